@@ -102,7 +102,7 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         tracker.remember(await self._recalled(), time.time())
         kept = tracker.memory()
         if nudges := nudges_of(getattr(self, "asset_state_store", None), self.log):
-            await nudges.have_come()  # whatever came before the first round
+            await nudges.have_come()  # those that came before the first round
         async with await shared_client(self.vidu_conn_id) as client:
             while True:
                 events, delay = await self._round(client, tracker)

@@ -270,8 +270,8 @@ class ViduHook(BaseHook):
         ``ent-v2`` cancels a job that has not started and refunds the credits; once the job runs, it answers
         "scheduled". Neither ``vidu-native`` nor the one-click products document a cancel.
 
-        It is retried for at most a minute, whatever the service asks for: a task that was killed, or whose timeout has
-        expired, waits for it.
+        It is retried for at most a minute, even if the service requests longer delays: a task that was killed, or whose
+        timeout has expired, waits for it.
 
         :param generation_id: the id at Vidu.
         :param endpoint: where it was submitted; only one-click products need it.

@@ -93,7 +93,7 @@ class Intent:
 
 @dataclass(slots=True)
 class BatchState:
-    """The state of a batch, of whatever leg, try or run."""
+    """The state of a batch, of any leg, try or run."""
 
     orders: int = 0
     """How many times the batch was ordered again from the start: 1 after its first try."""

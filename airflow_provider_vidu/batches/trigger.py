@@ -128,7 +128,7 @@ class ViduBatchTrigger(BaseTrigger):
         """Watch one generation until it has ended, or its polls cannot succeed; the task polls it then."""
         try:
             await self._polled(client, generation_id, since)
-        except Exception:  # the boundary: the task would not be woken for what no one watches
+        except Exception:  # the boundary: the task would not be woken for what is not watched
             self.log.exception("The watch of generation %s failed.", generation_id)
         self._ended[generation_id] = time.time()
         self._changed.set()

@@ -92,7 +92,7 @@ class ViduBatchOperator(SignedURLOperator):
         and send nothing; ``[vidu] dry_run`` does so for all tasks.
     :param min_success: what the batch needs to succeed: a share of the rows (``0.9``; ``1.0`` needs all) or their
         number (``1`` needs one).
-    :param on_failure: ``continue`` orders all rows whatever fails; ``stop`` orders nothing more as soon as
+    :param on_failure: ``continue`` orders all rows, even if some fail; ``stop`` orders nothing more as soon as
         ``min_success`` cannot be reached.
     :param rows_format: ``jsonl``, ``csv`` or ``parquet``; if omitted, the extension of the file decides.
     :param naming: the names of the files, without extension: ``{key}``, ``{index}``, ``{generation_id}``, ``{model}``
@@ -309,7 +309,7 @@ class ViduBatchOperator(SignedURLOperator):
     def _rows(self) -> list[Row]:
         """Return the checked rows.
 
-        :raises ViduConfigError: when they cannot be read, or cannot be told apart.
+        :raises ViduConfigError: when they cannot be read, or cannot be distinguished.
         """
         from airflow_provider_vidu.batches.reading.files import rows_in
 

@@ -157,7 +157,7 @@ class Watch:
         passing it is an error of the service, not a timeout.
     :param known: whether the generation was submitted or seen with this connection before.
     :param logged: the service's word for the state that was logged before; the first poll with it is not news.
-    :param replan: returns the policy to go on with, whenever an unfinished generation is to be polled again.
+    :param replan: returns the policy to continue with, whenever an unfinished generation is to be polled again.
     :param rng: returns numbers in [0, 1).
     """
 

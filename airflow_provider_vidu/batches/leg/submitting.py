@@ -148,7 +148,7 @@ class Submitter:
             return Submitted(shared=record.request)
         except ViduError as error:
             claim.release()
-            about = blame(error) if sends else Blame.ACCOUNT  # what prevents a send is no fault of the row
+            about = blame(error) if sends else Blame.ACCOUNT  # what prevents a send is not the row's fault
             if about is Blame.ROW:
                 self._fail(row, error)
                 return Submitted()

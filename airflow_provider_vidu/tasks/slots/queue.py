@@ -342,7 +342,7 @@ def no_slot(conn_id: str, seconds: float, trouble: str | None = None) -> ViduTim
     """Return the error of a task whose timeout expired before a slot was free.
 
     :param seconds: how long it has waited.
-    :param trouble: what kept the queue from looking for one, if something did.
+    :param trouble: the error that kept the queue from looking for one, if there was one.
     """
     advice = "Raise the timeout, or submit fewer generations at a time."
     return ViduTimeoutError(

@@ -1,8 +1,8 @@
-"""How the database identifies a task instance, and where the instance stands in its run.
+"""How the database identifies a task instance, and where the instance is in its run.
 
 Before Airflow 3.4, task id and map index do both. Since then, each iteration of a task loop has the same two: what
-belongs to a task instance hangs on its id, and where it stands is an index within a *region*, which is one execution of
-a loop, or of the mapping of one task (``airflow.models.dynamic_region``). Loops do not nest in 3.4.
+belongs to a task instance is stored under its id, and its place is an index within a *region*, which is one execution
+of a loop, or of the mapping of one task (``airflow.models.dynamic_region``). Loops do not nest in 3.4.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def task_in(row: Any) -> dict[str, Any]:
 
 
 def stands_at(task_id: str, index: int, region_id: UUID | None) -> Any:
-    """Return the condition that a task instance, :func:`placed`, stands at an address.
+    """Return the condition that a task instance, :func:`placed`, is at an address.
 
     :param index: the map index, or the index within the region.
     :param region_id: the region of a task instance in a loop; None outside loops.
