@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
@@ -11,9 +10,6 @@ from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 
 DEFAULT_CONN_ID: Final = "vidu_default"
-
-ID_KEY: Final = "generation_id"
-"""The XCom under which an operator publishes the id of its generation."""
 
 DRY_RUN_PREFIX: Final = "dry-run-"
 """How the id begins that a dry run has in place of a generation's."""
@@ -38,19 +34,6 @@ SWITCH: Final[Mapping[str, bool]] = {
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
 """The words for true and false, in lower case."""
-
-POLL_SECONDS: Final = 15.0
-"""Seconds between polls if no interval was given and the adaptive schedule cannot decide: in a sensor that holds a
-worker, as the base of the backoff, and in the rows of triggers."""
-
-
-def check_interval(seconds: float) -> None:
-    """Refuse an interval between polls that would flood the service.
-
-    :raises ViduConfigError: unless ``seconds`` is above 0 and finite.
-    """
-    if not 0 < seconds < math.inf:
-        raise ViduConfigError(f"The interval between polls must be more than 0 seconds, not {seconds!r}.")
 
 
 def seconds_of(value: timedelta | float) -> float:
@@ -111,3 +94,8 @@ def checked_seconds(name: str, value: timedelta | float) -> float:
         raise ViduConfigError(f"{name} must be a timedelta or a positive number of seconds, not {value!r}.")
     check_length(name, value)
     return float(seconds_of(value))
+
+
+def optional_seconds(name: str, value: timedelta | float | None) -> float | None:
+    """Return a duration as :func:`checked_seconds` does; None passes."""
+    return None if value is None else checked_seconds(name, value)

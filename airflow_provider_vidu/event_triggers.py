@@ -78,7 +78,7 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         poll_interval: timedelta | float = 60.0,
         since: datetime | str | float | None = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.vidu_conn_id = vidu_conn_id
         self.generation_ids = named(generation_ids)
         self.poll_interval = checked_seconds("poll_interval", poll_interval)
@@ -102,12 +102,12 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         tracker.remember(await self._recalled(), time.time())
         kept = tracker.memory()
         if nudges := nudges_of(getattr(self, "asset_state_store", None), self.log):
-            await nudges.have_come()  # whatever came before the first round
+            await nudges.have_come()  # those that came before the first round
         async with await shared_client(self.vidu_conn_id) as client:
             while True:
                 events, delay = await self._round(client, tracker)
                 for event in events:
-                    yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+                    yield TriggerEvent(event)
                 settle = min(SETTLE_SECONDS, delay)
                 await asyncio.sleep(settle)
                 if kept != (kept := tracker.memory()):

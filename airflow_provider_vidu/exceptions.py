@@ -144,7 +144,7 @@ class ViduConfigError(_Final, ViduError):
     advice = "The connection or an argument is missing or invalid: fix what the log names."
 
 
-# It inherits its advice: readers of a page must not learn which connections exist.
+# It inherits its advice: readers of a page must not learn which connections exist. Both bases have a status_code.
 class ViduConnectionNotFoundError(ViduConfigError, AirflowNotFoundException):  # type: ignore[misc]
     """There is no Airflow connection with the given id."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_vidu.api.calls import Call, checked_body, unknown_outcome
+from airflow_provider_vidu.api.calls import checked_body
 from airflow_provider_vidu.api.dialects import checked_id
 from airflow_provider_vidu.api.dialects.lost_create import Likeness, Search
 from airflow_provider_vidu.api.dialects.task_list import Listing, epoch_of
@@ -18,18 +18,16 @@ from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.api.messages import checked_request
 from airflow_provider_vidu.api.settings import form as connection_form
 from airflow_provider_vidu.api.settings.config import ViduConfig
-from airflow_provider_vidu.api.settings.connection import problem, resolve
+from airflow_provider_vidu.api.settings.connection import problem, resolve, success
 from airflow_provider_vidu.defaults import (
     CANCEL_PATIENCE_SECONDS,
     DEFAULT_CONN_ID,
     DEFER_MARGIN_SECONDS,
     checked_count,
-    checked_seconds,
+    optional_seconds,
 )
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Generation, SearchResult
-from airflow_provider_vidu.network.proxies import proxy_for, without_login
-from airflow_provider_vidu.polling.retries import outcome_is_unknown
 from airflow_provider_vidu.polling.worker import watched
 from airflow_provider_vidu.tasks.deserializing import allow_models
 from airflow_provider_vidu.tasks.publishing import publish_generation
@@ -189,13 +187,7 @@ class ViduHook(BaseHook):
         :raises ViduSubmitUnknownError: when a request that bills was sent and its outcome is unknown. Never retried.
         :raises ViduError: for any other error answer, or none.
         """
-        request = checked_request(method, path, plain(json), bills=bills)
-        try:
-            return self._client.carry(lambda dialect: Call(request, dialect.read_json))
-        except ViduError as error:
-            if request.bills and outcome_is_unknown(error):
-                raise unknown_outcome(error, self.vidu_conn_id, f"{request.method} {path.partition('?')[0]}") from error
-            raise
+        return self._client.request(checked_request(method, path, plain(json), bills=bills))
 
     def wait(
         self,
@@ -229,9 +221,9 @@ class ViduHook(BaseHook):
             self.log,
             generation_id=generation_id,
             conn_id=self.vidu_conn_id,
-            timeout=None if timeout is None else checked_seconds("timeout", timeout),
-            poll_interval=poll_interval,
-            max_failures=max_failures,
+            timeout=optional_seconds("timeout", timeout),
+            poll_interval=optional_seconds("poll_interval", poll_interval),
+            max_failures=checked_count("max_failures", max_failures),
             on_change=on_change,
             known=known,
         )
@@ -264,8 +256,8 @@ class ViduHook(BaseHook):
             generation_id=generation_id,
             conn_id=self.vidu_conn_id,
             timeout=DEFER_MARGIN_SECONDS,
-            poll_interval=poll_interval,
-            max_failures=max_failures,
+            poll_interval=optional_seconds("poll_interval", poll_interval),
+            max_failures=checked_count("max_failures", max_failures),
             end_reported=True,
         )
 
@@ -278,8 +270,8 @@ class ViduHook(BaseHook):
         ``ent-v2`` cancels a job that has not started and refunds the credits; once the job runs, it answers
         "scheduled". Neither ``vidu-native`` nor the one-click products document a cancel.
 
-        It is retried for at most a minute, whatever the service asks for: a task that was killed, or whose timeout has
-        expired, waits for it.
+        It is retried for at most a minute, even if the service requests longer delays: a task that was killed, or whose
+        timeout has expired, waits for it.
 
         :param generation_id: the id at Vidu.
         :param endpoint: where it was submitted; only one-click products need it.
@@ -363,10 +355,7 @@ class ViduHook(BaseHook):
             wrong = error
         if wrong is not None:
             return False, problem(wrong, self._config)
-        config = self.config
-        proxy = proxy_for(config.base_url, config.proxy)
-        through = f" (through the proxy {without_login(proxy)})" if proxy else ""
-        return True, f"Fine: {config.base_url} speaks {config.dialect.name} and accepts the key{through}."
+        return True, success(self.config)
 
     async def aget_generation(
         self, generation_id: str, *, endpoint: str | None = None, retries: int | None = None

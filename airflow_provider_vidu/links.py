@@ -10,12 +10,13 @@ from uuid import UUID
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom, conf
 
-from airflow_provider_vidu.defaults import ID_KEY
-
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
 log = logging.getLogger("airflow.task.airflow_provider_vidu.links")  # below a logger that every Airflow shows
+
+ID_KEY: Final = "generation_id"
+"""The XCom under which an operator publishes the id of its generation."""
 
 WATCH_KEY: Final = "vidu_watch"
 """The XCom beside the id: the connection of the generation, and what the task does with it."""

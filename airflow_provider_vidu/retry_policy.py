@@ -32,7 +32,7 @@ def vidu_retry_policy(delay: timedelta | None = None) -> RetryPolicy:
             "errors that a retry cannot fix fail the task at once anyway."
         ) from error
 
-    class ViduRetryPolicy(RetryPolicy):  # type: ignore[misc, unused-ignore]
+    class ViduRetryPolicy(RetryPolicy):  # type: ignore[misc, unused-ignore]  # of some Airflows it is Any
         """Retries errors of the provider according to their ``retryable`` and ``retry_after``."""
 
         def evaluate(

@@ -20,18 +20,12 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_vidu.defaults import (
-    DEFAULT_CONN_ID,
-    POLL_SECONDS,
-    check_interval,
-    check_length,
-    checked_count,
-    checked_flag,
-)
+from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_length, checked_count, checked_flag
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, is_task_instance, publish
 from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
 from airflow_provider_vidu.orders.upstream import check_source, continued, id_of, stripped
+from airflow_provider_vidu.polling.intervals import POLL_SECONDS, check_interval
 from airflow_provider_vidu.tasks.deferral import DeferredWait, was_given_up
 from airflow_provider_vidu.tasks.endings import log_end, without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
@@ -126,7 +120,8 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
             with self._softened():
                 return self._execute_deferrable(context)
         try:
-            return super().execute(context)  # type: ignore[no-any-return]
+            result: dict[str, Any] = super().execute(context)
+            return result
         except ViduError:
             raise
         except AirflowSensorTimeout as error:

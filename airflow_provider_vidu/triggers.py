@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_vidu.batches.trigger import ViduBatchTrigger
-from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, POLL_SECONDS, seconds_of
+from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, seconds_of
 from airflow_provider_vidu.events import Outcome, Predecessor, make_event, make_slot_event
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.polling.forecast import moment_of_end
-from airflow_provider_vidu.polling.retries import Attempts
+from airflow_provider_vidu.polling.intervals import POLL_SECONDS
 from airflow_provider_vidu.polling.schedule import NET_SHORTEST
 from airflow_provider_vidu.polling.turns import Waiter
 from airflow_provider_vidu.polling.watch import (
@@ -30,19 +30,13 @@ from airflow_provider_vidu.polling.watch import (
 )
 from airflow_provider_vidu.tasks.callbacks.arrivals import arrivals
 from airflow_provider_vidu.tasks.clients import shared_client
-from airflow_provider_vidu.tasks.handover import is_handed_over
+from airflow_provider_vidu.tasks.handover import detached, is_handed_over, persistently
 from airflow_provider_vidu.tasks.slots.queue import no_slot, slot_queue, task_key
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.async_client import AsyncClient
 
 __all__ = ["ViduBatchTrigger", "ViduGenerationTrigger", "ViduSlotTrigger"]
-
-CANCEL_RETRIES = 5
-"""An uncancelled job keeps costing money, and nothing cancels it later: the delays grow to half a minute."""
-
-_cancelling: set[asyncio.Task[None]] = set()
-"""Keeps references: a task without one may be collected before it has run."""
 
 
 class ViduGenerationTrigger(BaseTrigger):
@@ -103,7 +97,7 @@ class ViduGenerationTrigger(BaseTrigger):
         callback: str | None = None,
         woken_at: float | None = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.generation_id = generation_id
         self.vidu_conn_id = vidu_conn_id
         self.poll_interval = POLL_SECONDS if poll_interval is None else float(seconds_of(poll_interval))
@@ -175,19 +169,15 @@ class ViduGenerationTrigger(BaseTrigger):
         event |= {"since": self.since, "deadline": self.deadline}  # a task that defers again needs them
         if self.callback:
             event["callback"] = self.callback
-        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+        yield TriggerEvent(event)
 
     async def on_kill(self) -> None:
         """Cancel the generation if a user acted on the task, but not if a triggerer hands it over.
 
-        Airflow also calls it if a callback has resumed the task. The work is detached, because Airflow 3.3 cancels this
-        coroutine about a second after it starts.
+        Airflow also calls it if a callback has resumed the task.
         """
         if self.cancel_on_kill:
-            job = asyncio.create_task(self._cancel_unless_handed_over())
-            _cancelling.add(job)
-            job.add_done_callback(_cancelling.discard)
-            await asyncio.shield(job)
+            await detached(self._cancel_unless_handed_over())
         elif self.callback:
             arrivals(self.vidu_conn_id).came()
 
@@ -200,14 +190,8 @@ class ViduGenerationTrigger(BaseTrigger):
             if await is_handed_over(self.task_instance, self.generation_id):
                 self.log.info("Generation %s is handed over to another triggerer.", self.generation_id)
                 return
-            attempts = Attempts(CANCEL_RETRIES, bills=False)
-            while True:
-                try:
-                    reason = await self._end()
-                    self.log.info("Generation %s, because the task was killed: %s.", self.generation_id, reason)
-                    return
-                except ViduError as error:
-                    await asyncio.sleep(attempts.after(error))
+            reason = await persistently(self._end)
+            self.log.info("Generation %s, because the task was killed: %s.", self.generation_id, reason)
         except ViduError as error:  # best effort: no task is left to raise it in
             self.log.warning("Generation %s was not cancelled: %s", self.generation_id, error)
 
@@ -329,7 +313,7 @@ class ViduSlotTrigger(BaseTrigger):
         retry_after: float | None = None,
         is_watched: bool = True,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.vidu_conn_id = vidu_conn_id
         self.since = since
         self.deadline = deadline
@@ -357,11 +341,13 @@ class ViduSlotTrigger(BaseTrigger):
             retry_after=self.retry_after,
             is_watched=self.is_watched,
         )
+        line = "Waiting for a free slot on connection %s: place %d of %d."
+        log_place = functools.partial(self.log.info, line, self.vidu_conn_id)
         error: ViduError | None = None
         after: Predecessor | None = None
         try:
             async with asyncio.timeout(max(self.deadline - time.time(), 0)):
-                after = await slot_queue(self.vidu_conn_id).admission(waiter, self._log_place, self.task_instance)
+                after = await slot_queue(self.vidu_conn_id).admission(waiter, log_place, self.task_instance)
         except TimeoutError:
             trouble = slot_queue(self.vidu_conn_id).trouble
             error = no_slot(self.vidu_conn_id, self.deadline - self.since, trouble)
@@ -369,10 +355,7 @@ class ViduSlotTrigger(BaseTrigger):
             error = refusal.with_context(conn_id=self.vidu_conn_id)
         # Airflow marks a task failed whose event fires within a few seconds of its deferral.
         await asyncio.sleep(max(waiter.ready_at - time.time(), 0))
-        yield TriggerEvent(make_slot_event(error, self.since, self.deadline, after))  # type: ignore[no-untyped-call]
-
-    def _log_place(self, place: int, length: int) -> None:
-        self.log.info("Waiting for a free slot on connection %s: place %d of %d.", self.vidu_conn_id, place, length)
+        yield TriggerEvent(make_slot_event(error, self.since, self.deadline, after))
 
 
 @functools.cache

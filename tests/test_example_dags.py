@@ -27,7 +27,7 @@ each_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.s
 
 def _dags(path: Path) -> list[DAG]:
     if path.stem in NEEDS_AIRFLOW_3:
-        pytest.importorskip(NEEDS_AIRFLOW_3[path.stem])
+        pytest.importorskip(NEEDS_AIRFLOW_3[path.stem], reason="it needs Airflow 3")
     spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None

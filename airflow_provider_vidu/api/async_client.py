@@ -155,6 +155,7 @@ class AsyncClient:
         walk = listing or Listing()
         while (query := walk.query) is not None:
             try:
+                # mypy infers no type for a lambda with a default.
                 walk.take(await self.carry(lambda dialect, query=query: dialect.search(query)))  # type: ignore[misc]
             except ViduResponseError as error:
                 if error.code != TOO_LARGE or not walk.shrink():

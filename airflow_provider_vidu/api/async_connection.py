@@ -89,7 +89,7 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._factory = functools.partial(_Protocol, loop=self._loop)  # type: ignore[assignment]
+        self._factory = functools.partial(_Protocol, loop=self._loop)  # type: ignore[assignment]  # a subclass
         self._known: WeakSet[Any] = WeakSet()
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Connection:  # noqa: ASYNC109 - aiohttp's signature

@@ -367,6 +367,7 @@ class Looks:
     async def _asked(self, ids: list[str]) -> Look | None:
         while (trust := self._trust).is_in_use(_now()):
             form = trust.form
+            # mypy infers no type for a lambda with a default.
             look = await self.client.carry(lambda dialect, form=form: dialect.look(ids, form))  # type: ignore[misc]
             shown = trust.took(len(ids), look, _now())
             self._log_note()

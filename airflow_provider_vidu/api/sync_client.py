@@ -154,6 +154,20 @@ class SyncClient:
         self._log.info("Submitted generation %s: %s", generation.id, generation.describe())
         return generation
 
+    def request(self, request: ApiRequest) -> Any:
+        """Send a request that has no method here, and return its parsed answer; None if it has no body.
+
+        :raises ViduSubmitUnknownError: when it bills, was sent, and its outcome is unknown.
+        :raises ViduError: for any other error answer, or none.
+        """
+        try:
+            return self.carry(lambda dialect: Call(request, dialect.read_json))
+        except ViduError as error:
+            if request.bills and outcome_is_unknown(error):
+                what = f"{request.method} {request.path.partition('?')[0]}"
+                raise unknown_outcome(error, self._conn_id, what) from error
+            raise
+
     def _hint(self, refusal: ViduError, body: Mapping[str, Any]) -> str:
         """Return what a refusal of a create does not say itself."""
         if isinstance(refusal, ViduCreditError):
@@ -194,6 +208,7 @@ class SyncClient:
         while (name := search.undecided) is not None:
             entry: Generation | None = None
             try:
+                # mypy infers no type for a lambda with a default.
                 entry = self.carry(lambda dialect, name=name: dialect.query(name), name)  # type: ignore[misc]
             except ViduError as error:
                 self._log.warning("Generation %s is on the list, but its query failed: %s", name, error)

@@ -112,7 +112,7 @@ class _Answer(Response):
         body, self._ready = self._ready, b""
         if not body and self.fp is not None:
             self._exchange.is_spoiled |= not self._reader.keeps
-            self._close_conn()  # type: ignore[attr-defined]
+            self._close_conn()  # type: ignore[attr-defined]  # not in typeshed
         return body
 
     def read(self, amt: int | None = None) -> bytes:

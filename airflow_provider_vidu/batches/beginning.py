@@ -37,8 +37,8 @@ def begun(
 ) -> tuple[list[Event], bool]:
     """Return the events with which a try begins, and whether it gives up what the order before a clear has open.
 
-    A batch with a name is run by several task instances. The first try of another one is no clear, although its DAG run
-    began later: it orders the rows that have no file. A clear that orders everything again leaves the rows of other
+    A batch with a name is run by several task instances. The first try of another one is not a clear, although its DAG
+    run began later: it orders the rows that have no file. A clear that orders everything again leaves the rows of other
     task instances alone.
 
     :param order: which order of the task instance the try belongs to.
@@ -59,7 +59,7 @@ def begun(
     }  # fmt: skip
     if is_anew:
         if keys is not None and state.has_others(owner):
-            event["keys"] = [key for key in keys if state.knows(key)]  # the other rows are of tasks that no one cleared
+            event["keys"] = [key for key in keys if state.knows(key)]  # other tasks were not cleared
         return [event], was_cleared
     failed = state.failed_keys(retryable_only=earlier is not None and not was_cleared)
     if earlier is None:  # no user has decided to pay for these again

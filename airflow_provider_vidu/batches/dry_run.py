@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -21,10 +20,9 @@ from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, whole
 from airflow_provider_vidu.exceptions import ViduBatchFailedError, ViduError
-from airflow_provider_vidu.orders.dry_run import Offline
+from airflow_provider_vidu.orders.dry_run import Offline, earlier_result
 from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.request import terms_of
-from airflow_provider_vidu.orders.submission import digest_of
 from airflow_provider_vidu.stores.small_files import content_of
 
 if TYPE_CHECKING:
@@ -58,7 +56,7 @@ def dry_run(
         (the first of them), and the known prices.
     """
     lines = lines_in(destination, f"{batch}.manifest.jsonl")
-    earlier = lines_in(destination, _manifest_of(_last_summary(context), destination))
+    earlier = lines_in(destination, _manifest_of(earlier_result(context), destination))
     prices = _Prices(rows, [lines, earlier])
     catalogue = Catalogue.of(destination, hook.config, settings.artifact, log)
     report, seen = _Report(len(rows), log), set[str]()
@@ -155,15 +153,6 @@ class _Report:
         }
 
 
-def _last_summary(context: Mapping[str, Any]) -> Any:
-    """Return the result of the task's last run, if it is at hand."""
-    ti: Any = context.get("ti")
-    with suppress(Exception):  # a price is shown only where it is cheap to know
-        own = {"task_ids": ti.task_id, "map_indexes": ti.map_index}
-        return ti.xcom_pull(key="return_value", include_prior_dates=True, **own)
-    return None
-
-
 def _checked(hook: ViduHook, row: Row, storage_conn_id: str | None) -> tuple[str, str]:
     """Return where a row's create would go, and the digest of its request.
 
@@ -172,8 +161,8 @@ def _checked(hook: ViduHook, row: Row, storage_conn_id: str | None) -> tuple[str
     fields, endpoint = fields_of(row)
     prepared = Prepared(fields, storage_conn_id)
     try:
-        digest = digest_of(prepared.identity(), endpoint)
-        sent = prepared.resolve(Offline(hook))  # type: ignore[arg-type]
+        digest = prepared.digest(endpoint)
+        sent = prepared.resolve(Offline(hook))
     finally:
         prepared.close()
     return hook.config.dialect.create(sent, endpoint).request.path, digest
@@ -203,10 +192,10 @@ def _terms(row: Row) -> str:
     return json.dumps([row.arguments.get("endpoint"), terms_of(row.arguments)], sort_keys=True, default=str)
 
 
-def _manifest_of(earlier: Any, destination: Destination) -> str | None:
+def _manifest_of(earlier: Mapping[str, Any], destination: Destination) -> str | None:
     """Return the name of the manifest of an earlier run if it is in this destination."""
     folder = destination.file("x").uri.removesuffix("x")
-    uri = mapping(earlier).get("manifest")
+    uri = earlier.get("manifest")
     if not isinstance(uri, str) or not uri.startswith(folder):
         return None
     name = uri.removeprefix(folder)

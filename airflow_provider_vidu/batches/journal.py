@@ -9,7 +9,7 @@
 
 An object appears whole or not at all, and only if its name is free. So the objects of a leg are one sequence, even if
 two processes write them: a process that takes over an unfinished leg ends it with an object of its own (a *seal*), and
-the process that was believed dead fails at its next object instead of ordering on. No listing is needed: names are
+the process that was considered dead fails at its next object instead of ordering on. No listing is needed: names are
 numbers.
 
 Only the state is replaced, from leg to leg; then the objects of these legs are removed. That process may still be

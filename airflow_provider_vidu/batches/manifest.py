@@ -15,7 +15,7 @@ from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.batches.state import BatchState, Open
 from airflow_provider_vidu.common.progress import duration
-from airflow_provider_vidu.common.values import text
+from airflow_provider_vidu.common.values import strict_int, text
 from airflow_provider_vidu.exceptions import (
     ViduBatchFailedError,
     ViduBatchIncompleteError,
@@ -112,18 +112,14 @@ def _spent(job: Open, generation: Generation | None) -> dict[str, Any]:
     price, seed = job.credits, job.seed
     if generation is not None:
         price = price if generation.credits is None else generation.credits
-        seed = seed or _seed(generation)
+        seed = seed or strict_int(generation.raw.get("seed"))
     return {"credits": price, "seed": seed}
-
-
-def _seed(generation: Generation) -> int | None:
-    seed = generation.raw.get("seed")
-    return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 
 
 def job_of(row: Row, generation: Generation, endpoint: str | None, request: str, now: float) -> Open:
     """Return what is kept of a generation that was just submitted."""
-    return open_of(row, generation.id, now, endpoint, request, credits=generation.credits, seed=_seed(generation))
+    seed = strict_int(generation.raw.get("seed"))
+    return open_of(row, generation.id, now, endpoint, request, credits=generation.credits, seed=seed)
 
 
 def open_of(row: Row, generation_id: str, at: float, endpoint: str | None, request: str, **known: Any) -> Open:

@@ -34,7 +34,7 @@ NAMING_FIELDS: Final = ("key", "index", "generation_id", "model", "prompt")
 _UNIQUE_FIELDS: Final = frozenset({"key", "index", "generation_id"})
 _NOTHING: Final[dict[str, Any]] = dict.fromkeys(NAMES)
 _OWN: Final = frozenset({KEY, NAME, *NAMES})
-"""The fields of a row that are no parameters."""
+"""The fields of a row that are not parameters."""
 _DERIVED_CHARS: Final = 12
 _NAMED_DUPLICATES: Final = 10
 _INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Final
 
 from airflow_provider_vidu.batches.lines import Lines, checked_generation_id, checked_line
-from airflow_provider_vidu.common.values import epoch, price, text
+from airflow_provider_vidu.common.values import epoch, price, strict_int, text
 from airflow_provider_vidu.orders.order import Record
 
 STATE_VERSION: Final = 1
@@ -67,7 +67,7 @@ class Open:
             checked_generation_id(stored.get("id")),
             epoch(stored.get("at")) or 0.0,
             credits=price(stored.get("credits")),
-            seed=_whole_number(stored.get("seed")),
+            seed=strict_int(stored.get("seed")),
             index=index if isinstance(index, int) else -1,
             request=text(stored.get("request")) or "",
             is_shared=stored.get("is_shared") is True,
@@ -93,7 +93,7 @@ class Intent:
 
 @dataclass(slots=True)
 class BatchState:
-    """The state of a batch, of whatever leg, try or run."""
+    """The state of a batch, of any leg, try or run."""
 
     orders: int = 0
     """How many times the batch was ordered again from the start: 1 after its first try."""
@@ -333,10 +333,6 @@ def _time(value: Any) -> float:
     if (seconds := epoch(value)) is None:
         raise ValueError("a time that is none")
     return seconds
-
-
-def _whole_number(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def intended(key: str, intent: Intent) -> dict[str, Any]:

@@ -13,20 +13,14 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_vidu.batches.plan import TOKEN_KEY, make_batch_event, wake_at
 from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedError
 from airflow_provider_vidu.models import GenerationStatus
-from airflow_provider_vidu.polling.retries import Attempts
 from airflow_provider_vidu.polling.schedule import BEGINNING, interval
 from airflow_provider_vidu.polling.watch import Done, PollPolicy, Wait, Watch, earliest_event
 from airflow_provider_vidu.tasks.clients import shared_client
-from airflow_provider_vidu.tasks.handover import is_handed_over
+from airflow_provider_vidu.tasks.handover import detached, is_handed_over, persistently
 from airflow_provider_vidu.tasks.slots.queue import slot_queue
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.async_client import AsyncClient
-
-CANCEL_RETRIES = 5
-
-_cancelling: set[asyncio.Task[None]] = set()
-"""Keeps references: a task without one may be collected before it has run."""
 
 
 class ViduBatchTrigger(BaseTrigger):
@@ -63,7 +57,7 @@ class ViduBatchTrigger(BaseTrigger):
         max_failures: int = 10,
         cancel_on_kill: bool = True,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.vidu_conn_id = vidu_conn_id
         self.jobs = dict(jobs)
         self.endpoints = dict(endpoints or {})
@@ -102,18 +96,12 @@ class ViduBatchTrigger(BaseTrigger):
             # Airflow marks a task failed whose event fires within a few seconds of its deferral.
             await asyncio.sleep(max(earliest_event(self.deferred_at) - time.time(), 0))
         event = make_batch_event(self.token, self._ended, problem, self.deadline)
-        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+        yield TriggerEvent(event)
 
     async def on_kill(self) -> None:
-        """Cancel the open generations if a user acted on the task, but not if a triggerer hands it over.
-
-        The work is detached, because Airflow 3.3 cancels this coroutine about a second after it starts.
-        """
+        """Cancel the open generations if a user acted on the task, but not if a triggerer hands it over."""
         if self.cancel_on_kill and self.jobs:
-            job = asyncio.create_task(self._cancel_unless_handed_over())
-            _cancelling.add(job)
-            job.add_done_callback(_cancelling.discard)
-            await asyncio.shield(job)
+            await detached(self._cancel_unless_handed_over())
 
     async def _watched(self, client: AsyncClient) -> None:
         """Return when the task is to be woken."""
@@ -140,7 +128,7 @@ class ViduBatchTrigger(BaseTrigger):
         """Watch one generation until it has ended, or its polls cannot succeed; the task polls it then."""
         try:
             await self._polled(client, generation_id, since)
-        except Exception:  # the boundary: the task would not be woken for what no one watches
+        except Exception:  # the boundary: the task would not be woken for what is not watched
             self.log.exception("The watch of generation %s failed.", generation_id)
         self._ended[generation_id] = time.time()
         self._changed.set()
@@ -181,15 +169,9 @@ class ViduBatchTrigger(BaseTrigger):
             self.log.warning("Batch %s was not cancelled: %s", self.token, error)
 
     async def _cancelled(self, client: AsyncClient, generation_id: str) -> bool:
-        attempts = Attempts(CANCEL_RETRIES, bills=False)
-        while True:
-            try:
-                verdict = await client.cancel_generation(generation_id, self.endpoints.get(generation_id))
-                return verdict.accepted
-            except ViduError as error:
-                try:
-                    delay = attempts.after(error)
-                except ViduError:
-                    self.log.warning("Generation %s was not cancelled: %s", generation_id, error)
-                    return False
-            await asyncio.sleep(delay)
+        endpoint = self.endpoints.get(generation_id)
+        try:
+            return (await persistently(lambda: client.cancel_generation(generation_id, endpoint))).accepted
+        except ViduError as error:
+            self.log.warning("Generation %s was not cancelled: %s", generation_id, error)
+            return False

@@ -241,7 +241,7 @@ class _Salvage:
             elif kind == "text":
                 self._take_text(content)
             elif content == ",":
-                # After a text that contains quotation marks, this tells names and values apart again.
+                # After a text that contains quotation marks, this distinguishes names from values again.
                 self._names[-1] = None
             elif kind == "word" and token.end() < len(text):  # at the very end, digits may be missing
                 self._take(_scalar(content))

@@ -98,6 +98,11 @@ def number(value: Any) -> float | None:
     return result if math.isfinite(result) else None
 
 
+def strict_int(value: object) -> int | None:
+    """Return an int unchanged; None for anything else, and for a bool."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def whole(value: Any) -> int | float | None:
     """Return ``value`` as an int if it is whole, else as a float; None if it is not a number."""
     read = number(value)

@@ -105,7 +105,9 @@ class Transfer:
         self._budget = Budget(self._access.max_retries, self._rules.backoff)
         self._pace = Pace(window=SLOW_TIMEOUTS * self._access.timeout)
         self._progress_log = ProgressLog()
-        self._buffer = _new_buffer()
+        # One from the heap stays with its thread's arena: a thousand small files in a batch's threads kept 30 MiB.
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self._buffer = memoryview(mmap.mmap(-1, BUFFER_BYTES, flags=private))
         self._seconds = 0.0
         """Seconds spent receiving the file's bodies, without requests, pauses and the end of an upload."""
         self._fresh_urls = 0
@@ -319,14 +321,6 @@ class Transfer:
     @property
     def _source(self) -> str:
         return sanitized(without_query(self._url), 300) if self._url else "the generation's URL"
-
-
-def _new_buffer() -> memoryview:
-    """Return a buffer that takes as much memory as is received at once, and gives it back.
-
-    One from the heap stays with its thread's arena: a thousand small files in a batch's threads kept 30 MiB.
-    """
-    return memoryview(mmap.mmap(-1, BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 def _followed(target: Target, location: Secret) -> Target | None:

@@ -100,7 +100,7 @@ class Response(http.client.HTTPResponse):
     def _read_status(self) -> tuple[str, int, str]:
         # http.client skips only 100, but any interim answer may arrive unrequested (RFC 9110, 15.2).
         for _ in range(MOST_INTERIM + 1):
-            line: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            line: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]  # not in typeshed
             if not 102 <= line[1] < 200:
                 # Some proxies write the version of the connection behind them ("HTTP/2 200"), as both API clients read.
                 is_later = re.fullmatch(r"HTTP/[2-9](?:\.[0-9])?", line[0]) is not None
@@ -122,7 +122,7 @@ class Response(http.client.HTTPResponse):
             self.length = int(length)
         else:
             return
-        self.will_close = self._check_close()  # type: ignore[attr-defined]
+        self.will_close = self._check_close()  # type: ignore[attr-defined]  # not in typeshed
 
 
 def _recover(headers: http.client.HTTPMessage) -> None:
@@ -167,7 +167,7 @@ def limit_pieces(sock: ssl.SSLSocket, limit: Callable[[], float]) -> ssl.SSLSock
         sock.settimeout(limit())
         return receive(*args)
 
-    sock.recv = recv  # type: ignore[method-assign, assignment]
+    sock.recv = recv  # type: ignore[method-assign, assignment]  # one argument fewer
     return sock
 
 

@@ -52,7 +52,7 @@ _NOT_A_CHUNK: Final = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[{\[\"<]|\x1f\x8b
 
 
 class FramingError(ValueError):
-    """The answer is not HTTP, ends too early, or goes on without content."""
+    """The answer is not HTTP, ends too early, or continues without content."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,13 +27,12 @@ from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import given
 from airflow_provider_vidu.defaults import (
     DEFAULT_CONN_ID,
-    DEFER_MARGIN_SECONDS,
     OFF_PEAK_WAIT_SECONDS,
     WAIT_SECONDS,
     check_word,
     checked_count,
     checked_flag,
-    checked_seconds,
+    optional_seconds,
 )
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import ViduBatchLink, is_task_instance, publish_batch
@@ -45,7 +44,7 @@ from airflow_provider_vidu.orders.records import iteration_of
 from airflow_provider_vidu.orders.request import NAMES, further_fields, request_of, required_arguments
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS, Artifact
 from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, path_text
-from airflow_provider_vidu.tasks.deferral import retryable_after_wait, was_given_up
+from airflow_provider_vidu.tasks.deferral import deferral_timeout, retryable_after_wait, was_given_up
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ class ViduBatchOperator(SignedURLOperator):
         and send nothing; ``[vidu] dry_run`` does so for all tasks.
     :param min_success: what the batch needs to succeed: a share of the rows (``0.9``; ``1.0`` needs all) or their
         number (``1`` needs one).
-    :param on_failure: ``continue`` orders all rows whatever fails; ``stop`` orders nothing more as soon as
+    :param on_failure: ``continue`` orders all rows, even if some fail; ``stop`` orders nothing more as soon as
         ``min_success`` cannot be reached.
     :param rows_format: ``jsonl``, ``csv`` or ``parquet``; if omitted, the extension of the file decides.
     :param naming: the names of the files, without extension: ``{key}``, ``{index}``, ``{generation_id}``, ``{model}``
@@ -168,8 +167,6 @@ class ViduBatchOperator(SignedURLOperator):
         self.rows = rows
         self.destination = destination
         self.batch = batch
-        self.written: Mapping[str, Any] = {"batch": batch, "destination": destination}
-        """Arguments before their templates are rendered."""
         self.max_in_flight = checked_count("max_in_flight", max_in_flight)
         self.max_credits = max_credits
         self.budget = checked_budget(budget)
@@ -185,8 +182,8 @@ class ViduBatchOperator(SignedURLOperator):
         self.parameters = parameters
         self.vidu_conn_id = vidu_conn_id
         self.storage_conn_id = storage_conn_id
-        self.timeout = None if timeout is None else checked_seconds("timeout", timeout)
-        self.poll_interval = None if poll_interval is None else checked_seconds("poll_interval", poll_interval)
+        self.timeout = optional_seconds("timeout", timeout)
+        self.poll_interval = optional_seconds("poll_interval", poll_interval)
         self.deferrable = checked_flag("deferrable", deferrable)
         self.cancel_on_kill = checked_flag("cancel_on_kill", cancel_on_kill)
         self.on_clear = on_clear
@@ -307,13 +304,12 @@ class ViduBatchOperator(SignedURLOperator):
             max_failures=self.max_failures,
             cancel_on_kill=self.cancel_on_kill,
         )
-        timeout = timedelta(seconds=max(pending.deadline - now, 0) + DEFER_MARGIN_SECONDS)
-        self.defer(trigger=trigger, method_name=method, timeout=timeout)
+        self.defer(trigger=trigger, method_name=method, timeout=deferral_timeout(pending.deadline, now))
 
     def _rows(self) -> list[Row]:
         """Return the checked rows.
 
-        :raises ViduConfigError: when they cannot be read, or cannot be told apart.
+        :raises ViduConfigError: when they cannot be read, or cannot be distinguished.
         """
         from airflow_provider_vidu.batches.reading.files import rows_in
 
@@ -371,6 +367,8 @@ class ViduBatchOperator(SignedURLOperator):
     def _check_arguments(self) -> None:
         """Refuse at parse time what is wrong in every run, and note what holds a value before it is rendered."""
         self._required = required_arguments({**dict.fromkeys(NAMES), **self._defaults()})
+        self.written: Mapping[str, Any] = {"batch": self.batch, "destination": self.destination}
+        """Arguments before their templates are rendered."""
         for name, value, words in (
             ("on_failure", self.on_failure, ("continue", "stop")),
             ("on_clear", self.on_clear, ("resume", "new")),

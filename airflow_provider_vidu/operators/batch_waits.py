@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_vidu.batches.plan import Pending
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
 from airflow_provider_vidu.common.progress import duration
-from airflow_provider_vidu.common.text import sanitized, sentence
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import mapping, number
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduTimeoutError
+from airflow_provider_vidu.tasks.deferral import batch_resumable
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.journal import Journal
@@ -82,8 +83,7 @@ def paused_without_connection(
         if not (state.open or state.intents):
             raise
         if not (operator.deferrable and was_resumed and state.open and deadline > time.time()):
-            message = "Generations of the batch are paid for: once that is fixed, a retry or a clear resumes them."
-            raise error.restated(ViduError, f"{sentence(error.reason)} {message}") from error
+            raise batch_resumable(error) from error
         operator.log.warning("The connection %s is unusable; waiting, because rows are open.", operator.vidu_conn_id)
         resume_at = time.time() + LOST_CONNECTION_SECONDS
         token = f"{name}#{state.orders}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vidu.common.text import sanitized, without_query
 from airflow_provider_vidu.common.urls import shown_url, url_problem
-from airflow_provider_vidu.common.values import web_url
+from airflow_provider_vidu.common.values import strict_int, web_url
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_word
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
@@ -231,13 +231,13 @@ class ViduDownloadOperator(SignedURLOperator):
             ("artifact", self.artifact, (None, *ARTIFACTS)),
         ):
             check_word(name, value, words)
-        if not _is_whole(self.creation) or not 0 <= self.creation <= MAX_CREATION:
+        if strict_int(self.creation) is None or not 0 <= self.creation <= MAX_CREATION:
             raise ViduConfigError(
                 f"creation must be a whole number from 0 to {MAX_CREATION}, not {sanitized(self.creation, 40)!r}."
             )
         if self.creation and self.generation_id is None and self.generation is None:
             raise ViduConfigError("creation needs generation_id or generation: a video_url alone is one file.")
-        if self.max_bytes is not None and (not _is_whole(self.max_bytes) or self.max_bytes <= 0):
+        if self.max_bytes is not None and (strict_int(self.max_bytes) is None or self.max_bytes <= 0):
             raise ViduConfigError(f"max_bytes must be a whole number above 0, not {sanitized(self.max_bytes, 40)!r}.")
         if _is_final(self.destination) or (hasattr(self.destination, "parts") and _is_final(str(self.destination))):
             checked_destination(self.destination)
@@ -323,10 +323,6 @@ class ViduDownloadOperator(SignedURLOperator):
 def _is_final(value: object) -> bool:
     """Whether a value is text without a template."""
     return isinstance(value, str) and not is_template(value)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _absent_as_none(value: str | None) -> str | None:

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.batches.settings import Reuse
 from airflow_provider_vidu.common.values import mapping
-from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_word, checked_count, checked_flag, checked_seconds
+from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_word, checked_count, checked_flag, optional_seconds
 from airflow_provider_vidu.events import read_slot_event
 from airflow_provider_vidu.links import ViduWatchLink, is_task_instance
 from airflow_provider_vidu.operators.storing import check_storing
@@ -144,8 +144,8 @@ class ViduGenerateOperator(SignedURLOperator):
         self.storage_conn_id = storage_conn_id
         self.wait_for_completion = checked_flag("wait_for_completion", wait_for_completion)
         self.deferrable = checked_flag("deferrable", deferrable)
-        self.poll_interval = None if poll_interval is None else checked_seconds("poll_interval", poll_interval)
-        self.timeout = None if timeout is None else checked_seconds("timeout", timeout)
+        self.poll_interval = optional_seconds("poll_interval", poll_interval)
+        self.timeout = optional_seconds("timeout", timeout)
         self.cancel_on_kill = checked_flag("cancel_on_kill", cancel_on_kill)
         self.durable = checked_flag("durable", durable)
         self.on_clear = on_clear

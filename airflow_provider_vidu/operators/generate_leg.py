@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vidu.common.values import given, mapping
-from airflow_provider_vidu.defaults import ID_KEY, OFF_PEAK_WAIT_SECONDS, WAIT_SECONDS
+from airflow_provider_vidu.defaults import OFF_PEAK_WAIT_SECONDS, WAIT_SECONDS
 from airflow_provider_vidu.events import Turn, callback_in, id_in
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
-from airflow_provider_vidu.links import WATCH_KEY, Role, publish
+from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, Role, publish
 from airflow_provider_vidu.operators.reuse import (
     REQUEST_NOTE,
     SHARED_NOTE,
@@ -23,7 +23,7 @@ from airflow_provider_vidu.operators.storing import ResultStore, report_stored
 from airflow_provider_vidu.operators.waiting import GenerationWait
 from airflow_provider_vidu.orders.claims import ClaimLostError, SharedOrderError
 from airflow_provider_vidu.orders.dry_run import dry_run, is_dry
-from airflow_provider_vidu.orders.explained import explained_not_found
+from airflow_provider_vidu.orders.explained import explained_not_found, failed
 from airflow_provider_vidu.orders.money.budget import checked_cap
 from airflow_provider_vidu.orders.request import (
     arguments_of,
@@ -183,8 +183,6 @@ class GenerateLeg:
         self, generation: Generation, submission: Submission, slot: SlotWait, *, is_synchronous: bool
     ) -> dict[str, Any]:
         """Return the result of a generation that was submitted, or leave the worker until it has one."""
-        from airflow_provider_vidu.orders.submission import failed
-
         if generation.failed:  # some creates are answered with the failure at once
             raise failed(self._hook, generation)
         if not self._task.wait_for_completion:

@@ -13,7 +13,7 @@ from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.order import Order
 from airflow_provider_vidu.orders.records import NullStore, RecordStore, StateStore, order_of, store_for
 from airflow_provider_vidu.orders.request import arguments_of, endpoint_of, request_of, text
-from airflow_provider_vidu.orders.submission import Submission, digest_of
+from airflow_provider_vidu.orders.submission import Submission
 from airflow_provider_vidu.tasks.callbacks.arrivals import address_for
 from airflow_provider_vidu.tasks.slots.waiting import SlotWait
 
@@ -56,7 +56,7 @@ class TaskRequest:
 
     def digest(self) -> str:
         """Return the digest that equal requests share; it reads their files."""
-        return digest_of(self.prepared.identity(), self.endpoint)
+        return self.prepared.digest(self.endpoint)
 
 
 def slot_wait(

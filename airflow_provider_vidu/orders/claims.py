@@ -9,7 +9,7 @@ The file with the highest number is the claim. A file is created only if its nam
 the claim, and the others share its generation. It is given back when the create was refused, or when the file of the
 generation is in the catalogue.
 
-A claim whose task has died blocks no one for ever: once its create must have been answered, the account's list shows
+A claim whose task has died blocks no task for ever: once its create must have been answered, the account's list shows
 whether there is a generation. If it proves that there is none, another task takes the claim over. If it is
 inconclusive, nothing is submitted, and the error names the file.
 """

@@ -17,7 +17,8 @@ from airflow_provider_vidu.common.progress import request_lines
 from airflow_provider_vidu.common.text import without_query, without_signatures
 from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.common.values import mapping, whole
-from airflow_provider_vidu.defaults import DRY_RUN_PREFIX, ID_KEY
+from airflow_provider_vidu.defaults import DRY_RUN_PREFIX
+from airflow_provider_vidu.links import ID_KEY
 from airflow_provider_vidu.orders.records import iteration_of
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def dry_run(
     """
     config = hook.config
     try:
-        request, sent = prepared.identity(), prepared.resolve(Offline(hook))  # type: ignore[arg-type]
+        request, sent = prepared.identity(), prepared.resolve(Offline(hook))
     finally:
         prepared.close()
     url = without_query(config.url(config.dialect.create(sent, endpoint).request))
@@ -108,15 +109,19 @@ def _placeholders(context: Mapping[str, Any]) -> dict[str, str]:
     return {"id": name, "video_url": f"https://{HOST}/{name}"}
 
 
-def _earlier_price(context: Mapping[str, Any], terms: Mapping[str, Any]) -> int | float | None:
-    """Return what the task's result of an earlier run cost, if it is of the same model and parameters."""
+def earlier_result(context: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the task returned in its last run; empty if that is not at hand."""
     ti: Any = context.get("ti")
     try:
-        known = mapping(
-            ti.xcom_pull(task_ids=ti.task_id, key="return_value", map_indexes=ti.map_index, include_prior_dates=True)
-        )
+        own = {"task_ids": ti.task_id, "map_indexes": ti.map_index}
+        return mapping(ti.xcom_pull(key="return_value", include_prior_dates=True, **own))
     except Exception:  # noqa: BLE001 - a price is shown only where it is cheap to know
-        return None
+        return {}
+
+
+def _earlier_price(context: Mapping[str, Any], terms: Mapping[str, Any]) -> int | float | None:
+    """Return what the task's result of an earlier run cost, if it is of the same model and parameters."""
+    known = earlier_result(context)
     parameters = {name: value for name, value in mapping(known.get("parameters")).items() if name != "seed"}
     own = {name: value for name, value in mapping(terms.get("parameters")).items() if name != "seed"}
     is_same = known.get("model") == terms.get("model") and parameters == own

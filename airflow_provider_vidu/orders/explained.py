@@ -9,13 +9,24 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_vidu.exceptions import (
     ViduError,
     ViduGenerationFailedError,
+    ViduGenerationInterruptedError,
     ViduNotFoundError,
     from_details,
 )
+from airflow_provider_vidu.polling.failures import failure
 from airflow_provider_vidu.tasks.deferral import not_resumed
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.models import Generation
+
+
+def failed(hook: ViduHook, generation: Generation) -> ViduError:
+    """Return the error of a failed generation: retryable if a new submit may succeed."""
+    error = failure(generation).with_context(conn_id=hook.vidu_conn_id)
+    if not generation.is_transient:
+        return error
+    return error.restated(ViduGenerationInterruptedError, f"{error.reason}. A retry submits it again.")
 
 
 @contextmanager
@@ -50,7 +61,5 @@ def explained_failure(hook: ViduHook, generation_id: str, endpoint: str | None, 
             log.warning("Could not re-fetch the failed generation %s: %s", generation_id, unanswered)
             raise error from None
         if generation.failed:
-            from airflow_provider_vidu.orders.submission import failed
-
             raise failed(hook, generation) from error
         raise

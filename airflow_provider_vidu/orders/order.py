@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from airflow_provider_vidu.api.dialects.identity import checked_id, is_safe_id
@@ -131,6 +131,14 @@ class Record:
     def is_lost(self) -> bool:
         """Whether a generation may exist whose id is unknown but can be searched for."""
         return self.generation_id is None and self.is_searchable
+
+    def handled_by(self, order: Order) -> Record:
+        """Return the record with the counters of the try that handles it now."""
+        return replace(self, clears=order.clears, try_number=order.try_number, region=order.region)
+
+    def taken_by(self, order: Order) -> Record:
+        """Return the record as one that belongs to another order from now on."""
+        return replace(self.handled_by(order), order=order.number, returned=False)
 
     def differs(self, request: str) -> bool:
         """Whether another request was sent than this one; an empty digest cannot be compared."""

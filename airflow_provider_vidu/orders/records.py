@@ -20,6 +20,7 @@ from uuid import UUID
 from airflow.providers.common.compat.sdk import Variable
 
 from airflow_provider_vidu.common.text import redacted
+from airflow_provider_vidu.common.values import strict_int
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import is_task_instance
 from airflow_provider_vidu.orders.order import Order, Record
@@ -40,12 +41,13 @@ def order_of(context: Context) -> Order:
     run = context.get("dag_run")
     region = getattr(ti, "region_id", None)
     clears, started = getattr(run, "clear_number", None), getattr(run, "start_date", None)
+    # Not every value is a counter: the context of a unit test may be a mock.
     return Order(
-        number=_count(getattr(ti, "max_tries", None)) or 0,
-        clears=_count(clears),
+        number=strict_int(getattr(ti, "max_tries", None)) or 0,
+        clears=strict_int(clears),
         counts_every_clear=get_base_airflow_version_tuple() >= (3, 2),
-        try_number=_count(getattr(ti, "try_number", None)) or 1,
-        retries=_count(getattr(task, "retries", None)),
+        try_number=strict_int(getattr(ti, "try_number", None)) or 1,
+        retries=strict_int(getattr(task, "retries", None)),
         run_started=started.timestamp() if isinstance(started, datetime) else None,
         region=str(region) if isinstance(region, UUID) and iteration_of(context) is not None else "",
     )
@@ -72,7 +74,7 @@ def store_for(context: Context, *, keeps: bool = False) -> RecordStore:
 def iteration_of(context: Context) -> int | None:
     """Return the iteration of the loop that the task is in (Airflow 3.4); None outside loops."""
     known: Mapping[str, Any] = context
-    return _count(getattr(known.get("loop"), "index", None))
+    return strict_int(getattr(known.get("loop"), "index", None))
 
 
 def owner_of(context: Mapping[str, Any]) -> str:
@@ -234,7 +236,7 @@ class VariableStore(RecordStore):
 
         :raises ViduConfigError: when the Variable was edited so that it cannot be read.
         """
-        stored = self._stored()
+        stored = stored_variable(self._key)
         try:
             return Record.from_json(json.loads(stored)) if stored else None
         except (ValueError, RecursionError, ViduConfigError) as error:
@@ -244,13 +246,6 @@ class VariableStore(RecordStore):
             f"The Variable {self._key}, which holds the record of this task's order, cannot be read: {reason}. Nothing "
             "was submitted. Restore it, or delete it to submit a new generation."
         )
-
-    def _stored(self) -> str | None:
-        from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
-
-        default: dict[str, Any] = {"default" if AIRFLOW_V_3_0_PLUS else "default_var": None}
-        stored: str | None = Variable.get(self._key, **default)
-        return stored
 
     def save(self, record: Record) -> None:
         """Store the record."""
@@ -262,7 +257,7 @@ class VariableStore(RecordStore):
 
     def forget(self) -> None:
         """Remove the Variable, if there is one, also if it cannot be read."""
-        if self._stored():
+        if stored_variable(self._key):
             self.clear()
 
     def returned(self) -> None:
@@ -276,6 +271,10 @@ class VariableStore(RecordStore):
             self.forget()
 
 
-def _count(value: object) -> int | None:
-    """Return a counter of Airflow; None for the mock of a unit test."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def stored_variable(key: str) -> str | None:
+    """Return the text of a Variable; None if there is none."""
+    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+    default: dict[str, Any] = {"default" if AIRFLOW_V_3_0_PLUS else "default_var": None}
+    stored: str | None = Variable.get(key, **default)
+    return stored

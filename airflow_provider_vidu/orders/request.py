@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.json_values import plain
+from airflow_provider_vidu.common.values import strict_int
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.media.fields import as_list, read_json
 from airflow_provider_vidu.orders.upstream import filled
@@ -193,11 +194,10 @@ def facts_of_create(
     at = generation.created_at
     if at is None and ordered_at:
         at = datetime.fromtimestamp(ordered_at, UTC)
-    seed = generation.raw.get("seed")
     facts = {
         "created_at": at.isoformat() if at else None,
         "credits": generation.credits,
-        "seed": seed if isinstance(seed, int) else None,
+        "seed": strict_int(generation.raw.get("seed")),
         "asked": "others" if arguments is None else _terms_digest(arguments),
     }
     return {name: value for name, value in facts.items() if value}

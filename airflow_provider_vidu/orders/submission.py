@@ -13,8 +13,6 @@ marker or for a similar create (:mod:`.lost_order`); if the list is inconclusive
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -24,7 +22,6 @@ from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduCreditError,
     ViduError,
-    ViduGenerationInterruptedError,
     ViduNotFoundError,
     ViduRequestError,
     ViduResponseError,
@@ -159,7 +156,7 @@ class Submission:
     def _digest_of(self, prepared: Prepared, endpoint: str | None, record: Record | None) -> str:
         """Return the digest of the request; empty if its files are gone, but the order was already submitted."""
         try:
-            return digest_of(prepared.identity(), endpoint)
+            return prepared.digest(endpoint)
         except ViduError as error:
             if record is None or record.order != self._order.number or record.generation_id is None:
                 raise
@@ -170,16 +167,17 @@ class Submission:
         """Return the generation that an earlier try submitted, or None if a new submit is right."""
         if record.refused and record.generation_id is not None:
             self._refused = record
-            return _priced(record, record.generation_id)
+            # What the record knows; it is not queried, because no try may use it.
+            return Generation(id=record.generation_id, status=GenerationStatus.UNKNOWN, credits=record.credits)
         generation_id = record.generation_id or self._found(record)
         if generation_id is None:
             self._log.info("An earlier try was interrupted before its create was carried out; submitting now.")
             return None
         self._claim.submitted(generation_id)
         # With this try's counters: the fewer clears may have happened since, the less is left to guess.
-        self._store.save(replace(self._with_counters(record), generation_id=generation_id))
+        self._store.save(replace(record.handled_by(self._order), generation_id=generation_id))
         generation = self._known(generation_id, record)
-        self._price_late(self._with_counters(record), generation)
+        self._price_late(record.handled_by(self._order), generation)
         if not generation.failed:
             self._log.info("Resuming generation %s of an earlier try: %s", generation_id, generation.describe())
             if record.differs(request):
@@ -331,7 +329,7 @@ class Submission:
             is_durable=self._store.is_durable,
         )
         spent = 0 if self._loaded is None else self._loaded.total
-        record = self._with_counters(replace(record, spent=spent))
+        record = replace(record.handled_by(self._order), spent=spent)
         if self._callback is None:
             return record, sent
         called = self._hook.config.dialect.with_callback(sent, self._callback.url, endpoint)
@@ -353,7 +351,7 @@ class Submission:
                 generation_id = self._found(record, is_cleared=True)
             except ViduSubmitUnknownError:
                 # Reported once; a further clear submits a new generation.
-                self._store.save(replace(self._taken(record), marked=False, looks=None))
+                self._store.save(replace(record.taken_by(self._order), marked=False, looks=None))
                 raise
         if generation_id is None:
             return None
@@ -364,20 +362,12 @@ class Submission:
             record = self._price_late(replace(record, generation_id=generation_id), generation)
         if generation is not None and wants_it and not generation.failed:
             self._log.info("Resuming the wait for generation %s instead of submitting a new one.", generation_id)
-            self._store.save(replace(self._taken(record), generation_id=generation_id))
+            self._store.save(replace(record.taken_by(self._order), generation_id=generation_id))
             return generation
         is_over = generation is not None and generation.is_done
         if not is_over and not record.handed_over and self._cancel_abandoned:
             self._abandon(generation_id)
         return None
-
-    def _taken(self, record: Record) -> Record:
-        """Return a record that belongs to this try's order from now on."""
-        return replace(self._with_counters(record), order=self._order.number, returned=False)
-
-    def _with_counters(self, record: Record) -> Record:
-        order = self._order
-        return replace(record, clears=order.clears, try_number=order.try_number, region=order.region)
 
     def _before_the_clear(self, generation_id: str, record: Record, is_needed: bool) -> Generation | None:
         """Return the generation of the order before the clear, and log its state.
@@ -406,24 +396,3 @@ class Submission:
             self._log.info("Generation %s of the order before the clear: %s.", generation_id, verdict.reason)
         except ViduError as error:  # the new order does not depend on it
             self._log.warning("Generation %s of the order before the clear: %s", generation_id, error)
-
-
-def failed(hook: ViduHook, generation: Generation) -> ViduError:
-    """Return the error of a failed generation: retryable if a new submit may succeed."""
-    error = failure(generation).with_context(conn_id=hook.vidu_conn_id)
-    if not generation.is_transient:
-        return error
-    return error.restated(ViduGenerationInterruptedError, f"{error.reason}. A retry submits it again.")
-
-
-def _priced(record: Record, generation_id: str) -> Generation:
-    """Return what the record knows about a generation that is not queried, because no try may use it."""
-    return Generation(id=generation_id, status=GenerationStatus.UNKNOWN, credits=record.credits)
-
-
-def digest_of(body: Mapping[str, Any], endpoint: str | None) -> str:
-    """Return a short digest of a request."""
-    # Parsed first: names of different types cannot be sorted. The create refuses anything that is not JSON.
-    plain = json.loads(json.dumps([endpoint, body], default=str, skipkeys=True))
-    text = json.dumps(plain, sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -235,7 +235,7 @@ class ListTrust:
         self._say(f"The list of tasks {reason}. From now on, each generation is queried by itself.")
 
     def _say(self, note: str) -> None:
-        """Keep the first reason of each kind; the same trouble again is not news."""
+        """Keep the first reason of each kind; a repeated error is not news."""
         if self._is_off or not self._is_noted:
             self._note, self._is_noted = note, True
 

@@ -1,4 +1,4 @@
-"""Whose turn it is in a queue: priority, and age so that nobody starves."""
+"""Whose turn it is in a queue: priority, and age so that no task starves."""
 
 from __future__ import annotations
 

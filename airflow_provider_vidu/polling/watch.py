@@ -16,10 +16,10 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.common.text import redacted, sentence
 from airflow_provider_vidu.common.urls import unusable_note
-from airflow_provider_vidu.defaults import POLL_SECONDS, check_interval
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, Snapshot
 from airflow_provider_vidu.polling.failures import failure, given_up, is_doubtful
+from airflow_provider_vidu.polling.intervals import POLL_SECONDS, check_interval
 from airflow_provider_vidu.polling.retries import Backoff, Random
 from airflow_provider_vidu.polling.schedule import BEGINNING, PollHistory, first_interval, net_interval, spread
 from airflow_provider_vidu.polling.schedule import interval as scheduled
@@ -157,7 +157,7 @@ class Watch:
         passing it is an error of the service, not a timeout.
     :param known: whether the generation was submitted or seen with this connection before.
     :param logged: the service's word for the state that was logged before; the first poll with it is not news.
-    :param replan: returns the policy to go on with, whenever an unfinished generation is to be polled again.
+    :param replan: returns the policy to continue with, whenever an unfinished generation is to be polled again.
     :param rng: returns numbers in [0, 1).
     """
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
-from airflow_provider_vidu.defaults import checked_count, checked_seconds
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.polling.watch import Done, Failed, PollPolicy, Watch
@@ -20,7 +18,7 @@ def watched(
     generation_id: str,
     conn_id: str,
     timeout: float | None,
-    poll_interval: timedelta | float | None,
+    poll_interval: float | None,
     max_failures: int,
     on_change: Callable[[Generation], None] | None = None,
     end_reported: bool = False,
@@ -32,15 +30,13 @@ def watched(
     :param log: gets a line for each state and each quarter of the progress.
     :param generation_id: the id at Vidu; errors name it and the connection ``conn_id``.
     :param timeout: seconds to wait at most; None for no limit.
-    :param poll_interval: seconds (or timedelta) between polls; None for the adaptive schedule.
+    :param poll_interval: seconds between polls; None for the adaptive schedule.
     :param max_failures: failed polls in a row that are tolerated.
     :param on_change: called with the generation for each change of its state or progress.
     :param end_reported: see :class:`Watch`, as for ``known``.
-    :raises ViduConfigError: if an argument is invalid.
     :raises ViduError: the error that ended the wait.
     """
-    interval = None if poll_interval is None else checked_seconds("poll_interval", poll_interval)
-    policy = PollPolicy.for_worker(interval, checked_count("max_failures", max_failures))
+    policy = PollPolicy.for_worker(poll_interval, max_failures)
     since = time.time()
     watch = Watch(
         policy,

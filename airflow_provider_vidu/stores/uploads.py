@@ -196,7 +196,7 @@ class S3Upload(UploadWriter):
         self._file.close()
         try:
             self._file.commit()
-        except Exception as error:
+        except Exception as error:  # each store has its own exceptions
             # Some S3-compatible stores lack conditional writes; publish() has just checked that no file exists.
             if self._replace or not is_not_implemented(error):
                 raise

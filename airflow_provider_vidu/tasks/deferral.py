@@ -72,6 +72,11 @@ def check_execution_timeout(
         )
 
 
+def deferral_timeout(deadline: float, now: float) -> timedelta:
+    """Return Airflow's own timeout of a deferral, for the case that no trigger reports the end at the deadline."""
+    return timedelta(seconds=max(deadline - now, 0) + DEFER_MARGIN_SECONDS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeferredWait:
     """The wait for a submitted generation outside of the worker, even while its connection is unusable.
@@ -122,8 +127,7 @@ class DeferredWait:
             endpoint=self.endpoint,
             **{"poll_interval": self.poll_interval, "known": True, **own, **arguments},
         )
-        timeout = timedelta(seconds=max(deadline - now, 0) + DEFER_MARGIN_SECONDS)
-        self.operator.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
+        self.operator.defer(trigger=trigger, method_name="execute_complete", timeout=deferral_timeout(deadline, now))
 
     def resume(self, event: Mapping[str, Any] | None) -> Generation:
         """Return the generation that the trigger reported, re-fetched, so that its URLs are fresh; or defer again.
@@ -249,6 +253,12 @@ def not_resumed(error: ViduError, generation_id: str) -> ViduError:
     return from_details({**error.details(), **plain})
 
 
+def batch_resumable(error: ViduConfigError) -> ViduError:
+    """Return the retryable error of a batch that cannot continue as it is set up: its generations are paid for."""
+    message = "Generations of the batch are paid for: once that is fixed, a retry or a clear resumes them."
+    return error.restated(ViduError, f"{sentence(error.reason)} {message}")
+
+
 @contextmanager
 def retryable_after_wait(*, was_resumed: bool) -> Iterator[None]:
     """Make an error in the arguments of a batch retryable once it has waited: its generations are paid for.
@@ -262,8 +272,7 @@ def retryable_after_wait(*, was_resumed: bool) -> Iterator[None]:
     except ViduConfigError as error:
         if not was_resumed:
             raise
-        message = "Generations of the batch are paid for: once that is fixed, a retry or a clear resumes them."
-        raise error.restated(ViduError, f"{sentence(error.reason)} {message}") from error
+        raise batch_resumable(error) from error
 
 
 _OF_THE_GENERATION: Final = (ViduGenerationFailedError, ViduMissingVideoError, ViduTimeoutError)

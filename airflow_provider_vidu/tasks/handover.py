@@ -1,4 +1,4 @@
-"""Distinguishes a user's kill from a triggerer's hand-over, before a remote job is cancelled.
+"""Distinguishes a user's kill from a triggerer's hand-over, before a remote job is cancelled; completes a cancel.
 
 Airflow 3.3 calls ``on_kill`` also when it hands a trigger to another triggerer, and older versions cancel the coroutine
 in both cases. The task instance distinguishes the two: while it is deferred and its XCom names this generation, another
@@ -10,17 +10,48 @@ A triggerer that wakes up minutes late may see any of these.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.links import ID_KEY
+from airflow_provider_vidu.polling.retries import Attempts
+
+T = TypeVar("T")
 
 _ATTEMPTS: Final = 30
 _PAUSE_SECONDS: Final = 2.0
 _QUERY_SECONDS: Final = 20.0
 """The timeout of a query; one that Airflow never answers counts as failed."""
 ENDED: Final = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
+_CANCEL_RETRIES: Final = 5
+"""An uncancelled job keeps costing money, and nothing cancels it later: the delays grow to half a minute."""
+
+_detached: set[asyncio.Task[None]] = set()
+"""Keeps references: a task without one may be collected before it has run."""
+
+
+async def detached(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work of a trigger's ``on_kill``, which Airflow 3.3 cancels about a second after it starts, to its end."""
+    task = asyncio.create_task(work)
+    _detached.add(task)
+    task.add_done_callback(_detached.discard)
+    await asyncio.shield(task)
+
+
+async def persistently(cancel: Callable[[], Awaitable[T]]) -> T:
+    """Return the result of a request that cancels a generation; it is retried.
+
+    :raises ViduError: the error of the last attempt.
+    """
+    attempts = Attempts(_CANCEL_RETRIES, bills=False)
+    while True:
+        try:
+            return await cancel()
+        except ViduError as error:
+            delay = attempts.after(error)
+        await asyncio.sleep(delay)
 
 
 async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECONDS, *, key: str = ID_KEY) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, cast
 from airflow.providers.common.compat.sdk import get_current_context
 
 from airflow_provider_vidu.api.dialects import checked_id
+from airflow_provider_vidu.common.values import strict_int
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import MAX_PUBLISHED, Role, is_task_instance, publish, published_number
 from airflow_provider_vidu.models import Generation
@@ -62,10 +63,9 @@ def _facts_of(known: Generation | None) -> list[tuple[str, Any]]:
     """Return what an answer says of the order, as plain JSON."""
     if known is None:
         return []
-    seed = known.raw.get("seed")
     return [
         ("created_at", known.created_at.isoformat() if known.created_at else None),
         ("credits", known.credits),
-        ("seed", seed if isinstance(seed, int) else None),
+        ("seed", strict_int(known.raw.get("seed"))),
         ("model", known.model),
     ]

@@ -10,7 +10,7 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.retry_policy import vidu_retry_policy
 from tests.rows import each_row
 
-retry_policy = pytest.importorskip("airflow.sdk.definitions.retry_policy")
+retry_policy = pytest.importorskip("airflow.sdk.definitions.retry_policy", reason="policies came with Airflow 3.3")
 Action = retry_policy.RetryAction
 
 

@@ -135,6 +135,21 @@ def describes_generation(payload: Level) -> bool:
     return is_described or metadata_url(job) is not None
 
 
+def accepted(generation: Generation, *, synchronous: bool) -> Generation:
+    """Return a create's generation with the status that its answer means.
+
+    A synchronous answer without a state is the result. For any other create, a success without a result means that the
+    *create* succeeded (as for the steps of one-click products): the job itself is still waiting.
+    """
+    status = generation.status
+    if synchronous:
+        if status is GenerationStatus.UNKNOWN and not generation.provider_status:
+            status = GenerationStatus.SUCCEEDED
+    elif generation.succeeded and generation.video_url is None:
+        status = GenerationStatus.WAITING
+    return generation if status is generation.status else generation.model_copy(update={"status": status})
+
+
 def _unfenced(prompt: str | None) -> str | None:
     """Return an enhanced prompt without the three backticks that Veo puts around it."""
     return prompt.strip().removeprefix("```").removesuffix("```").strip() if prompt else None

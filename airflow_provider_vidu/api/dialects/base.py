@@ -19,7 +19,6 @@ from airflow_provider_vidu.api.dialects import answers
 from airflow_provider_vidu.api.dialects.answers import describes_generation
 from airflow_provider_vidu.api.dialects.created import (
     ID_FIELDS,
-    accepted,
     created_ids,
     created_object,
     located_id,
@@ -275,7 +274,7 @@ class Dialect(ABC):
                 status_code=answer.status,
             )
         generation_id = self._safe_id(ids[0] if ids else self._located(answer), answer)
-        made = accepted(self._generation(generation_id, payload, answer), synchronous=synchronous)
+        made = answers.accepted(self._generation(generation_id, payload, answer), synchronous=synchronous)
         made._is_damaged = answer.json_or_none() is None
         return made
 

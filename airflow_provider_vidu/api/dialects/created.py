@@ -34,7 +34,7 @@ from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.common.parsing import Document
 from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.common.values import embedded, first_text, text, web_url
-from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.models import GenerationStatus
 
 _NAMED: Final = (
     "taskid", "composesubtaskid", "subtaskid", "generationid", "jobid", "predictionid", "taskno", "jobno",
@@ -397,18 +397,3 @@ def _is_small(word: str) -> bool:
 def _bare_name(name: object) -> str:
     """Return a field's name in lower case without separators: ``Task-ID`` and ``task_id`` are the same."""
     return _NO_LETTERS.sub("", name.lower()) if isinstance(name, str) else ""
-
-
-def accepted(generation: Generation, *, synchronous: bool) -> Generation:
-    """Return a create's generation with the status that its answer means.
-
-    A synchronous answer without a state is the result. For any other create, a success without a result means that the
-    *create* succeeded (as for the steps of one-click products): the job itself is still waiting.
-    """
-    status = generation.status
-    if synchronous:
-        if status is GenerationStatus.UNKNOWN and not generation.provider_status:
-            status = GenerationStatus.SUCCEEDED
-    elif generation.succeeded and generation.video_url is None:
-        status = GenerationStatus.WAITING
-    return generation if status is generation.status else generation.model_copy(update={"status": status})

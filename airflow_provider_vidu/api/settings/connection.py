@@ -22,6 +22,7 @@ from airflow_provider_vidu.exceptions import (
     ViduResponseError,
     ViduTransportError,
 )
+from airflow_provider_vidu.network.proxies import proxy_for, without_login
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -60,6 +61,13 @@ def problem(error: ViduError, config: ViduConfig | None) -> str:
     if isinstance(error, ViduResponseError):
         return f"The host answered, but it is not a Vidu service ({config.dialect.name}): {error.reason}"
     return f"The service was reached, but it reports: {error.reason}"
+
+
+def success(config: ViduConfig) -> str:
+    """Return in one sentence that a connection works, and through which proxy."""
+    proxy = proxy_for(config.base_url, config.proxy)
+    through = f" (through the proxy {without_login(proxy)})" if proxy else ""
+    return f"Fine: {config.base_url} speaks {config.dialect.name} and accepts the key{through}."
 
 
 async def aresolve(conn_id: str) -> ViduConfig:

@@ -179,8 +179,11 @@ class Backlog:
             self.error = error
             return False
         row = self._pending.popleft()
-        if not self._is_reused(row):
+        taken = None if self._twins is None else self._twins.taken(row)
+        if taken is None:
             self._submit(row)
+        elif isinstance(taken, dict):  # an equal order serves the row already; otherwise it will
+            self._journal.append(taken)
         return True
 
     @property
@@ -214,13 +217,6 @@ class Backlog:
         least = plan.least_stored(self._settings.min_success, len(rows))
         if self._settings.on_failure == "stop" and len(rows) - counts(self._state, rows).failed < least:
             self.stop(too_few(self._state, rows, self._settings))
-
-    def _is_reused(self, row: Row) -> bool:
-        """Whether an equal order serves a row, now or soon."""
-        taken = None if self._twins is None else self._twins.taken(row)
-        if isinstance(taken, dict):
-            self._journal.append(taken)
-        return taken is not None
 
     def _submit(self, row: Row) -> None:
         result = self._submitter.submit(row)

@@ -140,7 +140,7 @@ class Collector:
         self.is_resting = False
         """Whether no more polls begin: those of many generations at a slow service would never all be answered."""
         self.trouble: ViduError | None = None
-        """Trouble of the account or of the destination, which concerns all rows."""
+        """An error of the account or of the destination, which concerns all rows."""
         self.last_end = time.time()
 
     @property

@@ -319,7 +319,8 @@ class BatchRun:
         assert order is not None
         owner = {"owner": self._owner} if self._owner else {}
         self._end_leg({"e": "returned", "order": replace(order, returned=True).to_json(), **owner}, is_last=True)
-        return self._summary()
+        place = self.place
+        return summary(self.state, self._rows, self._batch, place["manifest"], place["folder"])
 
     def _timed_out(self) -> None:
         jobs = {key: job for key, job in self.state.open.items() if key in self._by_key}
@@ -372,10 +373,6 @@ class BatchRun:
         """What the batch has spent so far over all of its tries, for the page of the spending."""
         generations, priced = self.state.ordered
         return {"generations": generations, "priced": priced, "credits": self.state.credits}
-
-    def _summary(self) -> dict[str, Any]:
-        place = self.place
-        return summary(self.state, self._rows, self._batch, place["manifest"], place["folder"])
 
     def _cancel(self, jobs: Sequence[Open], why: str, beat: Callable[[], None] | None = None) -> None:
         if jobs:

@@ -18,7 +18,6 @@ from airflow_provider_vidu.orders.claims import BusyClaimError, ClaimLostError, 
 from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, find_lost, intent_of
 from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.request import endpoint_of, request_of, required_arguments
-from airflow_provider_vidu.orders.submission import digest_of
 from airflow_provider_vidu.polling.failures import failure
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ class Submitter:
             fields, endpoint = fields_of(row)
             prepared = Prepared(fields, self._storage_conn_id)
             try:
-                return digest_of(prepared.identity(), endpoint)
+                return prepared.digest(endpoint)
             finally:
                 prepared.close()
         except ViduError:
@@ -116,7 +115,7 @@ class Submitter:
         dialect = self._hook.config.dialect
         prepared = Prepared(fields, self._storage_conn_id)
         try:
-            request = digest_of(prepared.identity(), endpoint)
+            request = prepared.digest(endpoint)
             body = prepared.resolve(self._hook)
         finally:
             prepared.close()
@@ -149,7 +148,7 @@ class Submitter:
             return Submitted(shared=record.request)
         except ViduError as error:
             claim.release()
-            about = blame(error) if sends else Blame.ACCOUNT  # what prevents a send is no fault of the row
+            about = blame(error) if sends else Blame.ACCOUNT  # what prevents a send is not the row's fault
             if about is Blame.ROW:
                 self._fail(row, error)
                 return Submitted()

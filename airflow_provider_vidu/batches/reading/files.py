@@ -118,7 +118,7 @@ def _jsonl(text: str) -> Iterator[Any]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
-        values += _value_count(line)
+        values += value_count(line.encode("utf-8", "surrogatepass"), 0)
         _check_values(values)
         try:
             yield _value(line, _MOST_ROW_VALUES)
@@ -132,10 +132,6 @@ def _array(text: str) -> Iterable[Any]:
     except (ValueError, RecursionError) as error:
         raise ViduConfigError(f"The file of rows is not JSON: {_why_not_json(error)}.") from None
     return listed
-
-
-def _value_count(line: str) -> int:
-    return value_count(line.encode("utf-8", "surrogatepass"), 0)
 
 
 def _check_values(count: int) -> None:

@@ -1,8 +1,8 @@
 """Reads the rows of a Parquet file, within limits. The bytes are given, so it does no I/O.
 
 A file of some kilobytes can hold gigabytes: equal cells are stored once, pages are compressed, and the sizes and counts
-in the footer may be lies. So the footer and the headers of all pages are read here before pyarrow, which believes the
-footer. The headers can be believed: no decoder of pyarrow goes beyond the size in them
+in the footer may be false. So the footer and the headers of all pages are read here before pyarrow, which trusts the
+footer. The headers can be trusted: no decoder of pyarrow goes beyond the size in them
 (https://github.com/apache/arrow/blob/main/cpp/src/parquet/column_reader.cc, ``DecompressIfNeeded``).
 """
 

@@ -80,7 +80,7 @@ class MediaFile:
         if self._content is not None:
             return
         # The file is unlinked from the start, so nothing remains however the process ends.
-        content = cast("BinaryIO", tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES))  # noqa: SIM115
+        content = cast("BinaryIO", tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES))  # noqa: SIM115 - kept
         digest = hashlib.sha256()
         try:
             with self._opened() as source:
@@ -234,10 +234,10 @@ def _open_local(path: str, *, is_uri: bool = False) -> BinaryIO:
     :param is_uri: whether it may be percent-encoded, as in the record of a download. An existing file of that very
         name wins.
     """
-    if is_uri and not os.path.exists(path):  # noqa: PTH110 - no object for each check
+    if is_uri and not os.path.exists(path):  # noqa: PTH110 - Path drops a final slash
         path = unquote(path)
     check_input(path)
-    _check_regular(os.stat(path))  # noqa: PTH116
+    _check_regular(os.stat(path))  # noqa: PTH116 - Path drops a final slash
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
         _check_regular(os.fstat(descriptor))

@@ -6,6 +6,7 @@ or webp; below 10 MB each when sent as base64; a request body of at most 20 MB; 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from airflow_provider_vidu.orders.media.files import ADVICE, MediaFile
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.orders.dry_run import Offline
 
 MAX_IMAGE_BYTES: Final = 9_999_999
 """Fewer than 10 MB. The vendor does not say whether it means 1,000² or 1,024² bytes: the smaller number fits both."""
@@ -62,7 +64,17 @@ class Prepared:
             place.file.load()
         return self._filled(lambda place: f"sha256:{place.file.sha256}")
 
-    def resolve(self, hook: ViduHook, log: Any = None) -> dict[str, Any]:
+    def digest(self, endpoint: str | None) -> str:
+        """Return the short digest that equal requests to one endpoint share.
+
+        :raises ViduError: as :meth:`identity` does.
+        """
+        # Parsed first: names of different types cannot be sorted. The create refuses anything that is not JSON.
+        plain = json.loads(json.dumps([endpoint, self.identity()], default=str, skipkeys=True))
+        text = json.dumps(plain, sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+    def resolve(self, hook: ViduHook | Offline, log: Any = None) -> dict[str, Any]:
         """Return the request to send: files become data URIs, or are uploaded at no cost.
 
         :param hook: uploads files that are too large for the request, or not allowed inline in their field.
@@ -104,7 +116,7 @@ class Prepared:
 class _Sender:
     """Decides for each file whether it goes into the request, and uploads it otherwise."""
 
-    def __init__(self, hook: ViduHook, log: Any, room: int) -> None:
+    def __init__(self, hook: ViduHook | Offline, log: Any, room: int) -> None:
         self._hook = hook
         self._log = log
         self._room = room

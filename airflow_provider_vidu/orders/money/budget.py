@@ -116,7 +116,7 @@ class Scope:
         return sum(name.endswith(_LOST) for name in known)
 
     def prices(self, names: Iterable[str]) -> list[float]:
-        """Return the prices in the names of entries; other names, and second ones of a generation, are left out."""
+        """Return the prices in the names of entries; other names, and second ones of a generation, are omitted."""
         found: dict[str, float] = {}
         for name in names:
             generation, _, price = name.removeprefix(self.prefix).partition("_")

@@ -23,6 +23,7 @@ from airflow.providers.common.compat.sdk import Variable
 
 from airflow_provider_vidu.common.values import epoch, mapping
 from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.orders.records import stored_variable
 
 MOST_FORGOTTEN: Final = 100
 """The most entries that one task removes."""
@@ -79,7 +80,7 @@ class ListedLedger(Ledger):
     def forget(self, prefix: str, before: float) -> None:
         """Remove some of the old entries whose names begin with a prefix."""
         for name in list(self._listed(prefix))[:MOST_FORGOTTEN]:
-            if _created_at(_stored(name)) < before:
+            if _created_at(stored_variable(name)) < before:
                 Variable.delete(name)
 
 
@@ -119,7 +120,7 @@ class SharedLedger(Ledger):
     @staticmethod
     def _load(prefix: str) -> dict[str, Any]:
         key = prefix.rstrip("_")
-        stored = _stored(key)
+        stored = stored_variable(key)
         try:
             read = json.loads(stored) if stored else {}
         except (ValueError, RecursionError):  # json's error holds the whole text, so ours is raised outside of it
@@ -130,14 +131,6 @@ class SharedLedger(Ledger):
             f"The Variable {key} holds what was spent within a budget, and it is not a JSON object. Restore it, or "
             "delete it to count from zero."
         )
-
-
-def _stored(key: str) -> str | None:
-    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
-
-    default: dict[str, Any] = {"default" if AIRFLOW_V_3_0_PLUS else "default_var": None}
-    stored: str | None = Variable.get(key, **default)
-    return stored
 
 
 def _created_at(stored: str | None) -> float:

@@ -109,7 +109,7 @@ class Spending(Unlimited):
             names = list(entries.names(scope.prefix))
             if not names and scope.expired_prefix is not None:
                 entries.forget(scope.expired_prefix, time.time() - KEPT_SECONDS)
-        except Exception as error:
+        except Exception as error:  # the database, the API server or a backend of the user's
             raise ViduError(
                 f"Could not read what was spent within the budget, so nothing was submitted: {redacted(error)}"
             ) from error
@@ -200,7 +200,7 @@ class Spending(Unlimited):
             self._add(at, lambda scope: scope.entry(generation_id, price), generation_id=generation_id, credits=price)
 
     def _add(self, at: float, name_of: Callable[[Scope], str], **known: Any) -> None:
-        """Store an entry for each period in which a moment lies, with facts for people who look at it."""
+        """Store an entry for each period that contains a moment, with facts for people who look at it."""
         facts = {name: getattr(self._ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index")}
         facts |= {"at": round(at), **known}
         for scope in self._scopes(at):

@@ -159,15 +159,12 @@ class SlotQueue:
 
     async def _serve(self) -> None:
         try:
-            await self._serve_with_client()
+            while self._admissions:  # again: one may have joined while the client was closed
+                await self._serve_until_empty()
         except Exception as error:  # the boundary: those who wait must learn of it
             log.exception("The queue of connection %s broke.", self.conn_id)
             fault = error if isinstance(error, ViduError) else ViduError(f"The queue broke: {redacted(error)}")
             self._refuse(fault)
-
-    async def _serve_with_client(self) -> None:
-        while self._admissions:  # again: one may have joined while the client was closed
-            await self._serve_until_empty()
 
     async def _serve_until_empty(self) -> None:
         async with await shared_client(self.conn_id) as client:
@@ -345,7 +342,7 @@ def no_slot(conn_id: str, seconds: float, trouble: str | None = None) -> ViduTim
     """Return the error of a task whose timeout expired before a slot was free.
 
     :param seconds: how long it has waited.
-    :param trouble: what kept the queue from looking for one, if something did.
+    :param trouble: the error that kept the queue from looking for one, if there was one.
     """
     advice = "Raise the timeout, or submit fewer generations at a time."
     return ViduTimeoutError(

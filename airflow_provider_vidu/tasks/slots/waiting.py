@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from airflow_provider_vidu.defaults import DEFER_MARGIN_SECONDS
 from airflow_provider_vidu.events import Predecessor, Turn
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduRateLimitError
 from airflow_provider_vidu.polling.admission import ADMITTED_SECONDS, LONGEST_HOLD_SECONDS
 from airflow_provider_vidu.polling.retries import Backoff
+from airflow_provider_vidu.tasks.deferral import deferral_timeout
 from airflow_provider_vidu.tasks.slots.queue import check_balance, no_slot
 
 if TYPE_CHECKING:
@@ -189,5 +188,5 @@ class SlotWait:
             refused_at=None if refusal is None else now,
             retry_after=None if refusal is None else refusal.retry_after,
         )
-        timeout = timedelta(seconds=self.deadline - now + DEFER_MARGIN_SECONDS)
+        timeout = deferral_timeout(self.deadline, now)
         self.operator.defer(trigger=made, method_name="execute_admitted", timeout=timeout)

@@ -111,10 +111,10 @@ def resume(task: WaitingTask, event: Mapping[str, Any]) -> bool:
             .values(scheduled_dttm=None)
             .execution_options(synchronize_session=False)
         )
-        if session.execute(claim).rowcount != 1:  # type: ignore[attr-defined]
+        if session.execute(claim).rowcount != 1:  # type: ignore[attr-defined]  # of a CursorResult
             return False
         row = session.scalars(select(TaskInstance).where(TaskInstance.id == _spelt(task.instance))).one()
-        handle_event_submit(TriggerEvent(dict(event)), task_instance=row, session=session)  # type: ignore[no-untyped-call]
+        handle_event_submit(TriggerEvent(dict(event)), task_instance=row, session=session)
         return True
 
 

@@ -31,15 +31,13 @@ def outlook(clip: Clip, generation: Generation | None, live: Live, now: datetime
         "since": begun.as_json(),
         "asked_at": iso(live.asked_at),
         "answered_at": iso(live.answered_at),
-        **_waiting(task, clip, generation, live, now),
+        **_waiting(task, generation, live, now),
         "ends": _end(clip, generation, live, now),
         "usual": {"seconds": clip.usual[0], "count": clip.usual[1]} if clip.usual else None,
     }
 
 
-def _waiting(
-    task: TaskFacts | None, clip: Clip, generation: Generation | None, live: Live, now: datetime
-) -> dict[str, Any]:
+def _waiting(task: TaskFacts | None, generation: Generation | None, live: Live, now: datetime) -> dict[str, Any]:
     """Return how Airflow waits for the generation: in which task, since when, and how often it polls."""
     if task is None:
         return dict.fromkeys(("task_id", "map_index", "waits", "waiting_since", "interval", "next_poll", "deadline"))
@@ -50,7 +48,7 @@ def _waiting(
         "waiting_since": iso(task.deferred_at),
         "is_adaptive": task.is_adaptive,
         "has_callback": task.has_callback,
-        "interval": _interval(task, clip, generation, live, now),
+        "interval": _interval(task, generation, live, now),
         "next_poll": _first_poll(task, now),
         "deadline": iso(task.deadline),
     }
@@ -63,7 +61,7 @@ def _place(task: TaskFacts) -> str | None:
     return "worker" if task.state == "running" else None
 
 
-def _interval(task: TaskFacts, clip: Clip, generation: Generation | None, live: Live, now: datetime) -> float | None:
+def _interval(task: TaskFacts, generation: Generation | None, live: Live, now: datetime) -> float | None:
     """Return the seconds between polls: as set, or as the adaptive schedule has them in this state and at this age."""
     if _place(task) not in ("triggerer", "worker"):
         return None

@@ -84,7 +84,7 @@ def _new_state(row: Any, task: TaskFacts) -> str | None:
 def _is_of(entity: Mapping[str, Any], task: TaskFacts) -> bool:
     """Whether a change of a task is one of this instance; without an index it is one of all.
 
-    Airflow 3.4 names a region as well, which alone tells the iterations of a loop apart.
+    Airflow 3.4 names a region as well; only that distinguishes the iterations of a loop.
     """
     region_id = entity.get("region_id")
     if task.region_id is not None and region_id is not None:

@@ -20,20 +20,12 @@ from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import Boolean
 
-from airflow_provider_vidu.defaults import DRY_RUN_PREFIX, ID_KEY
-from airflow_provider_vidu.links import MAX_PUBLISHED, WATCH_KEY, numbered
+from airflow_provider_vidu.defaults import DRY_RUN_PREFIX
+from airflow_provider_vidu.links import ID_KEY, MAX_PUBLISHED, WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK
 from airflow_provider_vidu.ui.clips.facts import ENDED, TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import BESIDE, MAKING, STORES
-from airflow_provider_vidu.ui.records.instances import (
-    LABEL,
-    PLACE,
-    iteration_column,
-    map_index_column,
-    place_in,
-    placed,
-    same_task,
-)
+from airflow_provider_vidu.ui.records.instances import BY_TIME, PLACE, place_in, placed, same_task
 
 STAGES: Final = ("working", "submitted", "ready", "stored", "failed")
 MAX_TASKS: Final = 100_000
@@ -189,7 +181,6 @@ def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
             *PLACE,
             XComModel.key.label("key"),
             XComModel.timestamp.label("at"),
-            LABEL.label("label"),
             _credits(note).label("credits"),
             _flag(and_(stored, success)).label("stored"),
             _flag(and_(or_(made, ID_TEXT.like(f'"{DRY_RUN_PREFIX}%')), success)).label("made"),
@@ -204,9 +195,7 @@ def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
         .where(*is_id)
     )
     if is_cut:
-        tasks = tasks.order_by(
-            XComModel.timestamp, XComModel.task_id, iteration_column, map_index_column, XComModel.key
-        ).limit(MAX_TASKS)
+        tasks = tasks.order_by(*BY_TIME).limit(MAX_TASKS)
     return tasks.subquery()
 
 

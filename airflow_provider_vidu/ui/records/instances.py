@@ -1,8 +1,8 @@
-"""How the database identifies a task instance, and where the instance stands in its run.
+"""How the database identifies a task instance, and where the instance is in its run.
 
 Before Airflow 3.4, task id and map index do both. Since then, each iteration of a task loop has the same two: what
-belongs to a task instance hangs on its id, and where it stands is an index within a *region*, which is one execution of
-a loop, or of the mapping of one task (``airflow.models.dynamic_region``). Loops do not nest in 3.4.
+belongs to a task instance is stored under its id, and its place is an index within a *region*, which is one execution
+of a loop, or of the mapping of one task (``airflow.models.dynamic_region``). Loops do not nest in 3.4.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ from sqlalchemy.orm import Session
 
 HAS_REGIONS: Final = hasattr(TaskInstance, "region_id")
 """Whether this Airflow may have task loops (3.4)."""
-
-LABEL: Final = TaskInstance.__table__.c.rendered_map_index
-"""Airflow's rendered map index, if the task has a template for it."""
 
 Key = Hashable
 """The name of a task instance within the results of one query; see :func:`key_of`."""
@@ -59,7 +56,7 @@ def _id(model: Any) -> Any:
 
 
 if HAS_REGIONS:
-    from airflow.models.dynamic_region import DynamicRegion  # type: ignore[import-not-found]
+    from airflow.models.dynamic_region import DynamicRegion  # type: ignore[import-not-found]  # since 3.4
 
     _IS_MAPPED: Final[Any] = DynamicRegion.node_id == TaskInstance.task_id
     iteration_column: Any = case(
@@ -81,8 +78,16 @@ PLACE: Final = (
     map_index_column.label("map_index"),
     iteration_column.label("iteration"),
     region_id_column.label("region_id"),
+    TaskInstance.__table__.c.rendered_map_index.label("label"),
 )
-"""Map index (-1 if not mapped), iteration (-1 outside loops) and region (None outside loops), for :func:`placed`."""
+"""Map index (-1 if not mapped), iteration (-1 outside loops), region (None outside loops), for :func:`placed`, and
+Airflow's rendered map index, if the task has a template for it."""
+
+IN_RUN: Final = (TaskInstance.task_id, iteration_column, map_index_column)
+"""The order of the task instances of a run, for :func:`placed`."""
+
+BY_TIME: Final = (XComModel.timestamp, *IN_RUN, XComModel.key)
+"""The order of XComs: as they were published, and of those of one moment as their task instances are in the run."""
 
 
 def placed(query: Any) -> Any:
@@ -101,7 +106,6 @@ TASK_COLUMNS: Final = (
     XComModel.task_id,
     *key_columns(TaskInstance),
     *PLACE,
-    LABEL.label("label"),
     TaskInstance.state,
     TaskInstance.try_number,
     TaskInstance.start_date,
@@ -134,7 +138,7 @@ def task_in(row: Any) -> dict[str, Any]:
 
 
 def stands_at(task_id: str, index: int, region_id: UUID | None) -> Any:
-    """Return the condition that a task instance, :func:`placed`, stands at an address.
+    """Return the condition that a task instance, :func:`placed`, is at an address.
 
     :param index: the map index, or the index within the region.
     :param region_id: the region of a task instance in a loop; None outside loops.

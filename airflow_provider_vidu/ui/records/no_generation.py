@@ -13,18 +13,9 @@ from airflow.models.xcom import XComModel
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
-from airflow_provider_vidu.defaults import ID_KEY
-from airflow_provider_vidu.links import BATCH_KEY
+from airflow_provider_vidu.links import BATCH_KEY, ID_KEY
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
-from airflow_provider_vidu.ui.records.instances import (
-    LABEL,
-    PLACE,
-    iteration_column,
-    map_index_column,
-    place_in,
-    placed,
-    same_task,
-)
+from airflow_provider_vidu.ui.records.instances import IN_RUN, PLACE, place_in, placed, same_task
 
 ORDERING: Final = ("ViduGenerateOperator", "ViduBatchOperator")
 """The names of the operators that submit; a subclass of another name is not looked for."""
@@ -50,7 +41,7 @@ NONE_FAILED: Final = NoGeneration()
 def without_generation(session: Session, dag_id: str, run_id: str) -> NoGeneration:
     """Return the tasks of a run that have failed without a generation; a batch that has begun counts as one."""
     has_published = exists().where(same_task(XComModel, TaskInstance), XComModel.key.in_((ID_KEY, BATCH_KEY)))
-    columns: tuple[Any, ...] = (TaskInstance.task_id, *PLACE, LABEL.label("label"), TaskInstance.try_number)
+    columns: tuple[Any, ...] = (TaskInstance.task_id, *PLACE, TaskInstance.try_number)
     query = (
         placed(select(*columns, func.count().over().label("tasks")).select_from(TaskInstance))
         .where(
@@ -60,7 +51,7 @@ def without_generation(session: Session, dag_id: str, run_id: str) -> NoGenerati
             TaskInstance.operator.in_(ORDERING),
             ~has_published,
         )
-        .order_by(TaskInstance.task_id, iteration_column, map_index_column)
+        .order_by(*IN_RUN)
         .limit(MAX_NAMED)
     )
     rows = list(session.execute(query))

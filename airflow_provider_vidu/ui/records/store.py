@@ -18,14 +18,14 @@ from airflow.utils.session import create_session
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
-from airflow_provider_vidu.defaults import ID_KEY
-from airflow_provider_vidu.links import WATCH_KEY, numbered
+from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import in_order
 from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, chars_of, grouped, with_result
 from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed, usable_id
 from airflow_provider_vidu.ui.records import counts
 from airflow_provider_vidu.ui.records.circumstances import actions_on, usual_seconds
 from airflow_provider_vidu.ui.records.instances import (
+    BY_TIME,
     PLACE,
     TASK_COLUMNS,
     Key,
@@ -267,8 +267,7 @@ class _Reader:
             counts.IS_SMALL,
             *where,
         )
-        order = (XComModel.timestamp, XComModel.task_id, iteration_column, map_index_column, XComModel.key)
-        query = query.order_by(*order).limit(limit)
+        query = query.order_by(*BY_TIME).limit(limit)
         rows = [(row, *self._id_in(row)) for row in self._session.execute(query)]
         rows = [found for found in rows if found[2]]
         notes = self._notes(dict.fromkeys(key_of(row) for row, _, _ in rows))

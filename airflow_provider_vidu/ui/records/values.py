@@ -36,7 +36,7 @@ def _rendered_by_try(session: Session, keys: Sequence[Key]) -> dict[Key, Any]:
     text = cast(model.rendered_fields, String)
     sizes = {key_of(row): row.size for row in session.execute(sizes_of(model, text).where(are(keys, model)))}
     if before is not None:
-        from airflow.models.taskinstance import LegacyTaskDataOwner as Owner  # type: ignore[attr-defined]
+        from airflow.models.taskinstance import LegacyTaskDataOwner as Owner  # type: ignore[attr-defined]  # since 3.4
 
         names = ("dag_id", "run_id", "task_id", "map_index")
         is_own = and_(*(getattr(Owner, name) == getattr(before, name) for name in names))

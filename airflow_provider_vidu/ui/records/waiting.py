@@ -20,17 +20,15 @@ from sqlalchemy import and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased, lazyload
 
 from airflow_provider_vidu.common.values import moment, number
-from airflow_provider_vidu.defaults import ID_KEY
-from airflow_provider_vidu.links import WATCH_KEY
+from airflow_provider_vidu.links import ID_KEY, WATCH_KEY
 from airflow_provider_vidu.polling.turns import turn
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed
 from airflow_provider_vidu.ui.records import counts
 from airflow_provider_vidu.ui.records.instances import (
+    BY_TIME,
     TASK_COLUMNS,
     are,
-    iteration_column,
-    map_index_column,
     same_task,
     stands_at,
     task_in,
@@ -143,7 +141,7 @@ class Waiters:
         query = (
             with_trigger(self._select(*TASK_COLUMNS, counts.ID_TEXT.label("text"), XComModel.timestamp))
             .where(*where)
-            .order_by(XComModel.timestamp, XComModel.task_id, iteration_column, map_index_column)
+            .order_by(*BY_TIME)
             .offset(offset)
             .limit(limit)
         )

@@ -23,8 +23,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.functions import GenericFunction
 
-from airflow_provider_vidu.defaults import ID_KEY
-from airflow_provider_vidu.links import BATCH_KEY, WATCH_KEY
+from airflow_provider_vidu.links import BATCH_KEY, ID_KEY, WATCH_KEY
 from airflow_provider_vidu.orders.money.spending import SPENT_KEY
 from airflow_provider_vidu.ui.records.counts import MAX_SMALL_CHARS, WATCH_KEYS
 from airflow_provider_vidu.ui.records.instances import HAS_REGIONS, same_task

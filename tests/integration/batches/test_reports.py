@@ -61,7 +61,6 @@ def test_the_manifest_is_the_asset(connect, sandbox, tmp_path):
 
 def test_lineage_leads_from_the_rows_to_the_manifest(connect, sandbox, tmp_path):
     """With the digest of the manifest as its version, and the counts and bytes of the files."""
-    pytest.importorskip("airflow.providers.openlineage")
     connect("ent-v2")
     path = rows_file(tmp_path)
     task = BatchTask(tmp_path / "out", str(path), min_success=1)

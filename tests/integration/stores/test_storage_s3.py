@@ -43,7 +43,6 @@ def named(way: str) -> str | None:
     """Return the connection's id, or None for the environment's credentials."""
     if way == "environment":
         return None
-    pytest.importorskip("airflow.providers.amazon")
     return "my_store"
 
 
@@ -273,7 +272,6 @@ def test_an_object_has_the_name_that_is_told(s3, bucket, key):
 
 def test_the_argument_wins_over_the_connection_in_the_address():
     """Which connection is used does not depend on the version of Airflow."""
-    pytest.importorskip("airflow.providers.amazon")
     found = Destination("s3://theirs@bucket/a.mp4", "mine")
     assert (found._conn_id, found._uri) == ("mine", "s3://bucket/a.mp4")
     assert Destination("s3://theirs@bucket/a.mp4")._conn_id == "theirs"
@@ -330,7 +328,6 @@ def operator(**arguments):
 )
 def test_a_connection_that_does_not_exist_is_told(s3, bucket, caplog):
     """Amazon's provider silently takes the environment's credentials; the log says so."""
-    pytest.importorskip("airflow.providers.amazon")
     writer = Destination(f"s3://{bucket}/a.mp4", "no_such_store").file().writer(None, replace=True)
     writer.write(memoryview(NEW))
     writer.publish()

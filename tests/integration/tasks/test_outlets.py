@@ -22,7 +22,8 @@ CLIPS = AssetAlias("clips")
 @pytest.fixture
 def download(tmp_path):
     """Return a function that downloads a generation and returns the operator, its record and its outlets' events."""
-    accessors = pytest.importorskip("airflow.sdk.execution_time.context").OutletEventAccessors
+    context = pytest.importorskip("airflow.sdk.execution_time.context", reason="Airflow 2 has other ones")
+    accessors = context.OutletEventAccessors
 
     def download(outlets=(FILMS, CLIPS), **arguments):
         events = accessors()
@@ -58,7 +59,6 @@ def test_outlets_are_told_what_only_the_order_knew(connect, sandbox, download):
     told = events[FILMS].extra
     assert (told["prompt"], told["model"]) == ("a kite", "viduq2")
     assert len(sandbox.requests("query")) == before
-    pytest.importorskip("airflow.providers.openlineage")
     assert "viduq2" in str(operator.get_openlineage_facets_on_complete(None).run_facets)
 
 
@@ -106,7 +106,6 @@ def test_a_file_that_was_there_is_told_as_well(connect, sandbox, download):
 
 def test_lineage_leads_from_the_service_to_the_file(connect, sandbox, download, tmp_path):
     """The provider's extractor takes both ends from the operator, and its client writes them as an event."""
-    pytest.importorskip("airflow.providers.openlineage")
     from airflow.providers.openlineage.extractors.manager import ExtractorManager
     from airflow.providers.openlineage.plugins.adapter import OpenLineageAdapter
     from openlineage.client import OpenLineageClient
@@ -136,13 +135,14 @@ def test_lineage_leads_from_the_service_to_the_file(connect, sandbox, download, 
 
 def test_lineage_knows_the_model_where_the_service_tells_it(connect, sandbox, download):
     """The model stands among the run's tags."""
-    facets = pytest.importorskip("airflow.providers.openlineage.extractors")
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
     connect()
     sandbox.add_generation("file", states=[["completed", 0]])
     answer = {"id": "g", "status": "completed", "model": "vidu2.0", "video_url": _signed(sandbox)}
     sandbox.add_generation("g", answer=answer)
     operator, _, _ = download(outlets=(), generation_id="g")
     lineage = operator.get_openlineage_facets_on_complete(None)
-    assert isinstance(lineage, facets.OperatorLineage)
+    assert isinstance(lineage, OperatorLineage)
     (tag,) = lineage.run_facets["tags"].tags
     assert (tag.key, tag.value) == ("vidu.model", "vidu2.0")

@@ -255,7 +255,6 @@ def s3() -> Iterator[str]:
 @pytest.fixture
 def put(s3) -> Callable[[str, bytes], None]:
     """Return a function that puts an object into the bucket."""
-    pytest.importorskip("boto3")
     return lambda key, body: s3_client(s3).put_object(Bucket="clips", Key=key, Body=body)
 
 

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.links import ID_KEY
 from airflow_provider_vidu.tasks import handover
 from tests.rows import each_row
 from tests.versions import AIRFLOW

@@ -11,7 +11,7 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 from fault_table import REFUSED
 from tests.rows import each_row
 
-pa = pytest.importorskip("pyarrow")
+pa = pytest.importorskip("pyarrow", reason="only `make setup` installs it")
 from tests.forged_parquet import (  # noqa: E402 - it needs pyarrow
     DELTA_LENGTHS,
     DELTA_TEXTS,

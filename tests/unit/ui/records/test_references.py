@@ -115,8 +115,9 @@ def test_a_look_reads_so_many_values_and_no_more(vault, monkeypatch):
 )
 def test_only_the_runs_own_folder(monkeypatch, address, is_read):
     """An address is followed into the folder of its own DAG run, read with the deployment's own connection."""
-    backend = pytest.importorskip("airflow.providers.common.io.xcom.backend").XComObjectStorageBackend
-    monkeypatch.setattr(references, "_backend", lambda: backend)
+    from airflow.providers.common.io.xcom.backend import XComObjectStorageBackend
+
+    monkeypatch.setattr(references, "_backend", lambda: XComObjectStorageBackend)
     monkeypatch.setenv("AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH", "s3://mine@bucket/xcom")
     opened = []
 
