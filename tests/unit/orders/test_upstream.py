@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -52,6 +53,8 @@ def test_what_is_continued():
     assert continued(bare, "7") == (bare, None)
     assert continued(bare, '{"prompt": "p", "parameters": {}}')[0].prompt == "p"
     assert continued(bare, "{'prompt': 'p'}") == (bare, None)
+    made = bare.model_copy(update={"prompt": "p", "model": "m", "credits": 4, "created_at": datetime.now(UTC)})
+    assert continued(bare, made) == continued(bare, made.as_xcom()) == (made, None)
 
 
 def test_what_was_handed_over():
