@@ -63,7 +63,7 @@ def id_of(generation: object) -> Any:
             "generation has no id. Pass what ViduGenerateOperator or ViduGenerationSensor returned: "
             "generation=generate.output."
         )
-    return generation_id
+    return stripped(generation_id)
 
 
 def url_of(generation: object, artifact: str | None, creation: int = 0) -> str | None:

@@ -18,9 +18,9 @@ DONE = Generation(
 )
 
 
-@each_row(
-    "handed", [DONE, DONE.as_xcom(), {"uri": "s3://b/k", "generation_id": "7"}, "7", " 7\n", '"7"', ' {"id": "7"}']
-)
+@each_row("handed", [
+    DONE, DONE.as_xcom(), {"uri": "s3://b/k", "generation_id": "7"}, {"id": " 7\n"}, "7", " 7\n", '"7"', ' {"id": "7"}',
+])  # fmt: skip
 def test_the_id(handed):
     """Of a generation, as an object or as JSON, of a download's record, or as it is."""
     assert id_of(handed) == "7"
