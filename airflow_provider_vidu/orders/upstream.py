@@ -63,7 +63,7 @@ def id_of(generation: object) -> Any:
             "generation has no id. Pass what ViduGenerateOperator or ViduGenerationSensor returned: "
             "generation=generate.output."
         )
-    return generation_id
+    return stripped(generation_id)
 
 
 def url_of(generation: object, artifact: str | None, creation: int = 0) -> str | None:
@@ -114,7 +114,11 @@ def filled(generation: Generation, known: Mapping[str, Any]) -> Generation:
 
 def continued(generation: Generation, handed: object) -> tuple[Generation, Mapping[str, Any] | None]:
     """Return a generation and its request's parameters, completed from the upstream task's return value (or None)."""
+    from airflow_provider_vidu.models import Generation
+
     handed = _read(handed)
+    if isinstance(handed, Generation):  # what a @task returned that submitted with the hook
+        handed = handed.as_xcom()
     if not isinstance(handed, Mapping):
         return generation, None
     parameters = handed.get("parameters")

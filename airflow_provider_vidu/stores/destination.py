@@ -70,14 +70,12 @@ class Destination:
             self._path = local_path(text) or self._path
         elif not self._path.strip("/"):
             raise ViduConfigError(f"destination {sanitized(text, 120)!r} names neither a file nor a folder.")
-        elif self._protocol in STORES:
+        elif not self._is_named_as_written:
             key = stored_key(self._protocol, self._path).strip("/")
-            if key != self._uri.partition("://")[2].strip("/"):
-                # Path libraries drop a "?" or "#" at the end, so the reported name would be wrong.
-                raise ViduConfigError(
-                    f"The store would use the name {sanitized(key, 120)!r} for destination {sanitized(text, 120)!r}. "
-                    "Write that name."
-                )
+            raise ViduConfigError(
+                f"The store would use the name {sanitized(key, 120)!r} for destination {sanitized(text, 120)!r}. "
+                "Write that name."
+            )
 
     def file(self, name: str | None = None) -> StoredFile:
         """Return the file itself, or the file ``name`` in a folder.
@@ -103,6 +101,15 @@ class Destination:
         if self._protocol not in LOCAL:
             names = existing_names(self._file_system, self._protocol, self._folder, names)
         return map(self.file, names)
+
+    @property
+    def _is_named_as_written(self) -> bool:
+        """Whether the store uses the reported name: path libraries drop a "?" or "#" at the end, or all behind it."""
+        written = self._uri.partition("://")[2].strip("/")
+        if self._protocol in STORES:
+            return written == stored_key(self._protocol, self._path).strip("/")
+        # The host is not always part of the path.
+        return not {"?", "#"} & set(written) or written.rpartition("/")[2] == self._folder.rpartition("/")[2]
 
     @property
     def _folder(self) -> str:

@@ -148,7 +148,7 @@ class MovedWriter(FsspecWriter):
     def _move(self, source: str, target: str) -> None:
         from fsspec.spec import AbstractFileSystem
 
-        if type(self._fs).mv is AbstractFileSystem.mv:
+        if getattr(self._fs.mv, "__func__", None) is AbstractFileSystem.mv:
             # fsspec's own mv reads the name as a pattern and would not find "a[1].mp4".
             self._fs.cp_file(source, target)
             self._fs.rm_file(source)

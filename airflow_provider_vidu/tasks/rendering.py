@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_vidu.common.values import MAX_DEPTH
 from airflow_provider_vidu.tasks.deserializing import allow_models
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _LISTS: Final = frozenset({"images", "videos", "sounds", "subjects", "image_sett
 """Documented as lists: a template may render to the JSON text of one."""
 _STRUCTURE: Final = re.compile(r"\[|\{(?![{%#])")
 """The beginning of a template in which the author wrote a list or an object."""
+_PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 # What a task is mapped over is read before the task itself exists. A process that reads XComs has loaded serde by then.
@@ -94,7 +96,7 @@ class RenderedOperator(BaseOperator):
 
     def _render(self, template: Any, context: Context, dag: Any = None) -> Any:
         if not self._is_text:
-            return super()._render(template, context, dag)
+            return _paired(super()._render(template, context, dag))
         # Like Airflow's own render_template, except for joining the nodes.
         variables: Any = copy.copy(context)
         variables.update((name, value) for name, value in template.globals.items() if name not in variables)
@@ -104,3 +106,18 @@ class RenderedOperator(BaseOperator):
         except Exception:  # noqa: BLE001 - re-raised with the template's lines
             env.handle_exception()
         return nodes[0] if len(nodes) == 1 else "".join(map(str, nodes))
+
+
+def _paired(value: Any, depth: int = 0) -> Any:
+    """Return a rendered value in which the two halves of a character are one again.
+
+    The filter ``tojson`` writes an emoji as two escapes. JSON joins them, but native rendering reads Python literals,
+    which do not, and Airflow cannot store halves.
+    """
+    if type(value) is str:
+        return _PAIR.sub(lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"), value)
+    if depth < MAX_DEPTH and type(value) is list:
+        return [_paired(item, depth + 1) for item in value]
+    if depth < MAX_DEPTH and type(value) is dict:
+        return {_paired(name, depth + 1): _paired(item, depth + 1) for name, item in value.items()}
+    return value

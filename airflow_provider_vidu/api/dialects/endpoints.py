@@ -147,7 +147,7 @@ def named(endpoint: str) -> Endpoint:
     """
     if not isinstance(endpoint, str):
         raise ViduConfigError(f"endpoint must be text, not {type(endpoint).__name__}.")
-    path = "/" + endpoint.strip("/")
+    path = "/" + endpoint.strip().strip("/")  # a Variable, or a file, ends with a line end
     if part := _PART_OF.search(path):
         path = "/" + part[1]
     # Longest first: ad-one-click/edit is not just "edit".

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, Final, TypeVar
@@ -197,11 +198,11 @@ def _not_found(conn_id: str) -> ViduConnectionNotFoundError:
     # These silently skip a connection that they cannot write as a URI.
     is_hiding = (3, 0) <= get_base_airflow_version_tuple() < (3, 2)
     hint = " If it exists, check its extra: this Airflow skips one that is not a JSON object." if is_hiding else ""
-    return ViduConnectionNotFoundError(
-        f"There is no Airflow connection {conn_id!r}. Create one of type vidu (Admin → Connections), or set "
-        f"AIRFLOW_CONN_{conn_id.upper()}.{hint}",
-        conn_id=conn_id,
-    )
+    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+    advice = f"Create one of type vidu (Admin → Connections), or set {variable}."
+    if os.environ.get(variable):  # Airflow says why it skips one only at the level debug
+        advice = f"{variable} is set, but Airflow cannot read it: check its JSON or URI (the port is a whole number)."
+    return ViduConnectionNotFoundError(f"There is no Airflow connection {conn_id!r}. {advice}{hint}", conn_id=conn_id)
 
 
 def _outage(conn_id: str, error: BaseException) -> ViduTransportError:

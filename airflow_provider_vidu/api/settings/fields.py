@@ -99,7 +99,7 @@ class Fields:
 
 def dialect_of(read: Fields, conn: AirflowConnection) -> Dialect:
     """Return the dialect that is set; if none is, the one that the official hosts speak, or else the default."""
-    default = EntV2.name if _OFFICIAL_HOST.fullmatch((conn.host or "").strip()) else DEFAULT_DIALECT
+    default = EntV2.name if _OFFICIAL_HOST.fullmatch(_text(conn.host)) else DEFAULT_DIALECT
     name = (read.word("dialect") or default).lower()
     if name not in DIALECTS:
         raise read.error("dialect", f"must be one of {', '.join(DIALECTS)}, not {sanitized(name, 40)!r}.")
@@ -142,7 +142,7 @@ def auth_scheme_of(read: Fields, dialect: Dialect) -> str:
 
 def api_key_of(read: Fields, conn: AirflowConnection, auth_scheme: str) -> str:
     """Return the API key."""
-    key = (conn.password or "").strip()
+    key = _text(conn.password)
     if not key:
         hint = " The login, which is not used, is set." if getattr(conn, "login", None) else ""
         raise read.error("password", f"the API key is missing. Set the connection's password (API key) to it.{hint}")
@@ -155,28 +155,44 @@ def api_key_of(read: Fields, conn: AirflowConnection, auth_scheme: str) -> str:
 
 def base_url_of(read: Fields, conn: AirflowConnection, dialect: Dialect) -> str:
     """Return scheme, host, port and path prefix, without a trailing slash."""
-    host = (conn.host or "").strip() or dialect.default_host
+    host = _text(conn.host) or dialect.default_host
     if not host:
         raise read.error("host", "the base URL is missing. Example: https://gateway.example.com/prefix")
     if "://" not in host:
-        host = f"{(conn.schema or '').strip() or 'https'}://{host}"
+        host = f"{_text(conn.schema) or 'https'}://{host}"
     try:
         parts, port = urlsplit(host), urlsplit(host).port
     except ValueError:
         # The host is not quoted: it may contain the key by mistake.
         raise read.error("host", "is not a URL. Example: https://gateway.example.com/prefix") from None
     _check_host(read, parts, host)
-    if port and conn.port and port != conn.port:
-        raise read.error("port", f"is {conn.port}, but the host says {port}. Remove one of them.")
-    # 0 means "not set": the UI's Test button sends it for an empty port.
-    if conn.port is not None and not 0 <= conn.port < 65536:
-        raise read.error("port", f"must be between 1 and 65535, not {conn.port}.")
-    port = port or conn.port
+    own = _port_of(read, conn)
+    if port and own and port != own:
+        raise read.error("port", f"is {own}, but the host says {port}. Remove one of them.")
+    port = port or own
     name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     prefix = parts.path.rstrip("/")
     if all(path.startswith(dialect.root) for path in (dialect.query_path, dialect.create_path)):
         prefix = prefix.removesuffix(dialect.root).rstrip("/")
     return f"{parts.scheme.lower()}://{name}{f':{port}' if port else ''}{prefix}"
+
+
+def _text(value: object) -> str:
+    """Return a field of the connection without the space around it: of a secrets backend it may be a number."""
+    is_text = isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
+    return str(value).strip() if is_text else ""
+
+
+def _port_of(read: Fields, conn: AirflowConnection) -> int | None:
+    """Return the port; None if there is none. Of a secrets backend it may be text."""
+    value: object = conn.port
+    # 0 means "not set": the UI's Test button sends it for an empty port.
+    if is_blank(value):
+        return None
+    parsed = number(value)
+    if parsed is None or not parsed.is_integer() or not 0 <= parsed < 65536:
+        raise read.error("port", f"must be between 1 and 65535, not {sanitized(value, 40)}.")
+    return int(parsed)
 
 
 def _check_host(read: Fields, parts: SplitResult, host: str) -> None:

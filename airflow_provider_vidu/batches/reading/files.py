@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, cast
 
 from airflow_provider_vidu.batches.reading.parquet import parquet_rows
@@ -29,6 +29,8 @@ _DELIMITERS: Final = ",;\t|"
 _NAMED_DELIMITER: Final = re.compile(r"sep=([^\r\n\"])(?:\r\n|\r|\n)")
 """A first line for Excel, which names what separates the cells."""
 _QUOTED: Final = re.compile('"[^"]*"')
+_REQUIRED: Final = frozenset({"prompt", "body"})
+"""The columns of which a row needs one. Excel omits the last cells of lines in which they are empty, and no others."""
 # A small file can hold far more than its bytes: megabytes of "[]," take gigabytes as objects, a heading of thousands of
 # columns is repeated in each row. See :mod:`.parquet` for files in that format.
 _MOST_LINES: Final = 2_000_000
@@ -178,8 +180,24 @@ def _csv(text: str) -> Iterator[Any]:
             yield ViduConfigError(f"Line {reader.line_num} of the file of rows has more cells than the heading.")
         elif any(cell.strip() for name, cell in named if not name):
             yield ViduConfigError(f"Line {reader.line_num} of the file of rows has a cell in a column without a name.")
+        elif problem := _lack(names, cells, is_unended=file.tell() == len(text) and not text.endswith(("\n", "\r"))):
+            yield ViduConfigError(f"Line {reader.line_num} of the file of rows {problem}.")
         else:
             yield {**known, **{name: cell for name, cell in named if name}}
+
+
+def _lack(names: Sequence[str], cells: Sequence[str], *, is_unended: bool) -> str | None:
+    """Return why a line with too few cells is not the row that its author meant; None for any other line.
+
+    :param is_unended: whether the file ends within the line.
+    """
+    missing = list(filter(None, names[len(cells) :]))
+    if missing and is_unended:
+        return f"has no cell for {missing[0]!r}, and the file ends without a line end: it may have been cut off"
+    filled = {name for name, cell in zip(names, cells, strict=False) if cell.strip()}
+    if (lacking := _REQUIRED.intersection(missing)) and not _REQUIRED & filled:
+        return f"has fewer cells than the heading: none for {min(lacking)!r}"
+    return None
 
 
 def _delimiter(text: str) -> str:

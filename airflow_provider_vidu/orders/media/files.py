@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Final, cast
 from urllib.parse import unquote
@@ -17,9 +17,9 @@ from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.orders.media.fields import Kind
-from airflow_provider_vidu.stores.destination import needed_host
+from airflow_provider_vidu.stores.destination import needed_host, options_of
 from airflow_provider_vidu.stores.naming import plain_scheme
-from airflow_provider_vidu.stores.places import account_advice
+from airflow_provider_vidu.stores.places import account_advice, split_connection
 from airflow_provider_vidu.stores.roots import check_input, check_opened, local_path
 from airflow_provider_vidu.stores.schemes import (
     AZURE,
@@ -151,8 +151,18 @@ class MediaFile:
         if path is not None and (isinstance(source, str) or is_storage_path):
             return _open_local(os.path.expanduser(path), is_uri="://" in text)  # noqa: PTH111 - as of a destination
         check_input(text)
-        path = _object_path(source, self._storage_conn_id) if isinstance(source, str) else source
-        return self._open_object(path, text)
+        return self._open_object(self._object_path(text), text)
+
+    def _object_path(self, text: str) -> Any:
+        """Return the path object of a store, with ``storage_conn_id`` unless it names a connection itself."""
+        from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+        source, conn_id = self._source, self._storage_conn_id
+        if isinstance(source, str):
+            return _object_path(source, conn_id)
+        if conn_id and isinstance(source, ObjectStoragePath) and split_connection(text)[0] is None:
+            return _object_path(text, conn_id, options_of(source))
+        return source
 
     def _open_object(self, path: Any, text: str) -> BinaryIO:
         is_cut = _VERSION.search(text) and STORES.get(scheme_of(text)) in (S3, AZURE)
@@ -218,14 +228,15 @@ def _problem(text: str) -> str | None:
     return None
 
 
-def _object_path(uri: str, storage_conn_id: str | None) -> Any:
+def _object_path(uri: str, storage_conn_id: str | None, options: Mapping[str, Any] | None = None) -> Any:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     # Airflow's versions differ in which of two connections wins, so it is decided here.
     scheme, _, rest = uri.partition("://")
     netloc, slash, key = rest.partition("/")
     conn_id, _, bucket = netloc.rpartition("@")
-    return ObjectStoragePath(f"{scheme}://{bucket}{slash}{key}", conn_id=unquote(conn_id) or storage_conn_id or None)
+    named = unquote(conn_id) or storage_conn_id or None
+    return ObjectStoragePath(f"{scheme}://{bucket}{slash}{key}", conn_id=named, **(options or {}))
 
 
 def _open_local(path: str, *, is_uri: bool = False) -> BinaryIO:

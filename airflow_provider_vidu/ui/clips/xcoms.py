@@ -40,6 +40,8 @@ STORES: Final = "file"
 """What a task notes as ``stores`` that makes a clip and stores it, too."""
 MAKING: Final = ("generate", "wait")
 ROLES: Final = (*MAKING, "submit", "download")
+_GENERATION: Final = f"{Generation.__module__}.{Generation.__qualname__}"
+"""The class of what a ``@task`` returns that returns what the hook does."""
 _REFERENCE = re.compile(r"[a-z][a-z0-9+.-]*://|/", re.IGNORECASE)
 
 
@@ -70,13 +72,14 @@ def parsed(stored: str | None) -> Any:
 
 
 def decoded(value: Any) -> Any:
-    """Return an XCom's value; what some versions store is its JSON as text."""
+    """Return an XCom's value; some versions store its JSON as text, and a generation is stored with its class."""
     if isinstance(value, str) and value[:1] in ('"', "{"):
         try:
-            return json.loads(value)
+            value = json.loads(value)
         except (ValueError, RecursionError):
             return value
-    return value
+    is_object = isinstance(value, Mapping) and value.get("__classname__") == _GENERATION
+    return value.get("__data__") if is_object else value
 
 
 def note_in(value: Any) -> Mapping[str, Any]:

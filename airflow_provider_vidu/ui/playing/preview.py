@@ -21,6 +21,7 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.stores.base import MIB
 from airflow_provider_vidu.stores.places import Root, Spot, read_roots, root_of
 from airflow_provider_vidu.stores.roots import is_really_beneath
+from airflow_provider_vidu.stores.schemes import STORES
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +198,7 @@ class _RemoteFile(Preview):
 
         try:
             path: Any = ObjectStoragePath(spot.uri, conn_id=root.conn_id)
-            self._store, self._path = path.fs, str(path.path)
+            self._store, self._path, self._is_object = path.fs, str(path.path), spot.scheme in STORES
             known = self._store.info(self._path)
         except Exception as error:  # any error of a provider or its client library
             raise _unreadable(error) from error
@@ -210,11 +211,17 @@ class _RemoteFile(Preview):
 
     def read(self, start: int, length: int) -> bytes:
         """Fetch one piece."""
+        stop = min(start + length, self.size)
         try:
-            data: bytes = self._store.cat_file(self._path, start=start, end=min(start + length, self.size))
+            if self._is_object:
+                data: bytes = self._store.cat_file(self._path, start=start, end=stop)
+                return data
+            # Other file systems may ignore the range and return the whole file (SFTP).
+            with self._store.open(self._path, "rb") as file:
+                file.seek(start)
+                return bytes(file.read(stop - start))
         except Exception as error:  # any error of a client library
             raise _unreadable(error) from error
-        return data
 
 
 def _unreadable(error: Exception) -> PreviewError:

@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 from airflow.configuration import conf
 
+from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.stores.places import Root, Spot, split_connection
 from airflow_provider_vidu.ui.clips.xcoms import decoded, is_reference
 from airflow_provider_vidu.ui.playing.preview import PreviewError, open_beneath
@@ -114,7 +115,9 @@ class Resolver:
     def _read(self, value: Any) -> Any:
         try:
             if not self._keeps_objects:
-                return self._backend.deserialize_value(SimpleNamespace(value=value))
+                # Others make objects of values: times, tables, models.
+                found = self._backend.deserialize_value(SimpleNamespace(value=value))
+                return json.loads(json.dumps(found, default=_plain))
             return self._object(value)
         except Exception as error:  # any error of a back end or its client library
             log.warning("An XCom value could not be resolved through the XCom back end (%s).", type(error).__name__)
@@ -163,6 +166,10 @@ def _is_object_storage(backend: Any) -> bool:
     except ImportError:
         return False
     return backend.deserialize_value is XComObjectStorageBackend.deserialize_value
+
+
+def _plain(found: object) -> Any:
+    return found.as_xcom() if isinstance(found, Generation) else str(found)
 
 
 def _unpacked(name: str, data: bytes) -> Any:

@@ -18,6 +18,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
 
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
 from airflow_provider_vidu.orders.media.files import MediaFile
@@ -29,6 +30,7 @@ from airflow_provider_vidu.stores.remote import MovedWriter
 from airflow_provider_vidu.stores.roots import check_destination
 from airflow_provider_vidu.stores.targets import FileTarget
 from airflow_provider_vidu.stores.uploads import UploadWriter
+from tests.rows import each_row
 
 OLD, NEW = b"the old file", b"the whole new file" * 1000
 
@@ -285,6 +287,33 @@ def test_a_store_that_never_moves_over_a_file(plainfs, monkeypatch):
     put("plainfs://clips/a.mp4", NEW)
     assert content("plainfs://clips/a.mp4") == NEW
     assert listing(plainfs / "clips") == ["a.mp4"]
+
+
+def test_a_move_that_only_the_file_system_itself_has(plainfs, monkeypatch):
+    """Fsspec gives asynchronous file systems (SFTP) their move on the instance.
+
+    A copy over the old file is not atomic, and the one over SSH is a command that SFTP servers refuse.
+    """
+    put("plainfs://clips/a.mp4", OLD)
+    fs, move = fsspec.filesystem("plainfs"), PlainFileSystem.mv
+
+    def refuse(*_args, **_kwargs):
+        raise OSError("Session request failed")
+
+    monkeypatch.setattr(PlainFileSystem, "mv", AbstractFileSystem.mv)
+    monkeypatch.setattr(PlainFileSystem, "cp_file", refuse)
+    monkeypatch.setattr(fs, "mv", lambda source, target: move(fs, source, target), raising=False)
+    put("plainfs://clips/a.mp4", NEW)
+    assert content("plainfs://clips/a.mp4") == NEW
+    assert listing(plainfs / "clips") == ["a.mp4"]
+
+
+@each_row("name", ["why?.mp4", "why?why", "why?/a.mp4", "a.mp4?"])
+def test_a_name_that_the_path_library_cuts(name):
+    """In SFTP, FTP and SMB, all files whose names begin alike would be one; in object stores, only the end is lost."""
+    with pytest.raises(ViduConfigError, match="would use the name"):
+        Destination(f"ftp://host/clips/{name}")
+    assert Destination("ftp://host/clips/a b#1.mp4").text
 
 
 @pytest.mark.fault(

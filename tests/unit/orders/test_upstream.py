@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -17,9 +18,9 @@ DONE = Generation(
 )
 
 
-@each_row(
-    "handed", [DONE, DONE.as_xcom(), {"uri": "s3://b/k", "generation_id": "7"}, "7", " 7\n", '"7"', ' {"id": "7"}']
-)
+@each_row("handed", [
+    DONE, DONE.as_xcom(), {"uri": "s3://b/k", "generation_id": "7"}, {"id": " 7\n"}, "7", " 7\n", '"7"', ' {"id": "7"}',
+])  # fmt: skip
 def test_the_id(handed):
     """Of a generation, as an object or as JSON, of a download's record, or as it is."""
     assert id_of(handed) == "7"
@@ -52,6 +53,8 @@ def test_what_is_continued():
     assert continued(bare, "7") == (bare, None)
     assert continued(bare, '{"prompt": "p", "parameters": {}}')[0].prompt == "p"
     assert continued(bare, "{'prompt': 'p'}") == (bare, None)
+    made = bare.model_copy(update={"prompt": "p", "model": "m", "credits": 4, "created_at": datetime.now(UTC)})
+    assert continued(bare, made) == continued(bare, made.as_xcom()) == (made, None)
 
 
 def test_what_was_handed_over():

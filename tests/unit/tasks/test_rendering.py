@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -57,6 +58,17 @@ def test_text_is_not_read_as_a_literal(text, native):
         lambda: ViduBatchOperator(task_id="t", rows=[], destination="/x/", batch="{{ x }}"), native, x=text
     )
     assert batch.batch == text
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_json_is_read_as_json(native):
+    """Native rendering reads the two escapes of an emoji as two characters, which Airflow cannot store."""
+    rows = [{"prompt": "a cat \U0001f408", "tags": ["\U0001f408"], "half": "\ud83d"}]
+    batch = rendered(lambda: ViduBatchOperator(task_id="t", rows="{{ x | tojson }}", destination="/x/"), native, x=rows)
+    assert (batch.rows if native else json.loads(batch.rows)) == rows
+    handed = {"id": "7", "status": "succeeded", "prompt": "a cat \U0001f408"}
+    sensor = rendered(lambda: ViduGenerationSensor(task_id="t", generation="{{ x | tojson }}"), native, x=handed)
+    assert (sensor.generation if native else json.loads(sensor.generation)) == handed
 
 
 def test_what_native_rendering_is_for_still_works():

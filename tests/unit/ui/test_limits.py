@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
 import time
 from dataclasses import replace
@@ -343,6 +344,23 @@ def test_a_store_that_tells_no_version_gets_no_tag_twice(monkeypatch, told, is_s
     spot = Spot("sftp", "b", ("a.mp4",))
     first, second = (preview.open_beneath(Root(spot), spot).etag for _ in range(2))
     assert (first == second) is is_same
+
+
+@pytest.mark.parametrize("scheme", ["sftp", "s3"])
+def test_a_piece_of_a_store_that_knows_no_ranges(monkeypatch, scheme):
+    """The file system of SFTP returns the whole file whatever part of it is requested; object stores know ranges."""
+    from airflow.providers.common.compat import sdk
+
+    whole = bytes(range(100))
+    files = SimpleNamespace(
+        info=lambda path: {"type": "file", "size": 100},
+        open=lambda path, mode: io.BytesIO(whole),
+        cat_file=lambda path, start, end: whole[start:end] if scheme == "s3" else whole,
+    )
+    monkeypatch.setattr(sdk, "ObjectStoragePath", lambda uri, conn_id: SimpleNamespace(fs=files, path="b/a.mp4"))
+    spot = Spot(scheme, "b", ("a.mp4",))
+    opened = preview.open_beneath(Root(spot), spot)
+    assert [opened.read(10, 5), opened.read(98, 5)] == [whole[10:15], whole[98:]]
 
 
 @pytest.mark.fault(

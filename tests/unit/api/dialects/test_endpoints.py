@@ -255,6 +255,7 @@ def test_an_endpoint_is_known_by_its_whole_name():
     assert named("ad-one-click/edit").name == "ad-one-click/edit"
     assert named("my-template").name == "my-template"
     assert named("/ent/v2/template/").name == "template"
+    assert named(" one-click/mv\n") == named("one-click/mv")
 
 
 @pytest.mark.parametrize("images", ["https://h/a.png", {"a": 1}, 7, b"x"], ids=repr)

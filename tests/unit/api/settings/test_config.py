@@ -263,6 +263,25 @@ def test_bad_ports(port: int) -> None:
     refused("port", port=port)
 
 
+@each_row(("given", "url"), [("8443", f"{HOST}:8443"), (8443.0, f"{HOST}:8443"), ("", HOST), (" ", HOST), ("0", HOST)])
+def test_the_port_of_a_secrets_backend(given: Any, url: str) -> None:
+    """A back end that reads JSON or YAML hands over what stands there: text, or a number."""
+    assert config(host=HOST, port=given).base_url == url
+
+
+@each_row("port", ["abc", "70000", 8443.5, True, [1]])
+def test_no_port_of_a_secrets_backend(port: Any) -> None:
+    """The error names the field."""
+    refused("port", port=port)
+
+
+def test_fields_of_a_secrets_backend_that_are_not_text() -> None:
+    """A key of digits may be a number; what is neither is not sent."""
+    assert config(password=12345678).api_key.reveal() == "12345678"
+    refused("password", password={"key": KEY})
+    refused("host", host=["https://gw.example.com"])
+
+
 def test_two_different_ports() -> None:
     """Host and port may not contradict each other."""
     assert "8443" in refused("port", host=f"{HOST}:8443", port=9443)

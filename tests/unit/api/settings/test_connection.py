@@ -94,6 +94,13 @@ def test_no_such_connection(resolve: Resolve) -> None:
     assert caught.value.__cause__ is None
 
 
+def test_a_variable_that_cannot_be_read(env, resolve: Resolve) -> None:
+    """Airflow says that there is none: the error does not advise to set what is set."""
+    env(host="gw.example.com", password="sk-unit-000001", port="abc")
+    with pytest.raises(ViduConnectionNotFoundError, match="AIRFLOW_CONN_UNIT_VIDU is set, but Airflow cannot read it"):
+        resolve("unit_vidu")
+
+
 @pytest.mark.parametrize("extra", ["{not json", "[1]", '"text"', "7", "nonsense"])
 def test_a_broken_extra(env, resolve: Resolve, extra: str) -> None:
     """Extras that cannot be read are reported, not dropped: they hold dialect, proxy and verify."""

@@ -93,6 +93,40 @@ def test_a_cell_in_a_column_without_a_name(tmp_path):
     assert good == CAT
 
 
+@each_row(
+    ("text", "problem"),
+    [
+        ("key,prompt\na\n", "has fewer cells than the heading: none for 'prompt'"),
+        ("key,images,prompt,seed\na,a.png\n", "has fewer cells than the heading: none for 'prompt'"),
+        ("key,body\na\n", "has fewer cells than the heading: none for 'body'"),
+        ("key,prompt,body\na\n", "has fewer cells than the heading: none for 'body'"),
+        ("key,prompt,seed\na,a c", "has no cell for 'seed', and the file ends without a line end"),
+    ],
+)
+def test_a_line_without_its_last_cells(tmp_path, text, problem):
+    """Of a row without its prompt, and of a file that was cut off, the rest would be paid for."""
+    (tmp_path / "a.csv").write_text(text, "utf-8")
+    (bad,) = read_rows(f"{tmp_path}/a.csv")
+    assert f"Line 2 of the file of rows {problem}" in str(bad)
+
+
+@each_row(
+    "text",
+    [
+        "key,prompt,seed\na,a cat\n",
+        "key,prompt,body\r\na,a cat\r\n",
+        "key,body,prompt\ra,{}\r",
+        "key,seed\na\n",
+        "key,prompt,\na,a cat",
+    ],
+)
+def test_a_line_without_empty_cells(tmp_path, text):
+    """Excel omits the last cells of lines in which they are empty."""
+    (tmp_path / "a.csv").write_bytes(text.encode())
+    (row,) = read_rows(f"{tmp_path}/a.csv")
+    assert row["key"] == "a"
+
+
 def test_two_columns_of_one_name(tmp_path):
     """The cells of one would be lost, a prompt among them; the error quotes nothing of the file."""
     (tmp_path / "a.csv").write_text("key,prompt, prompt\na,a cat,\n", "utf-8")

@@ -21,6 +21,7 @@ from airflow_provider_vidu.orders.media import files as media_files
 from airflow_provider_vidu.orders.media.files import MAX_UPLOAD_BYTES
 from airflow_provider_vidu.orders.media.request import MAX_BODY_BYTES, MAX_IMAGE_BYTES, Prepared
 from airflow_provider_vidu.stores import schemes
+from tests.rows import each_row
 from tests.versions import AIRFLOW
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"p" * 20
@@ -436,6 +437,23 @@ def test_the_connection_of_an_object(monkeypatch):
     body = {"images": ["s3://bucket/a.png", "S3://my_aws@bucket/b@2x.png"]}
     Prepared(body, "other").identity()
     assert seen == [("s3://bucket/a.png", "other"), ("s3://bucket/b@2x.png", "my_aws")]
+
+
+@each_row(
+    ("named", "opened"),
+    [("s3://bucket/a.png", "other"), ("s3://my_aws@bucket/a.png", "my_aws"), ("s3://bucket/a@2.png", "other")],
+)
+def test_the_connection_of_a_path_object(monkeypatch, named, opened):
+    """A path object that names no connection is read with storage_conn_id, like a text and like a destination."""
+    seen: list[str | None] = []
+
+    def open_it(path: Any, _mode: str) -> BinaryIO:
+        seen.append(getattr(path, "conn_id", None) or path.storage_options.get("conn_id"))
+        return io.BytesIO(PNG)
+
+    monkeypatch.setattr(ObjectStoragePath, "open", open_it)
+    assert Prepared({"image": ObjectStoragePath(named)}, "other").identity() == {"image": f"sha256:{digest(PNG)}"}
+    assert seen == [opened]
 
 
 @pytest.mark.fault(

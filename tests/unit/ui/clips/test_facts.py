@@ -112,6 +112,16 @@ def test_a_finished_clip():
     ]
 
 
+def test_a_generation_that_a_task_returned():
+    """A @task may return what the hook does: Airflow stores a model with its class, some versions as text."""
+    stored = {"__classname__": "airflow_provider_vidu.models.Generation", "__version__": 1, "__data__": made()}
+    for result in (stored, json.dumps(stored)):
+        shown = view(task(result=result, result_at=NOW, watch={"conn_id": "c", "role": "generate"}))
+        assert (shown["state"], shown["done"], shown["timeline"][1]["seconds"]) == ("succeeded", True, 30)
+    other = {**stored, "__classname__": "airflow_provider_vidu.models.Credits"}
+    assert view(task(result=other, watch={"role": "generate"}))["state"] == "unknown"
+
+
 def test_no_signed_url_is_ever_shown():
     """URLs of the service stand neither in the texts nor in the fields that the page gets."""
     film = task(

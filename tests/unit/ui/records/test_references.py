@@ -7,12 +7,14 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 
 from airflow_provider_vidu.links import has_pages
+from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.stores.places import Root
 
 if not has_pages():
@@ -71,6 +73,22 @@ def test_another_back_end_reads_everything(vault):
     # The same place may hold another value after another try.
     resolver.value("token", 5)
     assert vault.reads["token"] == 2
+
+
+@pytest.mark.parametrize(
+    ("made", "shown"),
+    [
+        (Generation(id="g", status=GenerationStatus.SUCCEEDED), {"id": "g", "status": "succeeded"}),
+        ({"id": "g", "at": datetime(2026, 1, 2, tzinfo=UTC)}, {"id": "g", "at": "2026-01-02 00:00:00+00:00"}),
+        ({"at": {1, 2}}, {"at": "{1, 2}"}),
+    ],
+    ids=["model", "time", "set"],
+)
+def test_a_back_end_that_makes_objects(vault, monkeypatch, made, shown):
+    """What a task returned that is not JSON breaks no page: a back end reads it with Airflow's own serialization."""
+    monkeypatch.setattr(vault, "deserialize_value", lambda row: made)
+    found = Resolver("d", "r").value("token", None)
+    assert {name: found[name] for name in shown} == shown
 
 
 def test_what_was_unknown_is_tried_again_later(vault, monkeypatch):
