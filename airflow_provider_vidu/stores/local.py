@@ -349,6 +349,15 @@ def obstacle(path: str, *, is_folder: bool) -> str | None:
     return None if os.access(folder, os.W_OK | os.X_OK) else f"{str(folder)!r} cannot be written to by this user"
 
 
+def is_really_in(folder: str, name: str) -> bool:
+    """Whether a file is in or below a folder, once all links among its own folders are resolved.
+
+    :param name: its path within the folder.
+    """
+    place = _absolute(folder)
+    return Path(os.path.realpath((place / name).parent)).is_relative_to(os.path.realpath(place))
+
+
 def _absolute(path: str) -> Path:
     """Return the absolute path of a destination; an unknown ``~user`` stays a folder of that name."""
     return Path(os.path.expanduser(re.sub("^//+", "/", path))).absolute()  # noqa: PTH111 - Path.expanduser raises
