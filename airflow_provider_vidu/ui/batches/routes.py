@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -43,6 +43,10 @@ NO_ROW: Final = "The batch has not begun a row of this name, or orders it again 
 PAGE_SIZE: Final = 24
 THREADS: Final = 4
 """Threads that look for batches in the database."""
+ROW_THREADS: Final = 4
+"""Threads that sort the rows of batches. Tens of thousands take a second, so each DAG has a few at a time."""
+ROW_CHARS: Final = 300
+"""About how many characters a row that is kept sorted stands for."""
 MOST_ROWS: Final = 100_000
 SHEET_PATIENCE_SECONDS: Final = 3.0
 BEHIND_SECONDS: Final = 2
@@ -69,6 +73,11 @@ router = APIRouter(
 def prepare(state: Any) -> None:
     """Put into the application's state what the requests share."""
     state.batches = Shared[Any](Threads(THREADS))
+    state.rows = Shared[Any](Threads(ROW_THREADS), _weight)
+
+
+def _weight(found: Any) -> int:
+    return ROW_CHARS * len(found.entries if isinstance(found, rows.Chosen) else found)
 
 
 def _looks(request: Request) -> Looks:
@@ -168,11 +177,24 @@ class FoundRow:
         return rows.clip_of(self.found.batch, self.entry)
 
 
+async def _viewed(request: Request, found: Found, what: str, view: Callable[[Sequence[rows.Entry]], Any]) -> Any:
+    """Return a view of the rows that a batch has begun: made once for all who ask, and a few at once for each DAG.
+
+    :param what: names the view.
+    :param view: returns it, of the rows in their order; runs in a thread.
+    """
+    batch, shared, state = found.batch, request.app.state.rows, found.read.state
+    if state is None:  # nothing to share: another request may know more
+        return view([])
+    place = (batch.task.dag_id, batch.folder, batch.name, batch.is_over)
+    entries, _ = await shared.get(place, partial(rows.entries, state, is_over=batch.is_over))
+    viewed, _ = await shared.get((*place, what), partial(view, entries))
+    return viewed
+
+
 async def row_at(request: Request, row: str, found: BatchAt) -> FoundRow:
     """Return the row at an address."""
-    entries, index = await _looks(request).views.run(
-        partial(rows.found_row, is_over=found.batch.is_over), found.read.state or BatchState(), row
-    )
+    entries, index = await _viewed(request, found, row, partial(rows.found_row, name=row))
     if index is None:
         raise HTTPException(404, found.read.problem or NO_ROW)
     return FoundRow(found, entries, index)
@@ -203,10 +225,9 @@ async def batch_data(
 ) -> JSONResponse:
     """Return one page of the rows of a batch, and how many there are in each stage."""
     batch, read, looks = at.batch, at.read, _looks(request)
-    # In a thread: tens of thousands of rows take a while to sort.
-    found = await looks.views.run(partial(rows.entries, is_over=batch.is_over), read.state or BatchState())
-    wanted = await looks.views.run(rows.chosen, found, stage, order)
-    shown = wanted[offset : offset + limit]
+    choose = partial(rows.chosen, stage=stage, order=order)
+    wanted: rows.Chosen = await _viewed(request, at, f"{stage} by {order}", choose)
+    shown = wanted.entries[offset : offset + limit]
     clips = [rows.clip_of(batch, entry) for entry in shown]
     lives = await asyncio.gather(*(looks.live(clip, SHEET_PATIENCE_SECONDS) for clip in clips))
     stored, clips = await looks.stored(clips, SHEET_SECONDS)
@@ -220,18 +241,17 @@ async def batch_data(
         return JSONResponse({**answer(), "clips": cards})
 
     def answer() -> dict[str, Any]:
-        prices = [entry.credits for entry in wanted if entry.credits is not None]
         return {
             "dag_id": dag_id,
             "run_id": run_id,
             "offset": offset,
             "limit": limit,
             "pause": BEHIND_SECONDS if read.is_behind else pause_after(at.cost),
-            "total": len(wanted),
-            "counts": rows.counts(found),
+            "total": len(wanted.entries),
+            "counts": rows.counts(read.state or BatchState(), is_over=batch.is_over),
             "is_cut": False,
             "is_over": batch.is_over,
-            "credits": {"sum": whole(float(sum(prices))), "clips": len(prices)},
+            "credits": {"sum": whole(wanted.cost), "clips": wanted.priced},
             "batches": [],
             "no_generation": {"count": 0, "tasks": []},
             "batch": _batch_answer(batch, read),
