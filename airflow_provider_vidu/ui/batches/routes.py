@@ -20,7 +20,7 @@ from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.stores.places import Root
 from airflow_provider_vidu.ui.batches import rows
-from airflow_provider_vidu.ui.batches.journals import NO_ROOT, Read, read_journal
+from airflow_provider_vidu.ui.batches.journals import NO_ROOT, Read, latest_cost, read_journal
 from airflow_provider_vidu.ui.batches.records import Batch, read_batch, read_batches
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.cards import ORDERS
@@ -85,8 +85,8 @@ def _looks(request: Request) -> Looks:
     return looks
 
 
-async def batches_of(request: Request, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-    """Return how far each batch of a run is, for the run's sheet."""
+async def batches_of(request: Request, dag_id: str, run_id: str) -> tuple[list[dict[str, Any]], float]:
+    """Return how far each batch of a run is, for the run's sheet, and the seconds that their journals took."""
     shared: Shared[Sequence[Batch]] = request.app.state.batches
     found, _ = await shared.get((dag_id, run_id), lambda: read_batches(dag_id, run_id))
     reads = await asyncio.gather(*(_read_soon(request, batch) for batch in found))
@@ -94,7 +94,8 @@ async def batches_of(request: Request, dag_id: str, run_id: str) -> list[dict[st
     def view() -> list[dict[str, Any]]:
         return [_batch_answer(batch, read) for batch, read in zip(found, reads, strict=True)]
 
-    return await _looks(request).views.run(view)
+    cost = sum(latest_cost(batch.folder, batch.name) for batch in found)
+    return await _looks(request).views.run(view), cost
 
 
 def _batch_answer(batch: Batch, read: Read) -> dict[str, Any]:
@@ -130,7 +131,7 @@ class Found:
 
     :param batch: what the database has of it.
     :param read: what its journal holds.
-    :param cost: the seconds that the database took.
+    :param cost: the seconds that the database and the journal took.
     """
 
     batch: Batch
@@ -147,7 +148,8 @@ async def batch_at(
     batch, cost = await shared.get(place, lambda: read_batch(*place))
     if batch is None:
         raise HTTPException(404, NO_BATCH)
-    return Found(batch, await _read(request, batch), cost)
+    read = await _read(request, batch)
+    return Found(batch, read, cost + latest_cost(batch.folder, batch.name))
 
 
 BatchAt = Annotated[Found, Depends(batch_at)]

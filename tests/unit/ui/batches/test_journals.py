@@ -122,6 +122,26 @@ async def test_a_silent_store_takes_a_bounded_number_of_threads(tmp_path, monkey
         await asyncio.gather(*looks.reads._late)
 
 
+@pytest.mark.parametrize("kind", ["usual", "damaged"])
+async def test_a_page_of_large_journals_backs_off(journal, monkeypatch, kind):
+    """Of many, each look reads some from the start: one viewer's sheet of twenty kept a processor busy."""
+    folder, read = journal
+    (folder / "state.json.gz").write_bytes(gzip.compress(state_of() if kind == "usual" else b"{", 1))
+    clock = iter((10.0, 12.0))
+    monkeypatch.setattr(journals.time, "thread_time", lambda: next(clock))
+    folder_uri = f"file://{folder.parent.parent}/"
+    batch = Batch(TaskFacts("dag", "run", "task", -1, None), "films", folder_uri, "file:///m", None, 5)
+    read()
+    monkeypatch.setattr(routes, "read_journal", lambda *_: Read())  # as late as it may be
+    state = SimpleNamespace(looks=Looks())
+    routes.prepare(state)
+    request = SimpleNamespace(app=SimpleNamespace(state=state))
+    monkeypatch.setattr(routes, "read_batches", lambda *_: [batch, batch])
+    monkeypatch.setattr(routes, "read_batch", lambda *_: batch)
+    assert (await routes.batches_of(request, "dag", "run"))[1] == 4.0
+    assert (await routes.batch_at(request, "dag", "run", "task")).cost >= 2.0
+
+
 async def test_rows_of_a_large_batch_hold_up_no_other_page():
     """They are sorted once for all who ask: forty requests held up the sheets of all DAGs for more than a minute."""
     gate, began, loop, has_begun = threading.Event(), [], asyncio.get_running_loop(), asyncio.Event()
