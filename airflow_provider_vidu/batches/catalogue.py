@@ -113,9 +113,10 @@ class Catalogue:
             return False
         if UNPRINTABLE.search(name):  # no file of ours is named so, and logs name it
             return False
-        file = self._destination.file(name)
+        file, size = self._destination.file(name), line.get("size")
         file.check()  # refuses a link
-        return file.size() == line.get("size")
+        # A file that is not there has no size, either.
+        return isinstance(size, int) and file.size() == size and self._destination.holds(name)
 
     def name_of(self, request: str) -> str:
         """Return what names an order: its request, the service, and the file that is kept of it."""

@@ -19,6 +19,8 @@ FAILED: Final = "failed"
 _MOST_BYTES: Final = 10**13
 """The largest size of a file in a line: the sum of all must fit into an XCom."""
 
+_MOST_TYPE_CHARS: Final = 100
+
 
 def checked_line(line: Any) -> Line:
     """Return a line of the manifest as it was recorded.
@@ -29,7 +31,7 @@ def checked_line(line: Any) -> Line:
     status, error = known.get("status"), mapping(known.get("error"))
     if not isinstance(known.get("key"), str) or status not in (FAILED, STORED):
         raise ValueError("a line without a key or a status")
-    if status == FAILED and not (isinstance(error.get("type"), str) and isinstance(error.get("message"), str)):
+    if status == FAILED and not (_is_name(error.get("type")) and isinstance(error.get("message"), str)):
         raise ValueError("a failed line without an error")
     if known.get("generation_id") is not None:
         checked_generation_id(known["generation_id"])
@@ -37,6 +39,11 @@ def checked_line(line: Any) -> Line:
     if not isinstance(size, int) or not 0 <= size <= _MOST_BYTES or not isinstance(known.get("request", ""), str):
         raise ValueError("a line with a size or a request that is none")
     return dict(known)
+
+
+def _is_name(kind: Any) -> bool:
+    """Whether this may name a class of errors: the summary, which is an XCom, counts them by their names."""
+    return isinstance(kind, str) and len(kind) <= _MOST_TYPE_CHARS
 
 
 def checked_generation_id(stored: Any) -> str:

@@ -30,6 +30,8 @@ GROWTH: Final = 1.1
 """The manifest is written when it has grown by this factor, so that a long batch does not write it at every leg."""
 MAX_SHOWN_CHARS: Final = 300
 """How much of a prompt the manifest repeats."""
+MOST_ERRORS: Final = 50
+"""How many classes of errors the summary counts. There are fewer, but a forged journal may name any."""
 _FACTS: Final = ("duration", "fps", "width", "height")
 
 
@@ -222,7 +224,7 @@ def summary(state: BatchState, rows: Sequence[Row], batch: str, uri: str, destin
         "left": len(rows) - ended.stored - ended.failed,
         "credits": state.credits,
         "bytes": size,
-        "errors": dict(errors.most_common()),
+        "errors": dict(errors.most_common(MOST_ERRORS)),
         "manifest": uri,
         "destination": destination,
     }

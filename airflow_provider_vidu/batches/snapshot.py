@@ -28,6 +28,7 @@ MOST_BYTES: Final = 256 * 1024 * 1024
 """The largest document that is read, unpacked. Others may write to the store; 100,000 rows take about 80 MiB."""
 MOST_VALUES: Final = 5_000_000
 """The most JSON values in a document, or in another object of a journal; a row has about twenty."""
+_MOST_LEGS: Final = 2**31
 
 _LINES_BEGIN: Final = b'"lines":[\n'
 _LINES_END: Final = b"]}}\n"
@@ -78,7 +79,9 @@ def unpacked(content: bytes) -> tuple[int, BatchState]:
 
 def _read(document: bytes) -> tuple[int, BatchState]:
     known = json_of(document)
-    return int(known["leg"]), BatchState.from_json(known["state"])
+    if not isinstance(leg := known["leg"], int) or not 0 <= leg < _MOST_LEGS:  # it is a part of names
+        raise ValueError("a number of legs that is none")
+    return leg, BatchState.from_json(known["state"])
 
 
 def json_of(content: bytes) -> Any:

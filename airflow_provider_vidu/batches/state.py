@@ -25,6 +25,9 @@ MOST_OWNERS: Final = 200
 MOST_INTENTS: Final = 1000
 """How many creates may be under way, lost ones included: as many as a batch has at the service at once. Budgets count
 each, and the list is searched for each, so a forged journal with any number of them would hold a task for hours."""
+_MOST_ENDPOINT_CHARS: Final = 1000
+"""The longest endpoint of a generation: those of all open ones are arguments of the trigger, in the database."""
+_MOST_ORDERS: Final = 2**31
 _RECENT: Final = 50
 """How many of the latest files decide how long a generation usually takes."""
 
@@ -71,7 +74,8 @@ class Open:
             index=index if isinstance(index, int) else -1,
             request=text(stored.get("request")) or "",
             is_shared=stored.get("is_shared") is True,
-            **{name: text(stored.get(name)) for name in ("endpoint", "prompt", "model")},
+            endpoint=_endpoint(stored),
+            **{name: text(stored.get(name)) for name in ("prompt", "model")},
         )
 
 
@@ -185,9 +189,7 @@ class BatchState:
         self._drop([key])
         if len(self.intents) >= MOST_INTENTS:
             raise ValueError("more creates than any batch has under way")
-        self.intents[key] = Intent(
-            record, text(event.get("endpoint")), bool(event.get("lost")), int(event.get("index", -1))
-        )
+        self.intents[key] = Intent(record, _endpoint(event), bool(event.get("lost")), int(event.get("index", -1)))
 
     def _on_back(self, event: Mapping[str, Any]) -> None:
         """Make rows pending again."""
@@ -292,8 +294,10 @@ class BatchState:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> BatchState:
         """Read what :meth:`to_json` has returned; it may hold lines."""
+        if (orders := strict_int(stored["orders"])) is None or not 0 <= orders < _MOST_ORDERS:
+            raise ValueError("a number of orders that is none")
         state = cls(
-            orders=int(stored["orders"]),
+            orders=orders,
             is_again=bool(stored.get("again")),
             again_by=text(stored.get("again_by")) or "",
             order=Record.from_json(stored.get("order")),
@@ -323,6 +327,11 @@ def _key(event: Mapping[str, Any]) -> str:
     if not isinstance(key := event["key"], str):
         raise TypeError("a key that is not text")
     return key
+
+
+def _endpoint(event: Mapping[str, Any]) -> str | None:
+    endpoint = text(event.get("endpoint"))
+    return endpoint if endpoint is None or len(endpoint) <= _MOST_ENDPOINT_CHARS else None
 
 
 def _time(value: Any) -> float:

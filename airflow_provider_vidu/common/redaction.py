@@ -95,9 +95,14 @@ _TOKEN_VARIETY: Final = 10
 _TOKEN = re.compile(r"(?=\D*\d)[A-Za-z0-9_~+/=.:-]+")
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether a name is one that secrets have."""
+    return any(word in name.lower() for word in _SECRET_WORDS)
+
+
 def is_secret_header(name: str, value: str) -> bool:
     """Whether a header's value is secret, judging by the header's name or because the value looks like a token."""
-    if any(word in name.lower() for word in _SECRET_WORDS):
+    if is_secret_name(name):
         return True
     return len(value) >= _TOKEN_CHARS and len(set(value)) >= _TOKEN_VARIETY and _TOKEN.fullmatch(value) is not None
 

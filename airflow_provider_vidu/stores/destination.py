@@ -20,7 +20,7 @@ from typing import Any, Final
 from airflow_provider_vidu.common.text import redact_urls, redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.stores.base import StoredFile, storage_error
-from airflow_provider_vidu.stores.local import LocalFile
+from airflow_provider_vidu.stores.local import LocalFile, is_really_in
 from airflow_provider_vidu.stores.remote import RemoteFile, existing_names
 from airflow_provider_vidu.stores.roots import local_path
 from airflow_provider_vidu.stores.schemes import (
@@ -101,6 +101,13 @@ class Destination:
         if self._protocol not in LOCAL:
             names = existing_names(self._file_system, self._protocol, self._folder, names)
         return map(self.file, names)
+
+    def holds(self, name: str) -> bool:
+        """Whether the file ``name`` is really in a folder: links among the folders in its name may lead out of it.
+
+        Stores that are not local show no links.
+        """
+        return self._protocol not in LOCAL or is_really_in(self._folder, name)
 
     @property
     def _is_named_as_written(self) -> bool:

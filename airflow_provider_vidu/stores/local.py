@@ -18,7 +18,7 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
@@ -80,12 +80,8 @@ class LocalFile(StoredFile):
     def read(self) -> Iterator[bytes]:
         """Yield the content in pieces."""
         try:
-            # O_NONBLOCK: a pipe put in its place would block the worker forever.
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-            with os.fdopen(descriptor, "rb", buffering=0) as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise OSError("it is not a regular file")
-                check_opened(descriptor, str(self._path), "destination_roots")
+            with _opened(self._path) as file:
+                check_opened(file.fileno(), str(self._path), "destination_roots")
                 while data := file.read(READ_BYTES):
                     yield data
         except OSError as error:
@@ -252,14 +248,13 @@ def _is_copy(descriptor: int, folder: int, temporary: str) -> bool:
     Some mounts (FUSE, network shares) give a file a new inode number at each lookup; there only the bytes prove that
     it was not replaced.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         with (
-            os.fdopen(os.open(temporary, flags | os.O_NOFOLLOW, dir_fd=folder), "rb") as present,
-            os.fdopen(os.open(f"/proc/self/fd/{descriptor}", flags), "rb") as written,
+            _opened(temporary, os.O_NOFOLLOW, folder=folder) as present,
+            _opened(f"/proc/self/fd/{descriptor}") as written,
         ):
             there, own = os.fstat(present.fileno()), os.fstat(descriptor)
-            if not stat.S_ISREG(there.st_mode) or (there.st_uid, there.st_size) != (own.st_uid, own.st_size):
+            if (there.st_uid, there.st_size) != (own.st_uid, own.st_size):
                 return False
             while piece := present.read(READ_BYTES):
                 if piece != written.read(READ_BYTES):
@@ -267,6 +262,26 @@ def _is_copy(descriptor: int, folder: int, temporary: str) -> bool:
             return not written.read(1)
     except OSError:  # no /proc, or no permission to read: unproven
         return False
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path, flags: int = 0, *, folder: int | None = None) -> Iterator[BinaryIO]:
+    """Open a regular file to read it, and close it in all cases: ``os.fdopen`` leaves the descriptor of a folder open.
+
+    :param flags: further flags of ``open(2)``.
+    :param folder: the open folder that ``path`` is relative to.
+    :raises OSError: also when it is something other than a regular file.
+    """
+    # O_NONBLOCK: a pipe put in its place would block the worker forever.
+    flags |= os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    descriptor = os.open(path, flags, dir_fd=folder)
+    try:
+        if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
+            raise (IsADirectoryError if stat.S_ISDIR(mode) else OSError)("it is not a regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(descriptor)
 
 
 def _rename_unless_there(folder: int, temporary: str, name: str) -> None:
@@ -332,6 +347,15 @@ def obstacle(path: str, *, is_folder: bool) -> str | None:
     if not folder.is_dir():
         return f"{str(folder)!r} is not a folder"
     return None if os.access(folder, os.W_OK | os.X_OK) else f"{str(folder)!r} cannot be written to by this user"
+
+
+def is_really_in(folder: str, name: str) -> bool:
+    """Whether a file is in or below a folder, once all links among its own folders are resolved.
+
+    :param name: its path within the folder.
+    """
+    place = _absolute(folder)
+    return Path(os.path.realpath((place / name).parent)).is_relative_to(os.path.realpath(place))
 
 
 def _absolute(path: str) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from airflow_provider_vidu.api.dialects import checked_id
+from airflow_provider_vidu.api.dialects.identity import is_safe_id
 from airflow_provider_vidu.api.dialects.task_list import ZONE_MARGIN_SECONDS, Listing, created_at
 from airflow_provider_vidu.common.values import moment, number
 from airflow_provider_vidu.events import make_event
@@ -89,19 +90,23 @@ class CompletionTracker:
         }
 
     def remember(self, memory: object, now: float) -> None:
-        """Continue from the memory of an earlier process; anything else is ignored."""
+        """Continue from the memory of an earlier process; anything else is ignored.
+
+        Users who may edit the asset's state can write any: an id that is refused would fail each round.
+        """
         if not isinstance(memory, Mapping):
             return
         self._is_first = False
-        reported, times = _ids(memory.get("told")), memory.get("times")
+        reported, times = _list(memory.get("told")), memory.get("times")
         known = times if isinstance(times, list) and len(times) == len(reported) else [None] * len(reported)
-        self._reported = dict(zip(reported, map(number, known), strict=True))
+        pairs = list(zip(reported, map(number, known), strict=True))[-KEPT:]
+        self._reported = {name: created for name, created in pairs if self._is_id(name)}
         line = moment(memory.get("line"))
         self._line = None if line is None or line.timestamp() > now + ZONE_MARGIN_SECONDS else line.timestamp()
         # An older version stored ids alone, and read one page.
         self._lacks_line = "line" not in memory and bool(reported)
         if self.lists:
-            for generation_id in _ids(memory.get("open")):
+            for generation_id in filter(self._is_id, _list(memory.get("open"))[-KEPT_OPEN:]):
                 self._watch(generation_id, now)
 
     def listing(self) -> Listing:
@@ -211,6 +216,9 @@ class CompletionTracker:
             delay = max(delay, HOPELESS_PAUSE)
         return delay, None if known == self._problem else f"{worst} Retrying in {delay:.0f} s, and from then on."
 
+    def _is_id(self, name: object) -> bool:
+        return isinstance(name, str) and (is_safe_id(name) or name in self._named)
+
     def _begin(self) -> float | None:
         """Return the time from which the list is read, in epoch seconds; None for the whole list."""
         if not self._may_filter:
@@ -302,5 +310,5 @@ def _newest(names: Collection[str], most: int) -> list[str]:
     return kept[::-1]
 
 
-def _ids(listed: object) -> list[str]:
-    return [item for item in listed if isinstance(item, str)] if isinstance(listed, list) else []
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -6,11 +6,12 @@ returns, because users pass it on, unless the deployment disables that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import conf, mask_secret
 
+from airflow_provider_vidu.common.redaction import is_secret_name
 from airflow_provider_vidu.common.text import signatures, without_signatures
 from airflow_provider_vidu.common.values import unserialized
 from airflow_provider_vidu.exceptions import ViduConfigError
@@ -57,5 +58,33 @@ class SignedURLOperator(RenderedOperator):
                 f"{MAX_SIGNATURES} with {MAX_SIGNATURE_CHARS:,} characters are masked. Pass ids, unsigned addresses or "
                 "paths in your storage."
             )
-        for part in sorted(parts):
+        for part in sorted(parts) + list(_secret_options([getattr(parent, name, None) for name in template_fields])):
             mask_secret(part)
+
+
+def _secret_options(value: Any) -> Iterator[str]:
+    """Yield the secret options of storage paths, such as a key of encryption: rendered fields show all options.
+
+    :param value: a path, or lists and dictionaries of paths to any depth.
+    """
+    # No recursion: a template may render to JSON that is nested deeper than Python's stack, or in itself.
+    left, seen = [value], set[int]()
+    while left:
+        item = left.pop()
+        if isinstance(item, str) or id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, (list, tuple)):
+            left.extend(item)
+        elif isinstance(item, dict):
+            left.extend(item.values())
+        elif isinstance(options := getattr(item, "storage_options", None), Mapping):
+            yield from _secrets_in(options)
+
+
+def _secrets_in(options: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _secrets_in(value)
+        elif isinstance(value, str) and (name == "connection_string" or is_secret_name(name)):
+            yield value

@@ -185,8 +185,9 @@ async def sheet_data(
     lives = await asyncio.gather(*(looks.live(clip, SHEET_PATIENCE_SECONDS) for clip in sheet.clips))
     stored, clips = await looks.stored(sheet.clips, SHEET_SECONDS)
     sheet = replace(sheet, clips=clips)
-    here = {"dag_id": dag_id, "run_id": run_id, "offset": offset, "limit": limit, "pause": pause_after(cost)}
-    here["batches"] = await batches.batches_of(request, dag_id, run_id)
+    found, more = await batches.batches_of(request, dag_id, run_id)
+    here = {"dag_id": dag_id, "run_id": run_id, "offset": offset, "limit": limit, "pause": pause_after(cost + more)}
+    here["batches"] = found
     return await looks.views.run(_sheet_answer, sheet, lives, stored, here)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -28,12 +29,16 @@ _DELIMITERS: Final = ",;\t|"
 """What separates cells; the first one that the heading holds, or else the first one."""
 _NAMED_DELIMITER: Final = re.compile(r"sep=([^\r\n\"])(?:\r\n|\r|\n)")
 """A first line for Excel, which names what separates the cells."""
+_ARRAY: Final = re.compile(rb"\s*\[")
+_PIECE_BYTES: Final = 64 * 1024
 _QUOTED: Final = re.compile('"[^"]*"')
 _REQUIRED: Final = frozenset({"prompt", "body"})
 """The columns of which a row needs one. Excel omits the last cells of lines in which they are empty, and no others."""
 # A small file can hold far more than its bytes: megabytes of "[]," take gigabytes as objects, a heading of thousands of
 # columns is repeated in each row. See :mod:`.parquet` for files in that format.
 _MOST_LINES: Final = 2_000_000
+_MOST_LINE_CHARS: Final = 50_000_000
+_TOO_LONG: Final = f"it has more than {_MOST_LINE_CHARS:,} characters"
 _MOST_COLUMNS: Final = 1_000
 _MOST_ROW_VALUES: Final = 20_000
 _MOST_VALUES: Final = 5_000_000
@@ -102,25 +107,40 @@ def read_rows(path: Any, rows_format: str | None = None, storage_conn_id: str | 
     if kind == "parquet":
         yield from parquet_rows(content, _check_values, _MOST_COLUMNS)
         return
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ViduConfigError(f"The file of rows is not UTF-8 text: {error.reason} at byte {error.start}.") from None
-    if text.count("\n") + text.count("\r") > _MOST_LINES:
+    content = content.removeprefix(codecs.BOM_UTF8)
+    _check_text(content)
+    if content.count(b"\n") + content.count(b"\r") > _MOST_LINES:
         raise ViduConfigError(f"The file of rows has more than {_MOST_LINES:,} lines: split it.")
-    yield from (_csv(text) if kind == "csv" else _jsonl(text))
+    yield from (_csv(content) if kind == "csv" else _jsonl(content))
 
 
-def _jsonl(text: str) -> Iterator[Any]:
-    if text.lstrip().startswith("["):
-        yield from _array(text)
+def _check_text(content: bytes) -> None:
+    """Refuse what is not UTF-8, piece by piece: as a whole, the text may take four times as much as its bytes."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    pieces, held = memoryview(content), 0
+    for start in range(0, len(content) + 1, _PIECE_BYTES):
+        piece = pieces[start : start + _PIECE_BYTES]
+        try:
+            decoder.decode(piece, final=start + _PIECE_BYTES > len(content))
+        except UnicodeDecodeError as error:
+            place = start - held + error.start
+            raise ViduConfigError(f"The file of rows is not UTF-8 text: {error.reason} at byte {place}.") from None
+        held = len(decoder.getstate()[0])
+
+
+def _jsonl(content: bytes) -> Iterator[Any]:
+    if _ARRAY.match(content):
+        yield from _array(content)
         return
     values = 0
     # Not splitlines: U+2028 is a line end there, and valid inside a JSON text.
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
+    for number, line in enumerate(io.BytesIO(content), 1):
+        if len(line) > _MOST_LINE_CHARS:
+            yield ViduConfigError(f"Line {number} of the file of rows is not read: {_TOO_LONG}.")
             continue
-        values += value_count(line.encode("utf-8", "surrogatepass"), 0)
+        if not line.decode().strip():
+            continue
+        values += value_count(line, 0)
         _check_values(values)
         try:
             yield _value(line, _MOST_ROW_VALUES)
@@ -128,9 +148,9 @@ def _jsonl(text: str) -> Iterator[Any]:
             yield ViduConfigError(f"Line {number} of the file of rows is not JSON: {_why_not_json(error)}.")
 
 
-def _array(text: str) -> Iterable[Any]:
+def _array(content: bytes) -> Iterable[Any]:
     try:
-        listed: list[Any] = _value(text, _MOST_VALUES)
+        listed: list[Any] = _value(content, _MOST_VALUES)
     except (ValueError, RecursionError) as error:
         raise ViduConfigError(f"The file of rows is not JSON: {_why_not_json(error)}.") from None
     return listed
@@ -141,10 +161,10 @@ def _check_values(count: int) -> None:
         raise ViduConfigError(f"The file of rows holds more than {_MOST_VALUES:,} values: split it.")
 
 
-def _value(text: str, most_values: int) -> Any:
-    if len(text) > most_values and value_count(text.encode(), most_values) > most_values:
+def _value(text: bytes, most_values: int) -> Any:
+    if len(text) > most_values and value_count(text, most_values) > most_values:
         raise ValueError(f"it holds more than {most_values:,} values")
-    return json.loads(text)
+    return json.loads(text.decode())
 
 
 def _why_not_json(error: Exception) -> str:
@@ -154,12 +174,12 @@ def _why_not_json(error: Exception) -> str:
     return "it is nested too deeply" if isinstance(error, RecursionError) else redacted(error, 100)
 
 
-def _csv(text: str) -> Iterator[Any]:
+def _csv(content: bytes) -> Iterator[Any]:
     csv.field_size_limit(_MOST_CELL_CHARS)
-    file = io.StringIO(text, newline="")
-    if first := _NAMED_DELIMITER.match(text):
-        file.seek(first.end())
-    reader = csv.reader(file, delimiter=first[1] if first else _delimiter(text), strict=True)
+    lines = _Lines(content)
+    if first := _NAMED_DELIMITER.fullmatch(next(_Lines(content), "")):
+        next(lines)
+    reader = csv.reader(lines, delimiter=first[1] if first else _delimiter(_Lines(content)), strict=True)
     names = _heading(reader)
     known = dict.fromkeys(filter(None, names))
     values = 0
@@ -180,7 +200,7 @@ def _csv(text: str) -> Iterator[Any]:
             yield ViduConfigError(f"Line {reader.line_num} of the file of rows has more cells than the heading.")
         elif any(cell.strip() for name, cell in named if not name):
             yield ViduConfigError(f"Line {reader.line_num} of the file of rows has a cell in a column without a name.")
-        elif problem := _lack(names, cells, is_unended=file.tell() == len(text) and not text.endswith(("\n", "\r"))):
+        elif problem := _lack(names, cells, is_unended=not lines.latest.endswith(("\n", "\r"))):
             yield ViduConfigError(f"Line {reader.line_num} of the file of rows {problem}.")
         else:
             yield {**known, **{name: cell for name, cell in named if name}}
@@ -200,12 +220,33 @@ def _lack(names: Sequence[str], cells: Sequence[str], *, is_unended: bool) -> st
     return None
 
 
-def _delimiter(text: str) -> str:
+class _Lines(Iterator[str]):
+    """The lines of a text with their ends.
+
+    Iterating raises :class:`ViduConfigError` when one is too long.
+
+    :param content: UTF-8.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._file = io.TextIOWrapper(io.BytesIO(content), "utf-8", newline="")
+        self.latest = ""
+
+    def __next__(self) -> str:
+        self.latest = self._file.readline(_MOST_LINE_CHARS + 1)
+        if len(self.latest) > _MOST_LINE_CHARS:
+            raise ViduConfigError(f"A line of the file of rows is not read: {_TOO_LONG}.")
+        if not self.latest:
+            raise StopIteration
+        return self.latest
+
+
+def _delimiter(lines: Iterable[str]) -> str:
     """Return what separates the cells: spreadsheets of many countries write semicolons, and some programs tabs.
 
     With commas assumed, the whole line would be one unknown field, and its prompt would not be one.
     """
-    heading = _QUOTED.sub("", re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0])
+    heading = _QUOTED.sub("", next(filter(None, (line.rstrip("\r\n") for line in lines)), ""))
     return next((mark for mark in _DELIMITERS if mark in heading), _DELIMITERS[0])
 
 

@@ -40,6 +40,7 @@ LOOK_SECONDS: Final = 2.0
 MAX_KEPT: Final = 8
 MAX_KEPT_BYTES: Final = 48 * 1024 * 1024
 MAX_KEPT_VALUES: Final = 3 * MAX_VALUES
+MAX_COSTS: Final = 1_000
 _DAMAGE: Final = (
     LookupError, ValueError, TypeError, AttributeError, AssertionError, ArithmeticError, RecursionError, zlib.error,
     ViduError,
@@ -73,6 +74,7 @@ class _Followed:
 
 
 _kept: OrderedDict[str, _Followed] = OrderedDict()
+_costs: OrderedDict[str, float] = OrderedDict()
 _kept_lock = threading.Lock()
 _parsing = threading.Lock()
 """Parsing keeps the other threads waiting and takes much memory, so one journal at a time is parsed."""
@@ -99,9 +101,34 @@ def read_journal(folder: str, batch: str, dag_id: str) -> Read:
     :param batch: the batch's name, a plain file name.
     :param dag_id: a DAG that the reader may see.
     """
-    base = f"{folder}{HIDDEN_FOLDER}/{batch}/"
+    base = _base(folder, batch)
     if place_of(base + "x") is None:
         return Read(problem=NO_ROOT)
+    began = time.thread_time()
+    try:
+        return _read(base, dag_id)
+    finally:
+        with _kept_lock:
+            _costs[base] = time.thread_time() - began
+            _costs.move_to_end(base)
+            while len(_costs) > MAX_COSTS:
+                _costs.popitem(last=False)
+
+
+def latest_cost(folder: str, batch: str) -> float:
+    """Return the seconds of a processor that the latest look at a journal took; 0 if that is not known.
+
+    It may have ended after the page that wanted it: a page of many large journals reads each of them anew.
+    """
+    with _kept_lock:
+        return _costs.get(_base(folder, batch), 0.0)
+
+
+def _base(folder: str, batch: str) -> str:
+    return f"{folder}{HIDDEN_FOLDER}/{batch}/"
+
+
+def _read(base: str, dag_id: str) -> Read:
     followed = _followed(base)
     # Where another look is at it, this one shows what is known: a store may be slow.
     if not followed.lock.acquire(timeout=0 if followed.leg else LOOK_SECONDS):

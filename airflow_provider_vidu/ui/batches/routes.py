@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +20,7 @@ from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.stores.places import Root
 from airflow_provider_vidu.ui.batches import rows
-from airflow_provider_vidu.ui.batches.journals import NO_ROOT, Read, read_journal
+from airflow_provider_vidu.ui.batches.journals import NO_ROOT, Read, latest_cost, read_journal
 from airflow_provider_vidu.ui.batches.records import Batch, read_batch, read_batches
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.cards import ORDERS
@@ -43,6 +43,10 @@ NO_ROW: Final = "The batch has not begun a row of this name, or orders it again 
 PAGE_SIZE: Final = 24
 THREADS: Final = 4
 """Threads that look for batches in the database."""
+ROW_THREADS: Final = 4
+"""Threads that sort the rows of batches. Tens of thousands take a second, so each DAG has a few at a time."""
+ROW_CHARS: Final = 300
+"""About how many characters a row that is kept sorted stands for."""
 MOST_ROWS: Final = 100_000
 SHEET_PATIENCE_SECONDS: Final = 3.0
 BEHIND_SECONDS: Final = 2
@@ -69,6 +73,11 @@ router = APIRouter(
 def prepare(state: Any) -> None:
     """Put into the application's state what the requests share."""
     state.batches = Shared[Any](Threads(THREADS))
+    state.rows = Shared[Any](Threads(ROW_THREADS), _weight)
+
+
+def _weight(found: Any) -> int:
+    return ROW_CHARS * len(found.entries if isinstance(found, rows.Chosen) else found)
 
 
 def _looks(request: Request) -> Looks:
@@ -76,8 +85,8 @@ def _looks(request: Request) -> Looks:
     return looks
 
 
-async def batches_of(request: Request, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-    """Return how far each batch of a run is, for the run's sheet."""
+async def batches_of(request: Request, dag_id: str, run_id: str) -> tuple[list[dict[str, Any]], float]:
+    """Return how far each batch of a run is, for the run's sheet, and the seconds that their journals took."""
     shared: Shared[Sequence[Batch]] = request.app.state.batches
     found, _ = await shared.get((dag_id, run_id), lambda: read_batches(dag_id, run_id))
     reads = await asyncio.gather(*(_read_soon(request, batch) for batch in found))
@@ -85,7 +94,8 @@ async def batches_of(request: Request, dag_id: str, run_id: str) -> list[dict[st
     def view() -> list[dict[str, Any]]:
         return [_batch_answer(batch, read) for batch, read in zip(found, reads, strict=True)]
 
-    return await _looks(request).views.run(view)
+    cost = sum(latest_cost(batch.folder, batch.name) for batch in found)
+    return await _looks(request).views.run(view), cost
 
 
 def _batch_answer(batch: Batch, read: Read) -> dict[str, Any]:
@@ -121,7 +131,7 @@ class Found:
 
     :param batch: what the database has of it.
     :param read: what its journal holds.
-    :param cost: the seconds that the database took.
+    :param cost: the seconds that the database and the journal took.
     """
 
     batch: Batch
@@ -138,7 +148,8 @@ async def batch_at(
     batch, cost = await shared.get(place, lambda: read_batch(*place))
     if batch is None:
         raise HTTPException(404, NO_BATCH)
-    return Found(batch, await _read(request, batch), cost)
+    read = await _read(request, batch)
+    return Found(batch, read, cost + latest_cost(batch.folder, batch.name))
 
 
 BatchAt = Annotated[Found, Depends(batch_at)]
@@ -168,11 +179,24 @@ class FoundRow:
         return rows.clip_of(self.found.batch, self.entry)
 
 
+async def _viewed(request: Request, found: Found, what: str, view: Callable[[Sequence[rows.Entry]], Any]) -> Any:
+    """Return a view of the rows that a batch has begun: made once for all who ask, and a few at once for each DAG.
+
+    :param what: names the view.
+    :param view: returns it, of the rows in their order; runs in a thread.
+    """
+    batch, shared, state = found.batch, request.app.state.rows, found.read.state
+    if state is None:  # nothing to share: another request may know more
+        return view([])
+    place = (batch.task.dag_id, batch.folder, batch.name, batch.is_over)
+    entries, _ = await shared.get(place, partial(rows.entries, state, is_over=batch.is_over))
+    viewed, _ = await shared.get((*place, what), partial(view, entries))
+    return viewed
+
+
 async def row_at(request: Request, row: str, found: BatchAt) -> FoundRow:
     """Return the row at an address."""
-    entries, index = await _looks(request).views.run(
-        partial(rows.found_row, is_over=found.batch.is_over), found.read.state or BatchState(), row
-    )
+    entries, index = await _viewed(request, found, row, partial(rows.found_row, name=row))
     if index is None:
         raise HTTPException(404, found.read.problem or NO_ROW)
     return FoundRow(found, entries, index)
@@ -203,10 +227,9 @@ async def batch_data(
 ) -> JSONResponse:
     """Return one page of the rows of a batch, and how many there are in each stage."""
     batch, read, looks = at.batch, at.read, _looks(request)
-    # In a thread: tens of thousands of rows take a while to sort.
-    found = await looks.views.run(partial(rows.entries, is_over=batch.is_over), read.state or BatchState())
-    wanted = await looks.views.run(rows.chosen, found, stage, order)
-    shown = wanted[offset : offset + limit]
+    choose = partial(rows.chosen, stage=stage, order=order)
+    wanted: rows.Chosen = await _viewed(request, at, f"{stage} by {order}", choose)
+    shown = wanted.entries[offset : offset + limit]
     clips = [rows.clip_of(batch, entry) for entry in shown]
     lives = await asyncio.gather(*(looks.live(clip, SHEET_PATIENCE_SECONDS) for clip in clips))
     stored, clips = await looks.stored(clips, SHEET_SECONDS)
@@ -220,18 +243,17 @@ async def batch_data(
         return JSONResponse({**answer(), "clips": cards})
 
     def answer() -> dict[str, Any]:
-        prices = [entry.credits for entry in wanted if entry.credits is not None]
         return {
             "dag_id": dag_id,
             "run_id": run_id,
             "offset": offset,
             "limit": limit,
             "pause": BEHIND_SECONDS if read.is_behind else pause_after(at.cost),
-            "total": len(wanted),
-            "counts": rows.counts(found),
+            "total": len(wanted.entries),
+            "counts": rows.counts(read.state or BatchState(), is_over=batch.is_over),
             "is_cut": False,
             "is_over": batch.is_over,
-            "credits": {"sum": whole(float(sum(prices))), "clips": len(prices)},
+            "credits": {"sum": whole(wanted.cost), "clips": wanted.priced},
             "batches": [],
             "no_generation": {"count": 0, "tasks": []},
             "batch": _batch_answer(batch, read),

@@ -85,13 +85,11 @@ def entries(state: BatchState, *, is_over: bool) -> list[Entry]:
     return sorted(found, key=lambda entry: (entry.index, entry.key))
 
 
-def found_row(state: BatchState, name: str, *, is_over: bool) -> tuple[list[Entry], int | None]:
-    """Return the rows that a batch has begun, and the place of one among them; None if it is not there.
+def found_row(found: Sequence[Entry], name: str) -> tuple[Sequence[Entry], int | None]:
+    """Return rows, and the place of one among them; None if it is not there.
 
     :param name: the row's, in addresses.
-    :param is_over: whether the batch's task has ended.
     """
-    found = entries(state, is_over=is_over)
     return found, next((at for at, entry in enumerate(found) if entry.name == name), None)
 
 
@@ -99,14 +97,34 @@ def _index(value: Any) -> int:
     return value if isinstance(value, int) and value >= 0 else 2**31
 
 
-def counts(found: Sequence[Entry]) -> dict[str, int]:
-    """Return how many rows are in each stage of the sheet's filter."""
-    return {name: sum(entry.stage == name for entry in found) for name in STAGES}
+def counts(state: BatchState, *, is_over: bool) -> dict[str, int]:
+    """Return how many rows are in each stage of the sheet's filter.
+
+    :param is_over: whether the batch's task has ended.
+    """
+    open_ones = {"submitted" if is_over else "working": len(state.open) + len(state.intents)}
+    return {**dict.fromkeys(STAGES, 0), **open_ones, "stored": state.stored, "failed": state.failed}
 
 
-def chosen(found: Sequence[Entry], stage: str | None, order: str) -> list[Entry]:
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The rows of a stage, in one of the orders of a sheet.
+
+    :param entries: the rows.
+    :param cost: the sum of their known prices.
+    :param priced: of how many of them a price is known.
+    """
+
+    entries: Sequence[Entry]
+    cost: float
+    priced: int
+
+
+def chosen(found: Sequence[Entry], stage: str | None, order: str) -> Chosen:
     """Return the rows of a stage (None: all), in one of the orders of a sheet."""
-    return sorted((entry for entry in found if stage in (None, entry.stage)), key=_SORTED_BY[order])
+    ordered = sorted((entry for entry in found if stage in (None, entry.stage)), key=_SORTED_BY[order])
+    prices = [entry.credits for entry in ordered if entry.credits is not None]
+    return Chosen(ordered, float(sum(prices)), len(prices))
 
 
 def _newest(entry: Entry) -> Any:
@@ -265,7 +283,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
     }
     if state is None:
         return {**view, "stored": None, "failed": None, "open": None, "left": None, "credits": None, "deadline": None}
-    known = counts(entries(state, is_over=batch.is_over))
+    known = counts(state, is_over=batch.is_over)
     began = sum(known.values())
     at = moment(state.deadline) if state.deadline and not batch.is_over else None
     return {

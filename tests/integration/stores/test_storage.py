@@ -647,6 +647,25 @@ def test_a_pipe_that_is_put_in_the_place_of_a_file_holds_nobody(tmp_path):
         next(iter(stored.read()))
 
 
+@pytest.mark.usefixtures("restless_inodes")
+def test_a_folder_in_the_place_of_a_file_costs_no_descriptor(tmp_path):
+    """Another writer puts it there. A batch looks at thousands of names, and a process may open a thousand files."""
+    (tmp_path / "a.mp4").mkdir()
+    before = len(list(Path("/dev/fd").iterdir()))
+    for number in range(40):
+        with pytest.raises(ViduStorageError, match="a folder of that name exists"):
+            next(Destination(f"{tmp_path}/a.mp4").file().read())
+        writer = Destination(f"{tmp_path}/{number}.mp4").file().writer(None, replace=True)
+        (part,) = tmp_path.glob(".*.part")
+        part.unlink()
+        part.mkdir()
+        with pytest.raises(ViduStorageError, match="another process replaced"):
+            writer.publish()
+        writer.discard()
+        part.rmdir()
+    assert len(list(Path("/dev/fd").iterdir())) - before < 20
+
+
 def test_a_file_that_is_read_lies_beneath_the_roots(roots):
     """A link that is put in its place after the check tells nothing of the file that it leads to."""
     (roots.parent / "out/secret").write_bytes(b"secret")

@@ -43,13 +43,36 @@ def test_a_file_of_the_destination(folder):
     assert found_in(folder, line_of(f"file://{folder}/a.mp4"))["size"] == 10
 
 
-@pytest.mark.parametrize("name", ["../foreign.mp4", "link.mp4", "./a.mp4", "b/../a.mp4", ".vidu/x", "..\\foreign.mp4"])
+@pytest.mark.parametrize(
+    "name",
+    ["../foreign.mp4", "link.mp4", "./a.mp4", "b/../a.mp4", ".vidu/x", "..\\foreign.mp4", "up/foreign.mp4",
+     "up/clips/up/foreign.mp4"],
+)  # fmt: skip
 def test_a_foreign_file_is_ordered_instead(folder, name):
     """Another writer of the destination cannot put a file from elsewhere into the manifest."""
     (folder / "link.mp4").symlink_to(folder.parent / "foreign.mp4")
+    (folder / "up").symlink_to(folder.parent)
     (folder / ".vidu").mkdir()
     (folder / ".vidu" / "x").write_bytes(b"0123456789")
     assert found_in(folder, line_of(f"file://{folder}/{name}")) is None
+
+
+@pytest.mark.parametrize("link", ["inner", "outer"])
+def test_a_link_that_stays_in_the_destination(folder, link):
+    """A folder of it may be a link to another one of it, and it may itself be reached through a link."""
+    (folder / "2026").mkdir()
+    (folder / "2026" / "a.mp4").write_bytes(b"0123456789")
+    (folder / "now").symlink_to("2026")
+    (folder.parent / "outer").symlink_to(folder)
+    place = folder if link == "inner" else folder.parent / "outer"
+    assert found_in(place, line_of(f"file://{place}/now/a.mp4"))["size"] == 10
+
+
+def test_a_file_that_is_gone_is_ordered_instead(folder):
+    """Also if its entry has no size, as the file has none."""
+    uri = f"file://{folder}/gone.mp4"
+    assert found_in(folder, line_of(uri)) is None
+    assert found_in(folder, line_of(uri, size=None)) is None
 
 
 @pytest.mark.parametrize(

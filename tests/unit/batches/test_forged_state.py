@@ -7,7 +7,7 @@ import time
 import pytest
 
 from airflow_provider_vidu.batches.beginning import begun
-from airflow_provider_vidu.batches.manifest import summary
+from airflow_provider_vidu.batches.manifest import MOST_ERRORS, summary
 from airflow_provider_vidu.batches.plan import check_credits
 from airflow_provider_vidu.batches.state import BatchState, Open
 from airflow_provider_vidu.exceptions import ViduConfigError
@@ -69,6 +69,7 @@ def test_a_price_beyond_all_prices_is_none(price):
         {**ORDER, "since": 1e308},
         {"e": "line", "line": {"key": "a", "status": "failed", "error": {"message": "m"}}},
         {"e": "line", "line": {"key": "a", "status": "failed", "error": {"type": ["x"], "message": "m"}}},
+        {"e": "line", "line": {"key": "a", "status": "failed", "error": {"type": "x" * 101, "message": "m"}}},
         {"e": "line", "line": {"key": "a", "status": "stored", "size": "1"}},
         {"e": "line", "line": {"key": "a", "status": "stored", "size": 2**64 - 1}},
         {"e": "line", "line": {"key": "a", "status": "stored", "request": ["x"]}},
@@ -89,6 +90,23 @@ def test_an_open_generation_of_wrong_types():
     assert Open.from_json({**odd, "credits": [1], "is_shared": "no", "more": 1}) == Open("g", 0.0)
 
 
+def test_an_endpoint_that_no_service_has():
+    """Those of a thousand open generations are arguments of the trigger: megabytes of Airflow's database each."""
+    assert Open.from_json({"id": "g", "at": 1, "endpoint": "/" + "x" * 999}).endpoint is not None
+    assert Open.from_json({"id": "g", "at": 1, "endpoint": "/" + "x" * 1000}).endpoint is None
+    record = {"order": 0, "marker": "m"}
+    state = after({"e": "intent", "key": "a", "record": record, "endpoint": "/" + "x" * 1000})
+    assert state.intents["a"].endpoint is None
+
+
+@pytest.mark.parametrize("orders", ["9" * 4300, "1", -1, 2**31, 1e300, 1.5, True, None])
+def test_a_number_of_orders_that_is_none(orders):
+    """It is a part of an XCom's value: one digit more, and Python refuses to write it."""
+    stored = {**BatchState().to_json(), "orders": orders}
+    with pytest.raises(ValueError, match="number of orders"):
+        BatchState.from_json(stored)
+
+
 @pytest.mark.parametrize("submitted", [None, 1, "yesterday", ["x"], "0001-01-01T00:00:00+00:00"])
 def test_a_paid_row_without_a_time_is_continued(submitted):
     """No KeyError of a journal that others may write."""
@@ -105,3 +123,13 @@ def test_the_summary_of_a_line_without_a_size():
     from airflow_provider_vidu.batches.rows import Row
 
     assert summary(state, [Row("a", 0)], "b", "u", "d")["bytes"] == 0
+
+
+def test_the_summary_names_few_kinds_of_errors():
+    """It is an XCom, and another writer of the journal decides what the errors of its rows are called."""
+    from airflow_provider_vidu.batches.rows import Row
+
+    errors = [{"type": f"kind {number}", "message": "m"} for number in range(200)]
+    lines = [{"key": str(n), "status": "failed", "error": error} for n, error in enumerate(errors)]
+    state = after(*({"e": "line", "line": line} for line in lines))
+    assert len(summary(state, [Row(str(n), n) for n in range(200)], "b", "u", "d")["errors"]) == MOST_ERRORS

@@ -280,6 +280,8 @@ def with_state(**known: object) -> bytes:
         with_state(open=[{"key": "a", "id": {"x": 1}}]),
         with_state(open=[{"key": "a", "id": "g\n2026 ERROR forged"}]),
         with_state(lines=["[" * 99] * 3),
+        with_state(orders="9" * 4300),
+        *(json.dumps({**STATE, "leg": leg}).encode() for leg in ("9" * 4300, -1, 1.5, 2**31, None)),
         b" " * 2_000_001,
     ],
 )

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from airflow_provider_vidu.tasks.completions import KEPT, KEPT_CHARS, MOST_WATCHED, CompletionTracker
+from airflow_provider_vidu.tasks.completions import KEPT, KEPT_CHARS, KEPT_OPEN, MOST_WATCHED, CompletionTracker
 from fault_table import SURVIVED
 from tests.unit.tasks.test_completions import NOW, POLICY, seen, tell
 
@@ -75,3 +75,31 @@ def test_ids_of_a_usual_length_are_all_kept():
     finished.listed(listed, NOW)
     tell(finished, *listed)
     assert len(finished.memory()["told"]) == KEPT
+
+
+@pytest.mark.parametrize("odd", ["g\n2026 ERROR forged", "g\u202e", "g" * 1_025, "..", "", 7, None, ["g"]])
+def test_a_memory_that_another_has_written_holds_an_id_that_is_none(odd):
+    """Users who may edit the asset can write it: each round failed at the id, and callbacks were no longer heeded."""
+    finished = CompletionTracker(POLICY)
+    finished.remember({"told": [odd, "a"], "times": [1, 2], "line": None, "open": [odd, "b"]}, NOW)
+    assert finished.to_poll(NOW) == ["b"]
+    memory = finished.memory()
+    assert (memory["told"], memory["times"]) == (["a"], [2])
+
+
+def test_a_memory_that_another_has_written_is_bounded():
+    """Each id is a request in the first round; as many as this package stores are kept, the newest."""
+    ids = [str(number) for number in range(20_000)]
+    finished = CompletionTracker(POLICY)
+    finished.remember({"told": ids, "times": [1] * len(ids), "line": None, "open": ids}, NOW)
+    assert finished.to_poll(NOW) == ids[-KEPT_OPEN:]
+    assert len(finished.memory()["told"]) <= KEPT
+
+
+def test_a_named_id_is_remembered_whatever_it_is():
+    """The author of the DAG has named it, and it would be reported again after each restart."""
+    first = CompletionTracker(POLICY, ["g\u200b"])
+    first._report("g\u200b")
+    second = CompletionTracker(POLICY, ["g\u200b"])
+    second.remember(first.memory(), NOW)
+    assert second.to_poll(NOW) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath
 
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
@@ -74,6 +74,29 @@ def test_a_plain_url_is_not_masked(masker):
         task = ViduDownloadOperator(task_id="t", destination="/d/", video_url="{{ url }}")
     task.render_template_fields({"url": "https://h/v.mp4?id=7&size=true"})
     assert masker("https://h/v.mp4?id=7&size=true") == "https://h/v.mp4?id=7&size=true"
+
+
+SECRETS = ["c3VwZXJzZWNyZXQ=", "a1B2c3D4e5F6g7H8i9J0", "AccountName=clips;AccountKey=zZ9"]
+
+
+@pytest.mark.parametrize("field", ["destination", "images", "nested"])
+def test_secret_options_of_a_path_are_masked(masker, field):
+    """Airflow shows the options of a path in the rendered fields, to all who may read the DAG."""
+    known = {"s3_additional_kwargs": {"SSECustomerKey": SECRETS[0]}, "account_key": SECRETS[1]}
+    plain = {"client_kwargs": {"region_name": "eu-central-1"}, "endpoint_url": "https://minio.example:9000"}
+    path = ObjectStoragePath("file:///clips/", **known, **plain, connection_string=SECRETS[2])
+    with DAG("d", schedule=None):
+        if field == "destination":
+            task = ViduDownloadOperator(task_id="t", destination=path, generation_id="g")
+        elif field == "images":
+            task = ViduGenerateOperator(task_id="t", prompt="p", images=[path])
+        else:
+            task = ViduGenerateOperator(task_id="t", body={"subjects": [{"images": [path]}]})
+    task.render_template_fields({})
+    shown = str(masker(SECRETS + list(plain.values())))
+    assert [secret for secret in SECRETS if secret in shown] == []
+    assert "eu-central-1" in shown
+    assert "minio.example" in shown
 
 
 @pytest.mark.parametrize("signed", ["True", "False"])

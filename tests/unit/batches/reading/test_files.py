@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import tracemalloc
 from decimal import Decimal
 
 import pytest
 
+from airflow_provider_vidu.batches.reading import files
 from airflow_provider_vidu.batches.reading.files import format_of, read_rows
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.prompts import load_prompts
@@ -185,6 +187,46 @@ def test_a_small_file_of_very_much(tmp_path, name, content, words):
     with pytest.raises(ViduConfigError, match=words):
         for _ in read_rows(f"{tmp_path}/{name}"):
             pass
+
+
+@pytest.mark.parametrize(("name", "line"), [("a.csv", "x" * 500), ("a.jsonl", '{"prompt": "' + "x" * 500 + '"}')])
+def test_a_file_takes_little_more_than_its_bytes(tmp_path, monkeypatch, name, line):
+    """As one text, of which one emoji makes each character four bytes, half a gigabyte of CSV took seven."""
+    monkeypatch.setattr(files, "MAX_FILE_BYTES", 2_500_000)  # so much is set aside at first
+    first = "prompt" if name == "a.csv" else '"\U0001f600"'
+    (tmp_path / name).write_text("\n".join([first, *[line] * 4_000, *['"\U0001f600"'] * 2]))
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in read_rows(f"{tmp_path}/{name}"))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == 4_002 + (name == "a.jsonl")
+    assert peak < 2.5 * (tmp_path / name).stat().st_size
+
+
+def test_a_line_that_is_too_long(tmp_path, monkeypatch):
+    """Lines of JSON fail alone. Of CSV, what follows may be the rest of a cell."""
+    monkeypatch.setattr(files, "_MOST_LINE_CHARS", 100)
+    (tmp_path / "a.jsonl").write_text('"' + "x" * 100 + '"\n"y"\n')
+    first, second = read_rows(f"{tmp_path}/a.jsonl")
+    assert "Line 1 of the file of rows is not read: it has more than" in str(first)
+    assert second == "y"
+    (tmp_path / "a.csv").write_text("prompt\na\n" + "x" * 101)
+    with pytest.raises(ViduConfigError, match="A line of the file of rows is not read: it has more than"):
+        list(read_rows(f"{tmp_path}/a.csv"))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 100])
+@pytest.mark.parametrize(
+    ("content", "place"), [(b"ab\xc3\xa9cd\xffe", 6), (b"abcd\xe2\x82", 4), (b"\xef\xbb\xbfa\xffbc", 1)]
+)
+def test_what_is_not_utf8(tmp_path, monkeypatch, size, content, place):
+    """The error names the byte, wherever the pieces begin that are checked."""
+    monkeypatch.setattr(files, "_PIECE_BYTES", size)
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(ViduConfigError, match=rf"not UTF-8 text: .* at byte {place}\."):
+        list(read_rows(f"{tmp_path}/a.csv"))
 
 
 def test_a_line_of_very_many_values(tmp_path):

@@ -20,6 +20,9 @@ from airflow_provider_vidu.batches.snapshot import packed, state_name
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.ui.batches import journals, routes
 from airflow_provider_vidu.ui.batches.journals import TOO_LARGE, Read, read_journal
+from airflow_provider_vidu.ui.batches.records import Batch
+from airflow_provider_vidu.ui.clips.facts import TaskFacts
+from airflow_provider_vidu.ui.looks import Looks
 from airflow_provider_vidu.ui.threads import READS_EACH, Reads
 
 
@@ -117,3 +120,56 @@ async def test_a_silent_store_takes_a_bounded_number_of_threads(tmp_path, monkey
     finally:
         answer.set()
         await asyncio.gather(*looks.reads._late)
+
+
+@pytest.mark.parametrize("kind", ["usual", "damaged"])
+async def test_a_page_of_large_journals_backs_off(journal, monkeypatch, kind):
+    """Of many, each look reads some from the start: one viewer's sheet of twenty kept a processor busy."""
+    folder, read = journal
+    (folder / "state.json.gz").write_bytes(gzip.compress(state_of() if kind == "usual" else b"{", 1))
+    clock = iter((10.0, 12.0))
+    monkeypatch.setattr(journals.time, "thread_time", lambda: next(clock))
+    folder_uri = f"file://{folder.parent.parent}/"
+    batch = Batch(TaskFacts("dag", "run", "task", -1, None), "films", folder_uri, "file:///m", None, 5)
+    read()
+    monkeypatch.setattr(routes, "read_journal", lambda *_: Read())  # as late as it may be
+    state = SimpleNamespace(looks=Looks())
+    routes.prepare(state)
+    request = SimpleNamespace(app=SimpleNamespace(state=state))
+    monkeypatch.setattr(routes, "read_batches", lambda *_: [batch, batch])
+    monkeypatch.setattr(routes, "read_batch", lambda *_: batch)
+    assert (await routes.batches_of(request, "dag", "run"))[1] == 4.0
+    assert (await routes.batch_at(request, "dag", "run", "task")).cost >= 2.0
+
+
+async def test_rows_of_a_large_batch_hold_up_no_other_page():
+    """They are sorted once for all who ask: forty requests held up the sheets of all DAGs for more than a minute."""
+    gate, began, loop, has_begun = threading.Event(), [], asyncio.get_running_loop(), asyncio.Event()
+
+    class Slow(BatchState):
+        def __getattribute__(self, name):
+            if name == "lines" and not gate.is_set():
+                began.append(1)
+                loop.call_soon_threadsafe(has_begun.set)
+                gate.wait(20)
+            return super().__getattribute__(name)
+
+    looks = Looks()
+    request = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(looks=looks)))
+    routes.prepare(request.app.state)
+    batch = Batch(TaskFacts("dag", "run", "task", -1, None), "films", "file:///x/", "file:///x/m", None, 5)
+    found = routes.Found(batch, Read(Slow()), 0.0)
+    asked = [
+        asyncio.create_task(routes.batch_data(request, "dag", "run", found, None, 0, 24, "newest")) for _ in "12345"
+    ]
+    asked += [asyncio.create_task(routes.row_at(request, "0" * 16, found)) for _ in "12345"]
+    try:
+        await asyncio.wait_for(has_begun.wait(), 10)
+        await asyncio.sleep(0.1)
+        assert await asyncio.wait_for(looks.views.run(lambda: "a clip of another DAG"), 5) == "a clip of another DAG"
+        assert len(began) == 1
+    finally:
+        gate.set()
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [json.loads(answer.body)["total"] for answer in answers[:5]] == [0] * 5
+    assert [answer.status_code for answer in answers[5:]] == [404] * 5
