@@ -131,6 +131,25 @@ def test_the_sheet_of_the_run_names_the_batch(pages):
     assert (reused["key"], reused["reused_from"], reused["can_play"]) == ("clip-1", "batch-0", True)
 
 
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [
+        ({"dry_run": True, "batch": "films-1a2b", "rows": 2}, "This was a dry run: nothing was submitted"),
+        ({"dry_run": True, "endpoint": "/v2/text2video"}, "This task has begun no batch"),
+        ({"batch": "films-1a2b"}, "This task has begun no batch"),
+        ("dry_run", "This task has begun no batch"),
+        (None, "This task has begun no batch"),
+    ],
+)
+def test_the_page_of_a_dry_run(pages, result, says):
+    """It says that nothing was submitted, not that a batch may yet begin; other tasks without a batch are none."""
+    task = f"dry-{len(str(result))}"
+    pages.add(task, None, dag="films", result=result, operator="ViduBatchOperator")
+    answer = pages.get(pages.at(task, dag="films") + "/batch/clips.json", user="admin")
+    assert answer.status_code == 404
+    assert answer.json()["detail"].startswith(says)
+
+
 def test_only_those_see_a_batch_who_may_see_its_dag(pages):
     """A page needs the permission for its DAG, and an XCom that names another DAG's folder shows nothing of it."""
     batch, page = batch_of(pages, "secret", dag="secret-films")
