@@ -29,6 +29,8 @@ ADVICE: Final = "The manifest holds the reasons of all rows."
 _UNLESS: Final = 'unless the task has on_clear="new": then it orders, and pays for, every row again.'
 COST: Final = f"Clearing the task orders the rows without a file again, and pays for those only, {_UNLESS}"
 COST_LOST: Final = f"For the batch this row has its file: clearing the task does not store it again, {_UNLESS}"
+COST_RESUMED: Final = f"That does not order this row again, {_UNLESS}"
+RESUME: Final = "Clear the task: it resumes this row, and stores its file."
 COST_PAID: Final = f"The generation itself is paid for: clearing the task only stores its file, {_UNLESS}"
 
 
@@ -189,12 +191,15 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
 
 
 def _error_of_open(batch: Batch, view: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what is wrong with a row that the batch has not collected: only a generation that has failed.
+    """Return what is wrong with a row that the batch has not collected: its generation has failed, or the task alone.
 
-    Its task may have failed without it: a retry or a clear resumes the row.
+    Of the task, only the row's own page says so: a retry or a clear resumes the row, and the batch's panel has the log.
     """
-    if view["state"] != "failed" or view["error"] is None or not batch.is_over:
+    if view["error"] is None or not batch.is_over:
         return None
+    if view["state"] != "failed":
+        is_known = view["state"] in ("waiting", "running", "succeeded")
+        return {**view["error"], "advice": RESUME, "cost": COST_RESUMED} if is_known and "task" in view else None
     ended = "The batch's task has ended: its log says whether it cancelled its open generations."
     message = ended if view["qualifier"] == "cancelled" else view["error"]["message"]
     return {**view["error"], "message": message, "cost": COST}

@@ -13,6 +13,8 @@ from airflow_provider_vidu.links import has_pages
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
+from airflow_provider_vidu.batches.manifest import open_of
+from airflow_provider_vidu.batches.state import opened
 from tests.integration.ui.batch_folder import BatchFolder
 
 pytestmark = pytest.mark.integration
@@ -98,6 +100,26 @@ def test_a_row_whose_create_was_refused(pages):
     (card,) = told(pages, f"{page}/clips.json")["clips"]
     row = told(pages, f"{page}/rows/{card['row']}/clip.json")
     assert (row["state"], row["done"], row["outlook"], row["timeline"]) == ("failed", True, None, [])
+
+
+@pytest.mark.parametrize(
+    ("status", "badge", "title"),
+    [
+        ("processing", ("running", "task failed"), "The task failed, the generation continues"),
+        ("success", ("succeeded", "task failed"), "The task failed, the clip is fine"),
+    ],
+)
+def test_an_open_row_of_a_batch_that_failed(pages, generation, status, badge, title):
+    """Its page says that a clear resumes it and orders nothing for it; the sheet says once that the task failed."""
+    batch, page = batch_of(pages, f"failed-{status}", state="failed")
+    generation_id, _ = generation(states=[[status, 0]])
+    batch.journal.append(opened("clip-0", open_of(batch.rows[0], generation_id, batch.began, None, "r0", credits=20)))
+    (card,) = told(pages, f"{page}/clips.json")["clips"]
+    row = told(pages, f"{page}/rows/{card['row']}/clip.json")
+    assert (card["state"], card["qualifier"], card["error"]) == (*badge, None)
+    assert (row["state"], row["qualifier"], row["error"]["title"]) == (*badge, title)
+    assert row["error"]["advice"] == "Clear the task: it resumes this row, and stores its file."
+    assert row["error"]["cost"].startswith("That does not order this row again, unless")
 
 
 def test_what_happens_meanwhile_appears(pages):
