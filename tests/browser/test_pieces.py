@@ -73,10 +73,10 @@ def elsewhere() -> Iterator[Elsewhere]:
 
 
 @pytest.fixture
-def visit(browser, pages) -> Iterator[Any]:  # noqa: F811
-    """Return a function that opens a path as a viewer who is logged in."""
-    pages.get("/vidu/static/vidu.css")
-    token = pages.sessions["vera"].cookies["_token"]
+def visit(browser, pages) -> Iterator[Any]:
+    """Return a function that opens a path as a user who is logged in."""
+    pages.get("/vidu/static/vidu.css", user="admin")
+    token = pages.sessions["admin"].cookies["_token"]
     context = browser.new_context(locale="en-GB")
     context.add_cookies([{"name": "_token", "value": token, "domain": "localhost", "path": "/", "sameSite": "Lax"}])
     context.set_default_timeout(20_000)

@@ -30,6 +30,16 @@ def until(page: Any, condition: str, seconds: float = 20) -> None:
     assert wait_for(lambda: page.evaluate(condition), seconds, every=0.1), condition
 
 
+def refresh(page: Any) -> None:
+    """Let a page refresh at once, as when its window becomes visible again."""
+    page.evaluate("""() => {
+        for (const value of [true, false]) {
+            Object.defineProperty(document, "hidden", { value, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }
+    }""")
+
+
 @pytest.fixture(scope="module")
 def filled(pages) -> str:
     """Fill a run with clips in all states; return the path of its sheet."""

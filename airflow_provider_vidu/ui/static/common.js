@@ -234,7 +234,7 @@ export function keepAsking(load) {
       failures = 0;
     } catch (error) {
       failures += 1;
-      pause = Math.min(5 * 2 ** failures, 60);
+      pause = Math.min(5 * 2 ** failures, error.status === 404 ? 15 : 60);
       trouble(error, pause);
     }
     asking -= 1;
@@ -267,6 +267,7 @@ export async function getJson(address) {
   const body = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Refused(answer.status, typeof body.detail === "string" ? body.detail : "");
   document.querySelector(".trouble")?.remove();
+  document.getElementById("main").classList.remove("is-gone");
   return body;
 }
 
@@ -285,6 +286,7 @@ function trouble(error, pause) {
   const main = document.getElementById("main");
   if (!(error instanceof Refused)) console.error(error);
   main.querySelector(".loading")?.remove();
+  if (status === 404) main.classList.add("is-gone"); // such as what a task had made before it was cleared
   const isOfTask = here.includes("/tasks/"); // else it is the run that does not exist
   const ways = status === 404 || status === 403 ? waysOut(status, isOfTask) : [];
   const top = document.getElementById("top");
