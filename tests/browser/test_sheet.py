@@ -153,6 +153,23 @@ def test_sorting_and_the_dense_view(visit, filled):
     assert page.get_by_role("button", name="Dense").get_attribute("aria-pressed") == "true"
 
 
+def test_a_page_beyond_the_last_one(visit, filled):
+    """Clips leave a state, and its last page with them: the sheet shows what is now the last one, not an empty grid."""
+    page = visit(f"{filled}?offset=48")
+    page.locator(".card").nth(7).wait_for()
+    assert page.locator(".pages").inner_text() == ""
+
+
+def test_all_times_of_a_sheet_are_of_one_zone(visit, filled):
+    """When another zone is chosen in Airflow, the cards follow as the heading does."""
+    page = visit(filled)
+    began = page.locator(".began time").first
+    before = datetime.fromisoformat(began.inner_text())
+    page.evaluate("localStorage.timezone = 'Asia/Tokyo'; dispatchEvent(new StorageEvent('storage', {key: 'timezone'}))")
+    page.get_by_text("times in GMT+9").wait_for()
+    assert datetime.fromisoformat(began.inner_text()) - before == timedelta(hours=9)
+
+
 def test_a_clip_plays_under_the_pointer(visit, filled):
     """Nothing is fetched before; without sound while the pointer rests on the card; gone when it leaves."""
     page = visit(filled)
