@@ -181,8 +181,8 @@ def test_a_stored_file_that_is_gone_is_said_on_page_and_sheet(visit, pages):
         "generation_id": "gone",
         "content_type": "video/mp4",
     }
-    pages.add("gone", "gone", watch=KEPT, result=record)
-    page = visit(pages.at("gone"))
+    pages.add("gone", "gone", dag="gone-ui", watch=KEPT, result=record)
+    page = visit(pages.at("gone", dag="gone-ui"))
     assert page.locator(".state .badge").inner_text() == "Stored (file not found)"
     assert "Clear gone: it downloads the clip again" in page.locator(".alert.is-error").inner_text()
     assert "there is no file here" in page.locator(".clip-side").inner_text()
@@ -233,8 +233,8 @@ def test_a_stored_clip_that_only_its_record_shows(visit, pages):
 def test_a_reused_clip_says_so(visit, pages):
     """The page says that an equal order pays for it, and the card that it is reused."""
     result = {"id": "equal", "status": "succeeded", "reused_from": "equal"}
-    pages.add("equal", "equal", watch={**MADE, "credits": None, "role": "wait"}, result=result)
-    page = visit(pages.at("equal"))
+    pages.add("equal", "equal", dag="equal-ui", watch={**MADE, "credits": None, "role": "wait"}, result=result)
+    page = visit(pages.at("equal", dag="equal-ui"))
     assert "nothing is paid here" in page.locator(".clip-side").inner_text()
     page.keyboard.press("u")
     assert "reused" in page.locator(".card").filter(has_text="equal").locator(".measured").inner_text()
@@ -287,8 +287,8 @@ def test_one_vocabulary(visit, pages, generation, task_state, status, badge):
     """The badge is the same on page and sheet, with what the state's word does not say."""
     generation_id, _ = generation(states=[[status, 0]], error="UserCancelled")
     task = f"word-{status}"
-    pages.add(task, generation_id, state=task_state, watch=MADE)
-    page = visit(pages.at(task))
+    pages.add(task, generation_id, dag="words-ui", state=task_state, watch=MADE)
+    page = visit(pages.at(task, dag="words-ui"))
     assert page.locator(".state .badge").inner_text() == badge
     assert page.title().startswith(badge)
     page.keyboard.press("u")
