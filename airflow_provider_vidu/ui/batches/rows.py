@@ -67,9 +67,16 @@ class Entry:
         return moment(self.kept.at if isinstance(self.kept, Open) else self.line.get("submitted_at"))
 
     @property
+    def is_reused(self) -> bool:
+        """Whether another order has paid for it."""
+        if isinstance(self.kept, Open):
+            return self.kept.is_shared
+        return isinstance(self.kept, EndedRow) and self.kept.is_reused
+
+    @property
     def credits(self) -> int | float | None:
-        """Its price, if that is known."""
-        return None if isinstance(self.kept, Intent) else self.kept.credits
+        """Its price, if that is known; None if another order has paid it."""
+        return None if isinstance(self.kept, Intent) or self.is_reused else self.kept.credits
 
 
 def entries(state: BatchState, *, is_over: bool) -> list[Entry]:
@@ -133,7 +140,8 @@ def clip_of(batch: Batch, entry: Entry) -> Clip:
     submitted = entry.submitted
     note = {
         "conn_id": batch.conn_id,
-        "role": "download" if entry.stage == "stored" else "generate",
+        "role": "download" if entry.stage == "stored" else "wait" if entry.is_reused else "generate",
+        "shared": entry.is_reused or None,
         "credits": entry.credits,
         "seed": whole(line.get("seed") if job is None else job.seed),
         "endpoint": line.get("endpoint") if job is None else job.endpoint,
@@ -167,10 +175,10 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
         known["tasks"] = [view["task"]]  # the batch's own, with its own state
         # Of the rows on a sheet, the batch's panel says so once.
         known["is_unattended"] = entry.stage == "working" and batch.is_unattended
+    if entry.is_reused:
+        known["reused_from"] = redacted(text(entry.line.get("reused_from")) or view["generation_id"] or "", 300)
     if not (line := entry.line):
         return {**view, **known, "error": _error_of_open(batch, view)}
-    if reused := text(line.get("reused_from")):
-        known["reused_from"] = redacted(reused, 300)
     if entry.stage == "stored":
         # Only a file that is gone is wrong with it.
         error = view["error"] and {**view["error"], "advice": _store_again(view), "cost": COST_LOST}

@@ -149,8 +149,13 @@ def test_the_sheet_of_the_run_names_the_batch(pages):
     (found,) = sheet["batches"]
     assert (found["task_id"], found["stored"], found["left"], found["problem"]) == ("named", 2, 4, None)
     assert sheet["total"] == 0
-    reused = told(pages, f"{page}/clips.json")["clips"][1]
+    rows = told(pages, f"{page}/clips.json")
+    reused = rows["clips"][1]
     assert (reused["key"], reused["reused_from"], reused["can_play"]) == ("clip-1", "batch-0", True)
+    # The other order has paid: neither the card nor the sum counts its price once more.
+    assert (reused["credits"], rows["credits"]) == (None, {"sum": 20, "clips": 1})
+    row = told(pages, f"{page}/rows/{reused['row']}/clip.json")
+    assert (row["credits"], row["reused_from"]) == (None, "batch-0")
 
 
 @pytest.mark.parametrize(
