@@ -246,6 +246,17 @@ def test_on_a_phone_the_sheet_fits(visit, filled):
         page.get_by_role("button", name="Dense").click()
 
 
+def test_on_a_phone_the_way_out_of_the_frame_is_seen(visit, filled):
+    """Airflow lets most of the run's tab lie beyond the edge of a phone: "Open alone" stands in what is seen of it."""
+    page = visit(filled, size=PHONE, framed=True)
+    alone = page.frame_locator("iframe").get_by_role("link", name="Open alone")
+    alone.wait_for()
+    page.evaluate("Object.assign(document.querySelector('iframe').style, { left: '320px', width: '1000px' })")
+    assert wait_for(lambda: sum(alone.bounding_box()[side] for side in ("x", "width")) <= PHONE["width"], 10, every=0.1)
+    alone.click()
+    page.wait_for_url(f"**{filled}")
+
+
 def test_the_skeleton_and_the_empty_sheet(visit, pages, filled):
     """An outline stands in until the first answer; a run without clips says how a @task gets onto its sheet."""
     pages.add("other", None, dag="empty-ui")
