@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_vidu.links import has_pages
-from tests.browser.test_sheet import PHONE, until, visit  # noqa: F401 - a fixture
+from private_airflow import wait_for
+from tests.browser.test_sheet import PHONE, refresh, until, visit  # noqa: F401 - a fixture
 from tests.integration.ui.batch_folder import BatchFolder
 
 pytestmark = pytest.mark.skipif(not has_pages(), reason="this Airflow cannot have the pages")
@@ -61,3 +62,36 @@ def test_a_batch_is_shown_like_a_mapped_run(visit, pages, batch, picture):  # no
     assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     batch.store(10, a_clip(10))
     page.get_by_text("10 of 40 rows stored").wait_for()
+
+
+def test_rows_of_one_generation_keep_their_cards(visit, pages):  # noqa: F811
+    """A row that reuses the file of another one has its generation, too: a refresh shows both."""
+    (pages.root / "reuse-ui").mkdir()
+    made = BatchFolder(pages.root / "reuse-ui", 4, "reuse-ui")
+    made.submit(0)
+    line = made.store(0, a_clip(0))
+    made.reuse(1, line)
+    made.reuse(2, line)
+    pages.add("films", None, dag="reuse-ui", state="running", batch=made.place)
+    page = visit(pages.at("films", dag="reuse-ui").partition("/tasks")[0])
+    page.locator(".card").nth(2).wait_for()
+    made.submit(3)
+    refresh(page)
+    until(page, "document.querySelectorAll('.card').length === 4")
+
+
+def test_a_batch_hides_no_other_task_of_its_run(visit, pages):  # noqa: F811
+    """The tab shows a run's only batch as the run's clips until there is more: a failed task, a clip."""
+    (pages.root / "more-ui").mkdir()
+    made = BatchFolder(pages.root / "more-ui", 2, "more-ui")
+    made.submit(0)
+    pages.add("films", None, dag="more-ui", state="running", batch=made.place)
+    page = visit(pages.at("films", dag="more-ui").partition("/tasks")[0])
+    page.get_by_role("heading", name="Clips of this batch").wait_for()
+    pages.add("refused", None, dag="more-ui", state="failed", operator="ViduGenerateOperator")
+    refresh(page)
+    page.get_by_role("heading", name="One task has failed without a clip").wait_for()
+    assert page.locator(".batch").get_by_role("link", name="films").count() == 1
+    pages.add("film", "more-1", dag="more-ui", watch={"role": "generate"})
+    # Again and again: an answer that took long is kept for a while.
+    assert wait_for(lambda: refresh(page) or page.locator(".card", has_text="more-1").count(), 20, every=0.5)

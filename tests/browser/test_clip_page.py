@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_vidu.links import has_pages
 from airflow_provider_vidu.sandbox.media.pictures import png
+from tests.browser.test_sheet import refresh
 
 pytestmark = pytest.mark.skipif(not has_pages(), reason="this Airflow cannot have the pages")
 MADE = {"conn_id": "vidu_default", "role": "generate", "credits": 20}
@@ -23,9 +24,9 @@ AROUND = "<!doctype html><style>body{{margin:0}}iframe{{border:0;width:100vw;hei
 
 @pytest.fixture
 def visit(browser, pages) -> Iterator[Any]:
-    """Return a function that opens a path as a logged-in viewer, alone or in a frame like Airflow's."""
-    pages.get("/vidu/static/vidu.css")
-    token = pages.sessions["vera"].cookies["_token"]
+    """Return a function that opens a path as a logged-in user, alone or in a frame like Airflow's."""
+    pages.get("/vidu/static/vidu.css", user="admin")
+    token = pages.sessions["admin"].cookies["_token"]
     opened = []
 
     def visit(path: str, *, framed: bool = False, kept: dict[str, str] | None = None, **more: Any) -> Any:
@@ -180,8 +181,8 @@ def test_a_stored_file_that_is_gone_is_said_on_page_and_sheet(visit, pages):
         "generation_id": "gone",
         "content_type": "video/mp4",
     }
-    pages.add("gone", "gone", watch=KEPT, result=record)
-    page = visit(pages.at("gone"))
+    pages.add("gone", "gone", dag="gone-ui", watch=KEPT, result=record)
+    page = visit(pages.at("gone", dag="gone-ui"))
     assert page.locator(".state .badge").inner_text() == "Stored (file not found)"
     assert "Clear gone: it downloads the clip again" in page.locator(".alert.is-error").inner_text()
     assert "there is no file here" in page.locator(".clip-side").inner_text()
@@ -190,6 +191,29 @@ def test_a_stored_file_that_is_gone_is_said_on_page_and_sheet(visit, pages):
     card = page.locator(".card").filter(has_text="gone")
     assert card.locator(".badge.is-failed").inner_text() == "Stored (file not found)"
     assert "finds no file at" in card.inner_text()
+
+
+def test_a_cleared_clip_is_shown_no_longer(visit, pages):
+    """It is hidden while its task has made nothing; then no player of it stays beside the facts of the next one."""
+    (pages.root / "cleared.png").write_bytes(png("cleared"))
+    record = {"uri": f"file://{pages.root}/cleared.png", "size": len(png("cleared")), "generation_id": "cleared"}
+    pages.add("cleared", "cleared", dag="cleared-ui", watch=KEPT, result={**record, "content_type": "image/png"})
+    path = pages.at("cleared", dag="cleared-ui")
+    page = visit(path)
+    page.locator(".stage img").wait_for()
+    page.evaluate("document.querySelector('.stage img').alt = 'the old clip'")
+    answer = page.request.get(f"{pages.url}{path}/clip.json").json()
+    answers = [
+        {"status": 404, "json": {"detail": "This task has no generation yet."}},
+        {"json": {**answer, "generation_id": "another"}},
+    ]
+    page.route("**/clip.json", lambda route: route.fulfill(**answers.pop(0)))
+    refresh(page)
+    page.get_by_text("This task has no generation yet").wait_for()
+    assert not page.locator(".state").is_visible()
+    refresh(page)
+    page.locator(".state").wait_for()
+    assert page.locator(".stage img").get_attribute("alt") == "The clip"
 
 
 def test_a_stored_clip_that_only_its_record_shows(visit, pages):
@@ -209,8 +233,8 @@ def test_a_stored_clip_that_only_its_record_shows(visit, pages):
 def test_a_reused_clip_says_so(visit, pages):
     """The page says that an equal order pays for it, and the card that it is reused."""
     result = {"id": "equal", "status": "succeeded", "reused_from": "equal"}
-    pages.add("equal", "equal", watch={**MADE, "credits": None, "role": "wait"}, result=result)
-    page = visit(pages.at("equal"))
+    pages.add("equal", "equal", dag="equal-ui", watch={**MADE, "credits": None, "role": "wait"}, result=result)
+    page = visit(pages.at("equal", dag="equal-ui"))
     assert "nothing is paid here" in page.locator(".clip-side").inner_text()
     page.keyboard.press("u")
     assert "reused" in page.locator(".card").filter(has_text="equal").locator(".measured").inner_text()
@@ -263,8 +287,8 @@ def test_one_vocabulary(visit, pages, generation, task_state, status, badge):
     """The badge is the same on page and sheet, with what the state's word does not say."""
     generation_id, _ = generation(states=[[status, 0]], error="UserCancelled")
     task = f"word-{status}"
-    pages.add(task, generation_id, state=task_state, watch=MADE)
-    page = visit(pages.at(task))
+    pages.add(task, generation_id, dag="words-ui", state=task_state, watch=MADE)
+    page = visit(pages.at(task, dag="words-ui"))
     assert page.locator(".state .badge").inner_text() == badge
     assert page.title().startswith(badge)
     page.keyboard.press("u")

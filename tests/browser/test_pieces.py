@@ -1,4 +1,4 @@
-"""Pictures and sound in a browser, and what the browser of a viewer gives away: nothing."""
+"""Pictures and sound in a browser, and what the browser of a user gives away: nothing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import pytest
 
 from airflow_provider_vidu.links import has_pages
 from airflow_provider_vidu.sandbox.media.pictures import png
-from tests.integration.ui.conftest import Pages, pages, s3  # noqa: F401 - fixtures
+from tests.integration.ui.conftest import Pages
 
 pytestmark = pytest.mark.skipif(not has_pages(), reason="this Airflow cannot have the pages")
 MADE = {"conn_id": "vidu_default", "role": "generate"}
 KEPT = {"conn_id": "vidu_default", "role": "download"}
+OWN = "pieces-ui"
+"""A DAG of this file's own: a sheet shows 24 clips, and the server's tests share its others."""
 
 
 def wav() -> bytes:
@@ -73,10 +75,10 @@ def elsewhere() -> Iterator[Elsewhere]:
 
 
 @pytest.fixture
-def visit(browser, pages) -> Iterator[Any]:  # noqa: F811
-    """Return a function that opens a path as a viewer who is logged in."""
-    pages.get("/vidu/static/vidu.css")
-    token = pages.sessions["vera"].cookies["_token"]
+def visit(browser, pages) -> Iterator[Any]:
+    """Return a function that opens a path as a user who is logged in."""
+    pages.get("/vidu/static/vidu.css", user="admin")
+    token = pages.sessions["admin"].cookies["_token"]
     context = browser.new_context(locale="en-GB")
     context.add_cookies([{"name": "_token", "value": token, "domain": "localhost", "path": "/", "sameSite": "Lax"}])
     context.set_default_timeout(20_000)
@@ -104,34 +106,34 @@ def shown(page: Any, selector: str) -> Any:
     return element.evaluate(script)
 
 
-def keep(pages: Pages, task: str, name: str, data: bytes, **more: Any) -> None:  # noqa: F811
+def keep(pages: Pages, task: str, name: str, data: bytes, **more: Any) -> None:
     """Add a task that has stored a file."""
     (pages.root / name).write_bytes(data)
     record = {"uri": f"file://{pages.root}/{name}", "size": len(data), "generation_id": more.pop("id", task), **more}
-    pages.add(task, record["generation_id"], result=record, watch=KEPT)
+    pages.add(task, record["generation_id"], dag=OWN, result=record, watch=KEPT)
 
 
-def test_stored_pictures_and_sound(visit, pages):  # noqa: F811
+def test_stored_pictures_and_sound(visit, pages):
     """A stored picture is shown and stored sound is played, on the clip's page and on the sheet."""
     keep(pages, "picture", "a.png", png("a"), content_type="image/png")
     keep(pages, "voice", "a.bin", wav(), content_type="application/octet-stream")
-    page = visit(pages.at("picture"))
+    page = visit(pages.at("picture", dag=OWN))
     assert shown(page, ".stage img") > 0
-    page = visit(pages.at("voice"))
+    page = visit(pages.at("voice", dag=OWN))
     assert shown(page, ".stage audio") == pytest.approx(0.5)
-    sheet = visit(pages.at("voice").partition("/tasks")[0])
+    sheet = visit(pages.at("voice", dag=OWN).partition("/tasks")[0])
     assert shown(sheet, ".card .thumb img") > 0
     sheet.locator(".card audio").first.wait_for()
 
 
-def test_several_creations_from_the_service(visit, pages, elsewhere):  # noqa: F811
+def test_several_creations_from_the_service(visit, pages, elsewhere):
     """Each creation is shown as what it is: one by its name, one by trying, one from storage; no cookie goes along."""
     urls = [elsewhere.url("picture"), elsewhere.url("voice.wav"), elsewhere.url("third.png")]
     result = {"id": "several", "status": "succeeded", "video_url": urls[0], "artifacts": [{"url": url} for url in urls]}
-    pages.add("several", "several", result=result, watch=MADE)
+    pages.add("several", "several", dag=OWN, result=result, watch=MADE)
     third = {"id": "several", "content_type": "image/png", "source": urls[2].partition("?")[0]}
     keep(pages, "several-third", "third.png", png("third"), **third)
-    page = visit(pages.at("several"))
+    page = visit(pages.at("several", dag=OWN))
     # Nothing in the first name says that it is a picture: the player finds out.
     assert shown(page, ".clip-main > .stage img") > 0
     assert shown(page, ".more .piece:nth-child(1) audio") == pytest.approx(0.5)
@@ -140,11 +142,11 @@ def test_several_creations_from_the_service(visit, pages, elsewhere):  # noqa: F
     assert set(elsewhere.cookies.values()) == {None}
 
 
-def test_another_port_of_the_same_host_gets_no_session(visit, pages, elsewhere):  # noqa: F811
+def test_another_port_of_the_same_host_gets_no_session(visit, pages, elsewhere):
     """Cookies ignore ports: the server redirects no one there, and the page would not give the cookie, either."""
     url = elsewhere.url("picture", host="localhost")
-    pages.add("thief", "thief", result={"id": "thief", "status": "succeeded", "video_url": url}, watch=MADE)
-    page = visit(pages.at("thief"))
+    pages.add("thief", "thief", dag=OWN, result={"id": "thief", "status": "succeeded", "video_url": url}, watch=MADE)
+    page = visit(pages.at("thief", dag=OWN))
     page.locator(".stage").get_by_text("leads to the host of this Airflow").wait_for()
     assert elsewhere.cookies == {}
     # As if the server had sent it there all the same.

@@ -30,6 +30,16 @@ def until(page: Any, condition: str, seconds: float = 20) -> None:
     assert wait_for(lambda: page.evaluate(condition), seconds, every=0.1), condition
 
 
+def refresh(page: Any) -> None:
+    """Let a page refresh at once, as when its window becomes visible again."""
+    page.evaluate("""() => {
+        for (const value of [true, false]) {
+            Object.defineProperty(document, "hidden", { value, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }
+    }""")
+
+
 @pytest.fixture(scope="module")
 def filled(pages) -> str:
     """Fill a run with clips in all states; return the path of its sheet."""
@@ -143,6 +153,23 @@ def test_sorting_and_the_dense_view(visit, filled):
     assert page.get_by_role("button", name="Dense").get_attribute("aria-pressed") == "true"
 
 
+def test_a_page_beyond_the_last_one(visit, filled):
+    """Clips leave a state, and its last page with them: the sheet shows what is now the last one, not an empty grid."""
+    page = visit(f"{filled}?offset=48")
+    page.locator(".card").nth(7).wait_for()
+    assert page.locator(".pages").inner_text() == ""
+
+
+def test_all_times_of_a_sheet_are_of_one_zone(visit, filled):
+    """When another zone is chosen in Airflow, the cards follow as the heading does."""
+    page = visit(filled)
+    began = page.locator(".began time").first
+    before = datetime.fromisoformat(began.inner_text())
+    page.evaluate("localStorage.timezone = 'Asia/Tokyo'; dispatchEvent(new StorageEvent('storage', {key: 'timezone'}))")
+    page.get_by_text("times in GMT+9").wait_for()
+    assert datetime.fromisoformat(began.inner_text()) - before == timedelta(hours=9)
+
+
 def test_a_clip_plays_under_the_pointer(visit, filled):
     """Nothing is fetched before; without sound while the pointer rests on the card; gone when it leaves."""
     page = visit(filled)
@@ -219,6 +246,17 @@ def test_on_a_phone_the_sheet_fits(visit, filled):
         page.get_by_role("button", name="Dense").click()
 
 
+def test_on_a_phone_the_way_out_of_the_frame_is_seen(visit, filled):
+    """Airflow lets most of the run's tab lie beyond the edge of a phone: "Open alone" stands in what is seen of it."""
+    page = visit(filled, size=PHONE, framed=True)
+    alone = page.frame_locator("iframe").get_by_role("link", name="Open alone")
+    alone.wait_for()
+    page.evaluate("Object.assign(document.querySelector('iframe').style, { left: '320px', width: '1000px' })")
+    assert wait_for(lambda: sum(alone.bounding_box()[side] for side in ("x", "width")) <= PHONE["width"], 10, every=0.1)
+    alone.click()
+    page.wait_for_url(f"**{filled}")
+
+
 def test_the_skeleton_and_the_empty_sheet(visit, pages, filled):
     """An outline stands in until the first answer; a run without clips says how a @task gets onto its sheet."""
     pages.add("other", None, dag="empty-ui")
@@ -231,6 +269,7 @@ def test_the_skeleton_and_the_empty_sheet(visit, pages, filled):
     assert wait_for(lambda: bool(held), 10, every=0.1)
     held[0].continue_()
     page.get_by_text("hook.publish(generation)").wait_for()
+    assert "A dry run of ViduBatchOperator submits nothing" in page.locator(".nothing").inner_text()
     assert page.locator(".skeleton").count() == 0
 
 

@@ -25,12 +25,16 @@ from airflow_provider_vidu.ui.records.instances import (
     with_trigger,
 )
 from airflow_provider_vidu.ui.records.references import Resolver
-from airflow_provider_vidu.ui.records.store import MAX_MAP_INDEX
+from airflow_provider_vidu.ui.records.store import MAX_MAP_INDEX, RETURN_KEY
 
 MAX_BATCHES: Final = 20
 """The most batches of a run that its sheet lists."""
 MAX_PLACE_CHARS: Final = 10_000
 MAX_NAME_CHARS: Final = 300
+
+
+class DryRunError(LookupError):
+    """A task has no batch because it was a dry run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class Batch:
 
 def read_batches(dag_id: str, run_id: str) -> Sequence[Batch]:
     """Return the batches of a run, the earliest first; runs in a thread."""
-    return _read(dag_id, run_id, literal(True))
+    return _batches(dag_id, run_id, literal(True))
 
 
 def read_batch(dag_id: str, run_id: str, task_id: str, index: int, region_id: UUID | None) -> Batch | None:
@@ -78,13 +82,29 @@ def read_batch(dag_id: str, run_id: str, task_id: str, index: int, region_id: UU
 
     :param index: the map index (-1 if not mapped), or the index within the region.
     :param region_id: the region of a task instance in a loop.
+    :raises DryRunError: when it has none because it was a dry run.
     """
     if not -1 <= index <= MAX_MAP_INDEX or "\0" in task_id:  # some databases reject them with an error
         return None
-    return next(iter(_read(dag_id, run_id, stands_at(task_id, index, region_id))), None)
+    where = stands_at(task_id, index, region_id)
+    found = next(iter(_batches(dag_id, run_id, where)), None)
+    if found is None and any(_is_dry_run(result) for _, result in _read(dag_id, run_id, RETURN_KEY, where)):
+        raise DryRunError(task_id)
+    return found
 
 
-def _read(dag_id: str, run_id: str, where: Any) -> list[Batch]:
+def _is_dry_run(result: Any) -> bool:
+    """Whether a result is what a dry run of a batch returns; that of a single generation names no batch."""
+    return mapping(result).get("dry_run") is True and text(mapping(result).get("batch")) is not None
+
+
+def _batches(dag_id: str, run_id: str, where: Any) -> list[Batch]:
+    found = (batch_of(task, value) for task, value in _read(dag_id, run_id, BATCH_KEY, where))
+    return [batch for batch in found if batch is not None]
+
+
+def _read(dag_id: str, run_id: str, key: str, where: Any) -> list[tuple[TaskFacts, Any]]:
+    """Return the task instances that have published a small value under a key, with it."""
     if "\0" in dag_id + run_id:  # some databases reject it with an error
         return []
     stored = cast(XComModel.value, String)
@@ -97,7 +117,7 @@ def _read(dag_id: str, run_id: str, where: Any) -> list[Batch]:
         .where(
             XComModel.dag_id == dag_id,
             XComModel.run_id == run_id,
-            XComModel.key == BATCH_KEY,
+            XComModel.key == key,
             func.length(stored) <= MAX_PLACE_CHARS,
             where,
         )
@@ -106,14 +126,13 @@ def _read(dag_id: str, run_id: str, where: Any) -> list[Batch]:
     )
     resolver = Resolver(dag_id, run_id)
     with create_session() as session:
-        found = [
-            batch_of(
+        return [
+            (
                 _task(TaskFacts(dag_id, run_id, generation_id=None, **task_in(row))),
                 resolver.value(parsed(row.text), row.timestamp),
             )
             for row in session.execute(query)
         ]
-    return [batch for batch in found if batch is not None]
 
 
 def _task(task: TaskFacts) -> TaskFacts:

@@ -21,7 +21,7 @@ from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.stores.places import Root
 from airflow_provider_vidu.ui.batches import rows
 from airflow_provider_vidu.ui.batches.journals import NO_ROOT, Read, latest_cost, read_journal
-from airflow_provider_vidu.ui.batches.records import Batch, read_batch, read_batches
+from airflow_provider_vidu.ui.batches.records import Batch, DryRunError, read_batch, read_batches
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.cards import ORDERS
 from airflow_provider_vidu.ui.clips.facts import Clip
@@ -37,6 +37,10 @@ from airflow_provider_vidu.ui.threads import Threads
 NO_BATCH: Final = (
     "This task has begun no batch, or has begun another try and not resumed its batch in it. The page appears as soon "
     "as the task has; its log says how far it is. What earlier tries have stored is kept."
+)
+DRY_RUN: Final = (
+    "This was a dry run: nothing was submitted, so there is no batch. The task's log says what would be submitted, and "
+    "which rows would fail."
 )
 SILENT: Final = "The store of this batch does not answer in time."
 NO_ROW: Final = "The batch has not begun a row of this name, or orders it again right now."
@@ -145,7 +149,10 @@ async def batch_at(
     """Return the batch at the address of a task instance."""
     shared: Shared[Batch | None] = request.app.state.batches
     place = (dag_id, run_id, task_id, map_index, region_id)
-    batch, cost = await shared.get(place, lambda: read_batch(*place))
+    try:
+        batch, cost = await shared.get(place, lambda: read_batch(*place))
+    except DryRunError as error:
+        raise HTTPException(404, DRY_RUN) from error
     if batch is None:
         raise HTTPException(404, NO_BATCH)
     read = await _read(request, batch)

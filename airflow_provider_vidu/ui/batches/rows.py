@@ -29,6 +29,8 @@ ADVICE: Final = "The manifest holds the reasons of all rows."
 _UNLESS: Final = 'unless the task has on_clear="new": then it orders, and pays for, every row again.'
 COST: Final = f"Clearing the task orders the rows without a file again, and pays for those only, {_UNLESS}"
 COST_LOST: Final = f"For the batch this row has its file: clearing the task does not store it again, {_UNLESS}"
+COST_RESUMED: Final = f"That does not order this row again, {_UNLESS}"
+RESUME: Final = "Clear the task: it resumes this row, and stores its file."
 COST_PAID: Final = f"The generation itself is paid for: clearing the task only stores its file, {_UNLESS}"
 
 
@@ -65,9 +67,16 @@ class Entry:
         return moment(self.kept.at if isinstance(self.kept, Open) else self.line.get("submitted_at"))
 
     @property
+    def is_reused(self) -> bool:
+        """Whether another order has paid for it."""
+        if isinstance(self.kept, Open):
+            return self.kept.is_shared
+        return isinstance(self.kept, EndedRow) and self.kept.is_reused
+
+    @property
     def credits(self) -> int | float | None:
-        """Its price, if that is known."""
-        return None if isinstance(self.kept, Intent) else self.kept.credits
+        """Its price, if that is known; None if another order has paid it."""
+        return None if isinstance(self.kept, Intent) or self.is_reused else self.kept.credits
 
 
 def entries(state: BatchState, *, is_over: bool) -> list[Entry]:
@@ -149,7 +158,8 @@ def clip_of(batch: Batch, entry: Entry) -> Clip:
     submitted = entry.submitted
     note = {
         "conn_id": batch.conn_id,
-        "role": "download" if entry.stage == "stored" else "generate",
+        "role": "download" if entry.stage == "stored" else "wait" if entry.is_reused else "generate",
+        "shared": entry.is_reused or None,
         "credits": entry.credits,
         "seed": whole(line.get("seed") if job is None else job.seed),
         "endpoint": line.get("endpoint") if job is None else job.endpoint,
@@ -183,10 +193,10 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
         known["tasks"] = [view["task"]]  # the batch's own, with its own state
         # Of the rows on a sheet, the batch's panel says so once.
         known["is_unattended"] = entry.stage == "working" and batch.is_unattended
+    if entry.is_reused:
+        known["reused_from"] = redacted(text(entry.line.get("reused_from")) or view["generation_id"] or "", 300)
     if not (line := entry.line):
         return {**view, **known, "error": _error_of_open(batch, view)}
-    if reused := text(line.get("reused_from")):
-        known["reused_from"] = redacted(reused, 300)
     if entry.stage == "stored":
         # Only a file that is gone is wrong with it.
         error = view["error"] and {**view["error"], "advice": _store_again(view), "cost": COST_LOST}
@@ -207,12 +217,15 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
 
 
 def _error_of_open(batch: Batch, view: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what is wrong with a row that the batch has not collected: only a generation that has failed.
+    """Return what is wrong with a row that the batch has not collected: its generation has failed, or the task alone.
 
-    Its task may have failed without it: a retry or a clear resumes the row.
+    Of the task, only the row's own page says so: a retry or a clear resumes the row, and the batch's panel has the log.
     """
-    if view["state"] != "failed" or view["error"] is None or not batch.is_over:
+    if view["error"] is None or not batch.is_over:
         return None
+    if view["state"] != "failed":
+        is_known = view["state"] in ("waiting", "running", "succeeded")
+        return {**view["error"], "advice": RESUME, "cost": COST_RESUMED} if is_known and "task" in view else None
     ended = "The batch's task has ended: its log says whether it cancelled its open generations."
     message = ended if view["qualifier"] == "cancelled" else view["error"]["message"]
     return {**view["error"], "message": message, "cost": COST}

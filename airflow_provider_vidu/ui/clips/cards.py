@@ -52,8 +52,8 @@ def parameters_of(clip: Clip) -> dict[str, Any]:
 
 
 def _cost_of(clip: Clip, generation: Generation | None) -> int | float | None:
-    if clip.is_dry_run:  # its result names what an earlier run has paid
-        return None
+    if clip.is_dry_run or (clip.reusing is not None and clip.paying is None):
+        return None  # the result names what an earlier run, or an equal order, has paid
     return generation.credits if generation and generation.credits is not None else clip.credits
 
 

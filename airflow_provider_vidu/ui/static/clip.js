@@ -105,13 +105,13 @@ function showStage(view) {
     parts.stage.style.setProperty("--shape", `${first.width} / ${first.height}`);
   }
   if (first.from) {
-    // A player that runs is never replaced.
-    fill(parts.stage, [first.from, first.medium], () => player(parts.stage, first, 0));
+    // A player that runs is never replaced, unless the task was cleared and has made another clip.
+    fill(parts.stage, [view.generation_id, first.from, first.medium], () => player(parts.stage, first, 0));
   } else {
     parts.stage.classList.remove("is-audio");
-    fill(parts.stage, [view.state, view.progress, first, view.done, view.slot], () => placeholder(view, first));
+    fill(parts.stage, [view.state, view.progress, first, view.done, view.slot, zoneName()], () => placeholder(view, first));
   }
-  fill(parts.more, others.map((piece) => [piece.from, piece.medium, piece.reason]), () => others.map((piece, at) => another(piece, at + 1)));
+  fill(parts.more, [view.generation_id, others.map((piece) => [piece.from, piece.medium, piece.reason])], () => others.map((piece, at) => another(piece, at + 1)));
 }
 
 /** One more creation or file of the same generation. */

@@ -20,6 +20,8 @@ export const STATES = {
 /** The stages of the sheet's filter: the same words, and two for what has not ended, or what no task waits for. */
 export const STAGES = { working: "In progress", submitted: "Submitted", ready: STATES.succeeded, stored: STATES.stored, failed: STATES.failed };
 
+const MIN_SEEN = 300; // pixels of a frame's width with which its pages can be used
+
 /** What a badge says in brackets beside a good state, and what is wrong all the same. */
 const BAD = ["task failed", "file not found", "file replaced"];
 
@@ -179,13 +181,24 @@ export function copyButton(text, label, value, shown) {
 /** The bar above: where one is, and the ways out. In Airflow's frame only these: the rest stands around it. */
 export function topBar(crumbs, actions) {
   const alone = isFramed && crumb("Open alone", here);
-  if (alone) alone.className = "plain";
+  if (alone) alone.className = "plain alone";
   actions = [...actions, alone];
   const trail = [home(), ...crumbs];
   return [
     !isFramed && el("nav", { "aria-label": "Breadcrumb" }, el("ol.crumbs", {}, trail.filter(Boolean).map((each) => el("li", {}, each)))),
     actions.some(Boolean) && el("div.actions", {}, actions),
   ];
+}
+
+/** On a phone, most of Airflow's frame lies beyond the screen: then the way out of it stands at the edge that is seen. */
+function markBeyond() {
+  const { left, width } = window.frameElement.getBoundingClientRect();
+  document.documentElement.classList.toggle("is-beyond", window.top.innerWidth - left < Math.min(width, MIN_SEEN));
+}
+
+if (isFramed && window.frameElement) {
+  markBeyond();
+  window.addEventListener("resize", markBeyond);
 }
 
 /** A link to a page of Airflow's own; from within its frame it opens around the frame. */
@@ -234,7 +247,7 @@ export function keepAsking(load) {
       failures = 0;
     } catch (error) {
       failures += 1;
-      pause = Math.min(5 * 2 ** failures, 60);
+      pause = Math.min(5 * 2 ** failures, error.status === 404 ? 15 : 60);
       trouble(error, pause);
     }
     asking -= 1;
@@ -267,6 +280,7 @@ export async function getJson(address) {
   const body = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Refused(answer.status, typeof body.detail === "string" ? body.detail : "");
   document.querySelector(".trouble")?.remove();
+  document.getElementById("main").classList.remove("is-gone");
   return body;
 }
 
@@ -285,6 +299,7 @@ function trouble(error, pause) {
   const main = document.getElementById("main");
   if (!(error instanceof Refused)) console.error(error);
   main.querySelector(".loading")?.remove();
+  if (status === 404) main.classList.add("is-gone"); // such as what a task had made before it was cleared
   const isOfTask = here.includes("/tasks/"); // else it is the run that does not exist
   const ways = status === 404 || status === 403 ? waysOut(status, isOfTask) : [];
   const top = document.getElementById("top");

@@ -12,6 +12,7 @@ const asked = new URLSearchParams(location.search);
 let stage = asked.get("stage") in STAGES ? asked.get("stage") : null;
 let order = asked.get("order") in ORDERS ? asked.get("order") : "scene";
 let base = here; // where the clips on the sheet are: the run, or its only batch
+let shown = null;
 let offset = Math.max(0, Number.parseInt(asked.get("offset") ?? "0", 10) || 0);
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) {
@@ -36,10 +37,11 @@ function build() {
 }
 
 function show(view) {
+  shown = view;
   if (!parts.grid) build();
   fill(document.getElementById("top"), [view.dag_id, view.run_id, view.batch?.task_id, view.batch?.try_number], () => bar(view));
   fill(parts.title, Boolean(view.batch), (isBatch) => (isBatch ? "Clips of this batch" : "Clips of this run"));
-  fill(parts.batches, [view.batch, view.batches], () => (view.batch ? [view.batch] : view.batches).map((batch) => batchPanel(view, batch, { isOwn: Boolean(view.batch) })));
+  fill(parts.batches, [view.batch, view.batches, zoneName()], () => (view.batch ? [view.batch] : view.batches).map((batch) => batchPanel(view, batch, { isOwn: Boolean(view.batch) })));
   const all = Object.values(view.counts).reduce((sum, count) => sum + count, 0);
   fill(parts.alerts, [view.clips.filter((clip) => clip.is_unattended).length, view.no_generation, all > 0], ([count]) => [unattended(count), withoutClip(view, all)].flat());
   fill(parts.filters, [view.counts, stage], () => (all ? filters(view.counts, all) : []));
@@ -136,9 +138,9 @@ function showGrid(clips) {
   const kept = new Map([...parts.grid.children].map((card) => [card.dataset.id, card]));
   parts.grid.replaceChildren(
     ...clips.map((clip) => {
-      const id = clip.generation_id ?? clipPath(clip);
+      const id = clipPath(clip); // not its generation: rows of a batch may share one
       const card = kept.get(id) ?? el("li.card", { "data-id": id });
-      fill(card, clip, cardOf);
+      fill(card, [clip, zoneName()], () => cardOf(clip));
       return card;
     }),
   );
@@ -261,8 +263,9 @@ function picture(src, failed) {
 }
 
 function filters(counts, all) {
+  const titles = { submitted: "No task waits for their end any more. Their badges say what has become of them." };
   const button = (key, text, count) =>
-    el("button.plain", { type: "button", "aria-pressed": String(stage === key), disabled: !count && stage !== key, onclick: () => go(key, 0) }, `${text} ${count}`);
+    el("button.plain", { type: "button", title: titles[key], "aria-pressed": String(stage === key), disabled: !count && stage !== key, onclick: () => go(key, 0) }, `${text} ${count}`);
   // Few runs have clips that no task waits for.
   const shown = Object.entries(STAGES).filter(([key]) => key !== "submitted" || counts[key] || stage === key);
   return [button(null, "All", all), ...shown.map(([key, text]) => button(key, text, counts[key] ?? 0))];
@@ -278,6 +281,7 @@ function empty(view, all) {
     el("h2", {}, view.is_over ? "This run has no clips to show" : "No clips yet"),
     el("p", {}, "Clips of ViduGenerateOperator, ViduBatchOperator, ViduGenerationSensor and ViduDownloadOperator appear here as soon as their generation has an id."),
     el("p", {}, "A @task that submits with ViduHook is not seen from here: it publishes its generation itself, with ", el("code", {}, "hook.publish(generation)"), "."),
+    view.is_over && el("p", {}, "A dry run of ViduBatchOperator submits nothing, so it has no clips: the task's log says what it would submit."),
     view.is_over && el("p", {}, "If the last try of a task failed before it published its generation again, what earlier tries have made is not shown either: it is in the logs of those tries."),
   );
 }
@@ -311,16 +315,24 @@ function go(wantedStage, wantedOffset, wantedOrder = order) {
 }
 
 if (isFramed) document.documentElement.dataset.framed = "true";
+// The zone is chosen in Airflow's own pages, on the same origin.
+window.addEventListener("storage", (event) => event.key === "timezone" && shown && show(shown));
+
+const ask = (address) =>
+  getJson(`${address}/clips.json?${new URLSearchParams({ offset: String(offset), limit: String(SIZE), order, ...(stage ? { stage } : {}) })}`);
+
 const again = keepAsking(async () => {
-  const query = new URLSearchParams({ offset: String(offset), limit: String(SIZE), order, ...(stage ? { stage } : {}) });
-  let view = await getJson(`${base}/clips.json?${query}`);
-  const isEmpty = !Object.values(view.counts).some(Boolean);
-  if (isEmpty && view.batches.length === 1) {
-    // The run has nothing but a batch: its clips are those of the run.
-    base = here + batchPath(view.batches[0]);
-    view = await getJson(`${base}/clips.json?${query}`);
+  const run = await ask(here);
+  // A run that has nothing but a batch: its clips are those of the run.
+  const isEmpty = !Object.values(run.counts).some(Boolean) && !run.no_generation.count;
+  base = isEmpty && run.batches.length === 1 ? here + batchPath(run.batches[0]) : here;
+  let view = base === here ? run : await ask(base);
+  if (offset && !view.clips.length) {
+    // Clips leave a state while they are looked at, and the last page with them.
+    offset = Math.max(0, Math.ceil(view.total / SIZE) - 1) * SIZE;
+    view = await ask(base);
   }
   show(view);
-  const isBusy = !view.is_over || view.clips.some((clip) => clip.progress !== null);
-  return isBusy ? Math.max(view.counts.working ? 5 : 15, view.pause) : null;
+  const isBusy = !run.is_over || !view.is_over || view.clips.some((clip) => clip.progress !== null);
+  return isBusy ? Math.max(view.counts.working ? 5 : 15, run.pause, view.pause) : null;
 });

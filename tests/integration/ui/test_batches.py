@@ -13,6 +13,8 @@ from airflow_provider_vidu.links import has_pages
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
+from airflow_provider_vidu.batches.manifest import open_of
+from airflow_provider_vidu.batches.state import opened
 from tests.integration.ui.batch_folder import BatchFolder
 
 pytestmark = pytest.mark.integration
@@ -100,6 +102,26 @@ def test_a_row_whose_create_was_refused(pages):
     assert (row["state"], row["done"], row["outlook"], row["timeline"]) == ("failed", True, None, [])
 
 
+@pytest.mark.parametrize(
+    ("status", "badge", "title"),
+    [
+        ("processing", ("running", "task failed"), "The task failed, the generation continues"),
+        ("success", ("succeeded", "task failed"), "The task failed, the clip is fine"),
+    ],
+)
+def test_an_open_row_of_a_batch_that_failed(pages, generation, status, badge, title):
+    """Its page says that a clear resumes it and orders nothing for it; the sheet says once that the task failed."""
+    batch, page = batch_of(pages, f"failed-{status}", state="failed")
+    generation_id, _ = generation(states=[[status, 0]])
+    batch.journal.append(opened("clip-0", open_of(batch.rows[0], generation_id, batch.began, None, "r0", credits=20)))
+    (card,) = told(pages, f"{page}/clips.json")["clips"]
+    row = told(pages, f"{page}/rows/{card['row']}/clip.json")
+    assert (card["state"], card["qualifier"], card["error"]) == (*badge, None)
+    assert (row["state"], row["qualifier"], row["error"]["title"]) == (*badge, title)
+    assert row["error"]["advice"] == "Clear the task: it resumes this row, and stores its file."
+    assert row["error"]["cost"].startswith("That does not order this row again, unless")
+
+
 def test_what_happens_meanwhile_appears(pages):
     """The journal is followed: an event, the next leg and the whole state that replaces its objects."""
     batch, page = batch_of(pages, "meanwhile", count=80)
@@ -127,8 +149,32 @@ def test_the_sheet_of_the_run_names_the_batch(pages):
     (found,) = sheet["batches"]
     assert (found["task_id"], found["stored"], found["left"], found["problem"]) == ("named", 2, 4, None)
     assert sheet["total"] == 0
-    reused = told(pages, f"{page}/clips.json")["clips"][1]
+    rows = told(pages, f"{page}/clips.json")
+    reused = rows["clips"][1]
     assert (reused["key"], reused["reused_from"], reused["can_play"]) == ("clip-1", "batch-0", True)
+    # The other order has paid: neither the card nor the sum counts its price once more.
+    assert (reused["credits"], rows["credits"]) == (None, {"sum": 20, "clips": 1})
+    row = told(pages, f"{page}/rows/{reused['row']}/clip.json")
+    assert (row["credits"], row["reused_from"]) == (None, "batch-0")
+
+
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [
+        ({"dry_run": True, "batch": "films-1a2b", "rows": 2}, "This was a dry run: nothing was submitted"),
+        ({"dry_run": True, "endpoint": "/v2/text2video"}, "This task has begun no batch"),
+        ({"batch": "films-1a2b"}, "This task has begun no batch"),
+        ("dry_run", "This task has begun no batch"),
+        (None, "This task has begun no batch"),
+    ],
+)
+def test_the_page_of_a_dry_run(pages, result, says):
+    """It says that nothing was submitted, not that a batch may yet begin; other tasks without a batch are none."""
+    task = f"dry-{len(str(result))}"
+    pages.add(task, None, dag="films", result=result, operator="ViduBatchOperator")
+    answer = pages.get(pages.at(task, dag="films") + "/batch/clips.json", user="admin")
+    assert answer.status_code == 404
+    assert answer.json()["detail"].startswith(says)
 
 
 def test_only_those_see_a_batch_who_may_see_its_dag(pages):
