@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from private_airflow import wait_for
 from tests.versions import AIRFLOW
 
 pytestmark = pytest.mark.skipif(AIRFLOW < (3, 4), reason="Airflow has no task loops before 3.4")
@@ -142,17 +143,15 @@ def test_an_address_from_before_a_clear_leads_to_the_same_iteration(pages):
             "takes.film", f"old-{iteration}", dag="forked", index=iteration, region=old, watch=MADE, live=not iteration
         )
     pages.add("takes.reel", "old-reel", dag="forked", index=0, region=old_reel, watch=MADE, live=False)
-    assert (
-        pages.get(
-            pages.at("takes.film", dag="forked", region=old, index=1, then="/clip.json"), user="admin"
-        ).status_code
-        == 404
-    )
+    address = pages.at("takes.film", dag="forked", region=old, index=1, then="/clip.json")
+    assert pages.get(address, user="admin").status_code == 404
 
     new = pages.add_region("forked", "takes", forked_from=old, resumes_from=1)
     new_reel = pages.add_region("forked", "takes.reel", parent=(new, 1))
     pages.add("takes.film", "new-1", dag="forked", index=1, region=new, watch=MADE)
     pages.add("takes.reel", "new-reel", dag="forked", index=0, region=new_reel, watch=MADE)
+    # An answer that took long is kept for a moment.
+    assert wait_for(lambda: pages.get(address, user="admin").status_code == 200, 30, every=0.3)
     for region in (old, new):
         shown = pages.clip("takes.film", user="admin", dag="forked", region=region, index=1)
         assert (shown["generation_id"], shown["task"]["region_id"]) == ("new-1", str(new))
