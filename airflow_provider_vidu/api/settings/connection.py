@@ -83,7 +83,7 @@ async def aresolve(conn_id: str) -> ViduConfig:
 
     async def look_up() -> tuple[Any, Any]:
         conn = await _aget(conn_id)
-        return conn, await get_async_extra_dejson(conn)
+        return conn, None if isinstance(conn.extra, Mapping) else await get_async_extra_dejson(conn)
 
     conn, extra = await _alooked_up(conn_id, look_up())
     config = _checked(conn_id, conn, lambda: extra)
@@ -159,9 +159,10 @@ def _failure(conn_id: str, error: Exception) -> ViduError:
 def _checked(conn_id: str, conn: Any, extra: Callable[[], Any]) -> ViduConfig:
     extras: Any = None
     try:
-        extras = extra()
+        # A secrets backend may hand over an object, which Airflow itself does not read.
+        extras = dict(conn.extra) if isinstance(conn.extra, Mapping) else extra()
         # Airflow 3 returns {} for an extra that is not JSON, and the defaults would be used silently.
-        written = json.loads(conn.extra) if conn.extra and conn.extra.strip() else None
+        written = json.loads(conn.extra) if isinstance(conn.extra, str) and conn.extra.strip() else None
         extras = extras or ({} if written is None else written)
     except ValueError:  # json's error holds the whole text, so ours is raised outside of this handler
         extras = None

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,6 +93,26 @@ def test_no_such_connection(resolve: Resolve) -> None:
     assert isinstance(caught.value, AirflowNotFoundException)
     assert caught.value.conn_id == "no_such_vidu"
     assert caught.value.__cause__ is None
+
+
+def test_what_a_secrets_backend_hands_over(monkeypatch, resolve: Resolve) -> None:
+    """HashiCorp Vault's back end makes a connection of what its JSON holds: an object, and a port as text."""
+    known = {
+        "conn_type": "vidu",
+        "host": "gw.example.com",
+        "schema": None,
+        "password": "sk-unit-000001",
+        "port": "8443",
+    }
+    conn = SimpleNamespace(**known, extra={"timeout": 7})  # without extra_dejson, which raises
+
+    async def get_async(conn_id: str, hook: Any = None) -> Any:
+        return conn
+
+    monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", get_async)
+    monkeypatch.setattr(connection.BaseHook, "get_connection", staticmethod(lambda conn_id: conn))
+    found = resolve("unit_vidu")
+    assert (found.base_url, found.timeout) == ("https://gw.example.com:8443", 7)
 
 
 def test_a_variable_that_cannot_be_read(env, resolve: Resolve) -> None:
