@@ -15,16 +15,20 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import lazyload
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.order import Record
 from airflow_provider_vidu.orders.records import STATE_KEY
 from airflow_provider_vidu.tasks.callbacks.nudges import NUDGE_KEY
-from airflow_provider_vidu.ui.callbacks.airflow_tasks import arguments_of, as_uuid, ids_in
+from airflow_provider_vidu.ui.callbacks.airflow_tasks import arguments_of, as_uuid, ids_in, is_short
 
 _TRIGGER: Final = "airflow_provider_vidu.event_triggers.ViduGenerationFinishedTrigger"
+MAX_RECORD_CHARS: Final = 64 * 1024
+"""The longest record of an order that is read. The author of a DAG may have written any; ours take a few thousand."""
+MAX_ARGUMENT_CHARS: Final = 1024 * 1024
+"""The same for the arguments of an event trigger, which may name thousands of generations."""
 _missing: str | None = None
 
 try:
@@ -113,7 +117,11 @@ def _records(tries: Any, own: Any, instances: Collection[UUID]) -> Any:
         select(own.label("asked"), TaskStateStoreModel.value)
         .select_from(tries)
         .join(TaskStateStoreModel, is_same)
-        .where(ids_in(own, instances), TaskStateStoreModel.key == STATE_KEY)
+        .where(
+            ids_in(own, instances),
+            TaskStateStoreModel.key == STATE_KEY,
+            func.length(TaskStateStoreModel.value) <= MAX_RECORD_CHARS,
+        )
         .execution_options(include_all_attempts=True)  # 3.4 hides earlier tries otherwise; 3.3 ignores it
     )
 
@@ -134,7 +142,7 @@ def _watchers() -> Any:
         .options(lazyload("*"))
         .join(Trigger, Trigger.id == AssetWatcherModel.trigger_id)
         .join(AssetModel, AssetModel.id == AssetWatcherModel.asset_id)
-        .where(Trigger.classpath == _TRIGGER, AssetModel.active.has())
+        .where(Trigger.classpath == _TRIGGER, AssetModel.active.has(), is_short(MAX_ARGUMENT_CHARS))
     )
 
 

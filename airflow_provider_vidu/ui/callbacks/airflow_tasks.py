@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import and_, select, update
+from sqlalchemy import and_, func, select, update
 from sqlalchemy.orm import aliased, lazyload
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 _TRIGGER: Final = "airflow_provider_vidu.triggers.ViduGenerationTrigger"
 MAX_SUCCESSORS: Final = 100
 """The most current task instances that are compared with the token of an earlier try."""
+MAX_ARGUMENT_CHARS: Final = 64 * 1024
+"""The longest stored arguments of a wait that are read. The author of a DAG may have written any; ours take two
+thousand."""
 _SAME_DEFERRAL: Final = timedelta(seconds=1)
 """A task that is resumed and defers again takes longer."""
 _missing: str | None = None
@@ -130,8 +133,13 @@ def _waits() -> Any:
         select(TaskInstance.id.label("instance"), Trigger)
         .options(lazyload("*"))  # a trigger brings its task instance, and that its DAG run
         .join(Trigger, Trigger.id == TaskInstance.trigger_id)
-        .where(TaskInstance.state == "deferred", Trigger.classpath == _TRIGGER)
+        .where(TaskInstance.state == "deferred", Trigger.classpath == _TRIGGER, is_short(MAX_ARGUMENT_CHARS))
     )
+
+
+def is_short(most: int) -> Any:
+    """Return the condition that the stored arguments of a trigger have at most so many characters."""
+    return func.length(Trigger.encrypted_kwargs) <= most
 
 
 def _successors(instances: Collection[UUID]) -> Any:

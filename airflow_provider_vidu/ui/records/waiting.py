@@ -43,6 +43,8 @@ MAX_QUEUE: Final = 2_000
 """The most triggers that are read to find a task's place; of a longer queue only that it is longer is known."""
 MAX_RESOLVED: Final = 2_000
 """The most notes of a run that are resolved where an XCom back end keeps them elsewhere."""
+MAX_ARGUMENT_CHARS: Final = 8_000
+"""The longest stored arguments of such a trigger that are read: the author of a DAG may have written any."""
 _TRIGGER: Final = "triggers.ViduSlotTrigger"
 # A task that has its turn is scheduled again with the method to resume; one that was cleared has none.
 _STILL_WAITS: Final = or_(
@@ -192,7 +194,8 @@ def _arguments(session: Session, *where: Any, limit: int) -> dict[int, Mapping[s
         select(Trigger)
         .options(lazyload("*"))  # a trigger brings its task instance, and that its DAG run
         .join(TaskInstance, and_(TaskInstance.trigger_id == Trigger.id, TaskInstance.state == "deferred"))
-        .where(Trigger.classpath.endswith(_TRIGGER, autoescape=True), *where)
+        .where(Trigger.classpath.endswith(_TRIGGER, autoescape=True))
+        .where(func.length(Trigger.encrypted_kwargs) <= MAX_ARGUMENT_CHARS, *where)
         .order_by(Trigger.id)
         .limit(limit)
     )

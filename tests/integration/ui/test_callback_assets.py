@@ -93,6 +93,19 @@ def test_a_record_that_cannot_be_read_is_passed_over(pages, text):
     assert airflow_assets.find_unawaited([broken.instance, good.instance]).keys() == {good.instance}
 
 
+def test_what_is_too_long_is_not_read(pages):
+    """The author of a DAG may store megabytes, which anyone could then let the API server read and parse."""
+    order = add_order(pages)
+    record = {"order": 0, "callback": order.address.digest, "nudges": "c", "generation_id": "911"}
+    assert airflow_assets.find_unawaited([order.instance])
+    order.store(json.dumps({**record, "more": "x" * airflow_assets.MAX_RECORD_CHARS}))
+    assert airflow_assets.find_unawaited([order.instance]) == {}
+    add_asset(pages, ViduGenerationFinishedTrigger(generation_ids=["911", "x" * 1000]))
+    ids = ["911", *(f"{number:01000}" for number in range(1_100))]
+    add_asset(pages, ViduGenerationFinishedTrigger(generation_ids=ids))
+    assert airflow_assets.nudge(ENDED) == 1
+
+
 def test_a_state_of_another_name_is_not_read(pages):
     """Only this package's key holds records."""
     order = add_order(pages)

@@ -89,6 +89,12 @@ def test_arguments_that_cannot_be_read_are_passed_over(pages, deferred):
     assert airflow_tasks.find_waiting([broken.instance, good.instance]).keys() == {good.instance}
 
 
+def test_arguments_that_are_too_long_are_not_read(deferred):
+    """The author of a DAG may have stored megabytes, which each callback with any token would let the server parse."""
+    long, usual = deferred(more="x" * airflow_tasks.MAX_ARGUMENT_CHARS), deferred(more="x" * 1_000)
+    assert airflow_tasks.find_waiting([long.instance, usual.instance]).keys() == {usual.instance}
+
+
 def test_one_statement_decides(pages, deferred):
     """Of the same wait, resumed twice from what was read before, the second changes nothing."""
     wait = deferred()

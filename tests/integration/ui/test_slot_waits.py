@@ -55,6 +55,8 @@ def test_the_place_in_the_queue(pages):
     hidden = encrypted(arguments("full", SINCE))
     waiting(pages, "older", "full", dag="queue-secret", index=2, kwargs=hidden)
     waiting(pages, "unreadable", "full", dag="queue-secret", index=3, kwargs="gAAAA-of-another-key")
+    long = json.dumps({**json.loads(arguments("full", SINCE)), "more": "x" * 8_000})  # two thousand are read at a look
+    waiting(pages, "long", "full", dag="queue-secret", index=4, kwargs=long)
     page = pages.clip("first")
     assert (page["state"], page["generation_id"], page["prompt"]) == ("slot", None, "A kite")
     assert (page["slot"]["place"], page["slot"]["length"], page["slot"]["is_queued"]) == (3, 4, True)
