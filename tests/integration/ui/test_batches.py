@@ -158,6 +158,17 @@ def test_the_sheet_of_the_run_names_the_batch(pages):
     assert (row["credits"], row["reused_from"]) == (None, "batch-0")
 
 
+def test_a_row_that_waits_for_an_equal_order(pages):
+    """Its price is the other order's: the service would name it, and the card does not."""
+    batch, page = batch_of(pages, "shared-row")
+    job = open_of(batch.rows[0], "shared-1", batch.began, None, "r0", credits=0, is_shared=True)
+    batch.journal.append(opened("clip-0", job))
+    rows = told(pages, f"{page}/clips.json")
+    (card,) = rows["clips"]
+    assert (card["stage"], card["reused_from"], card["credits"]) == ("working", "shared-1", None)
+    assert rows["credits"] == {"sum": 0, "clips": 0}
+
+
 @pytest.mark.parametrize(
     ("result", "says"),
     [
