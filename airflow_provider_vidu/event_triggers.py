@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 STATE_KEY: Final = "vidu_finished"
 SETTLE_SECONDS: Final = 5.0
 """Seconds between an event and storing that it was fired. Airflow takes about one to store the event, and a crash in
-between should repeat an event rather than lose it."""
+between should repeat an event rather than lose it. The last one of several events follows the others so much later:
+Airflow before 3.4 gives a DAG run the events up to the one that queued it, and leaves the rest to the run of the next
+event, whenever that comes (https://github.com/apache/airflow/issues/54659)."""
 
 
 class ViduGenerationFinishedTrigger(BaseEventTrigger):
@@ -106,9 +108,11 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         async with await shared_client(self.vidu_conn_id) as client:
             while True:
                 events, delay = await self._round(client, tracker)
-                for event in events:
-                    yield TriggerEvent(event)
                 settle = min(SETTLE_SECONDS, delay)
+                for number, event in enumerate(events, 1):
+                    if 1 < number == len(events):
+                        await asyncio.sleep(settle)
+                    yield TriggerEvent(event)
                 await asyncio.sleep(settle)
                 if kept != (kept := tracker.memory()):
                     await self._keep(kept)

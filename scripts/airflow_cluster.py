@@ -79,14 +79,23 @@ class AirflowCluster(PrivateAirflow):
 
     :param home: AIRFLOW_HOME; the services get folders beside it.
     :param dag_folders: folders with the DAGs to run.
+    :param port: the port of UI and API; None for any free one.
     :param settings: further settings as ``{"SECTION__NAME": value}``.
     """
 
-    def __init__(self, home: Path, dag_folders: Sequence[Path], *, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        dag_folders: Sequence[Path],
+        *,
+        port: int | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.database = Postgres(home.parent / "database")
         self.broker = Redis(home.parent / "broker")
         self._services = ExitStack()
-        super().__init__(home, dag_folders, settings={**NOTICED_SOON, **(settings or {})}, components=components())
+        merged = {**NOTICED_SOON, **(settings or {})}
+        super().__init__(home, dag_folders, port=port, settings=merged, components=components())
 
     def start(self) -> None:
         """Start the services, then Airflow."""

@@ -76,12 +76,18 @@ def called(tmp_path_factory, keys) -> Iterator[Called]:
     with (
         Sandbox(keys=[keys.good], queue=1, duration=9, models="any", concurrency=None, list_payload=True) as sandbox,
         Sandbox(keys=[keys.good], queue=1, duration=9, models="any", list_payload=True) as fed,
-        PrivateAirflow(home, [HERE / "called_dags"], port=port, settings=settings) as airflow,
+        PrivateAirflow(
+            home,
+            [HERE / "called_dags"],
+            port=port,
+            settings=settings,
+            # Not added later: a trigger that starts before finds no connection, and looks again in ten minutes.
+            environment={"AIRFLOW_CONN_VIDU_FED": fed.connection_json("ent-v2")},
+        ) as airflow,
     ):
         extra = {"dialect": "ent-v2"}
         fields = {"conn_type": "vidu", "host": sandbox.url, "password": keys.good, "extra": extra}
         airflow.add_connection("vidu_called", fields)
-        airflow.add_connection("vidu_fed", {**fields, "host": fed.url})
         airflow.wait_for_dags(["e2e_called", "e2e_called_mapped", "e2e_called_fed", "e2e_on_fed"])
         made = Called(airflow, sandbox, fed)
         # A callback shows the triggerer that they arrive, once Airflow drops the trigger before it polls by itself.
@@ -124,6 +130,12 @@ def test_a_lie_costs_a_poll_and_the_task_sleeps_on(called):
     """A callback that reports success too early wakes the task once; the true end still ends it, paid once."""
     called.sandbox.add_callback_fault("lying", word="processing")
     run = called.run("lying")
+    submitted = called.submitted("lying")
+    assert wait_for(lambda: any((each.id, each.status) == (submitted.id, 200) for each in called.sandbox.callbacks), 60)
+    # The lie is held until the task may be resumed, ten seconds after its deferral; the generation takes longer.
+    called.sandbox.set_speed(0)
+    assert wait_for(lambda: called.queries(submitted.id), 60)
+    called.sandbox.set_speed(1)
     assert called.airflow.wait(run, timeout=300) == "success"
     (create,) = called.creates("lying")
     assert create.charge == "charged"

@@ -225,6 +225,26 @@ async def test_a_crash_right_after_an_event_repeats_it(connect, sandbox):
     assert store.kept == {}
 
 
+async def test_no_end_of_a_round_waits_for_the_next_one(connect, sandbox, monkeypatch):
+    """Airflow before 3.4 takes events up to the one that queued a run; so the last one comes when it has taken some."""
+    monkeypatch.setattr(event_triggers, "SETTLE_SECONDS", 0.5)
+    connect("ent-v2")
+    ids = [sandbox.add_generation(str(number), dialect="ent-v2", states=BUSY) for number in range(1, 7)]
+    async with Watching(made(poll_interval=1)) as watching:
+        await rounds(sandbox, "list", 1)
+        for each in ids:
+            sandbox.add_generation(each, dialect="ent-v2", states=DONE)
+        stored, queued, taken = 0, 0, 0
+        async with asyncio.timeout(15):
+            while taken < len(ids):
+                await asyncio.sleep(0.1)
+                if queued:
+                    stored, queued, taken = len(watching.events), 0, queued
+                elif len(watching.events) > stored:
+                    queued = stored + 1
+    assert sorted(watching.ids) == ids
+
+
 async def test_a_store_that_cannot_be_asked_costs_only_the_memory(connect, sandbox):
     """Several assets that share a trigger have no store in common: it works without."""
 

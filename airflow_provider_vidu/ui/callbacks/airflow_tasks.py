@@ -1,8 +1,8 @@
 """All that touches Airflow's internals to resume a deferred task from the API server. Runs in threads.
 
 Airflow has no public interface for it. Its own Human-in-the-loop route calls the same function
-(``handle_event_submit``; seen in 3.1.8, 3.3.2 and 3.4.0b2). If a name is missing, :func:`missing` says so, nothing is
-resumed, and triggers poll.
+(``handle_event_submit``; seen in 3.1.8, 3.2.2, 3.3.2 and 3.4.0b2). If a name is missing, :func:`missing` says so,
+nothing is resumed, and triggers poll.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Waits that callbacks end: one order, and several mapped ones; and an order without a wait that starts a DAG."""
+"""Waits that callbacks end: one order, mapped ones, and a crowd; and orders without a wait, which start a DAG."""
 
 from __future__ import annotations
 
@@ -31,6 +31,28 @@ with DAG("e2e_called_mapped", schedule=None):
     ViduGenerateOperator.partial(
         task_id="film", model="viduq3-turbo", vidu_conn_id="vidu_called", deferrable=True, timeout=600
     ).expand(prompt=[f"mapped {number}" for number in range(4)])
+
+
+@task
+def listed(params: dict[str, list[str]]) -> list[str]:
+    """Return the prompts of a crowd, to be mapped over."""
+    return params["prompts"]
+
+
+CROWD: dict[str, Any] = {
+    "conn_id": Param("vidu_called", type="string"),
+    "prompts": Param([], type="array"),
+}
+
+with DAG("e2e_called_crowd", schedule=None, params=CROWD):
+    ViduGenerateOperator.partial(
+        task_id="film", model="viduq3-turbo", vidu_conn_id="{{ params.conn_id }}", deferrable=True, timeout=3600
+    ).expand(prompt=listed())
+
+with DAG("e2e_fed_crowd", schedule=None, params=CROWD):
+    ViduGenerateOperator.partial(
+        task_id="film", model="viduq3-turbo", vidu_conn_id="{{ params.conn_id }}", wait_for_completion=False
+    ).expand(prompt=listed())
 
 with DAG("e2e_called_fed", schedule=None):
     ViduGenerateOperator(
