@@ -28,7 +28,7 @@ def lines(capsys) -> list[str]:
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
 def test_a_good_run(dialect, sandbox, deferrable, capsys):
     """Request, id, page, each state once, quarters of the progress, and one line with cost, time and page."""
-    sandbox.set_speed(50)
+    sandbox.set_speed(25)
     found = Task(deferrable=deferrable, parameters={"duration": 4, "resolution": "720p"}, poll_interval=0.02).run()
     told = lines(capsys)
     assert 8 <= len(told) <= SCREEN, "\n".join(told)

@@ -11,6 +11,7 @@ if not has_pages():
 
 from airflow_provider_vidu.batches.manifest import open_of
 from airflow_provider_vidu.batches.state import opened
+from private_airflow import wait_for
 from tests.integration.servers import s3_client
 from tests.integration.ui.batch_folder import BatchFolder
 
@@ -77,6 +78,8 @@ def test_an_object_that_was_removed_from_its_bucket(pages, put, s3):
     s3_client(s3).delete_object(Bucket="clips", Key="shown/gone.mp4")
     for name, uri in (("kept", "shown/kept"), ("gone", "shown/gone"), ("hidden", "hidden/gone")):
         keep(pages, f"bucket-{name}", f"s3://clips/{uri}.mp4", dag="lost-bucket")
+    # A page waits three seconds for a store; the first look at one imports its client.
+    assert wait_for(lambda: cards_of(pages, "lost-bucket")["bucket-gone"]["qualifier"], 60, every=0.5)
     cards = cards_of(pages, "lost-bucket")
     assert {name: card["qualifier"] for name, card in cards.items()} == {
         "bucket-kept": None, "bucket-gone": "file not found", "bucket-hidden": None,
