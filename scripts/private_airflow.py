@@ -233,8 +233,13 @@ class PrivateAirflow(AirflowApi, Startable):
 
     def wait(self, run: Run, timeout: float = 180) -> str:
         """Wait until a DAG run has ended and return ``success`` or ``failed``."""
-        for _ in self.watch(run, timeout):
-            pass
+
+        def ended() -> bool:
+            self._check_components()
+            return self.run_state(run) in ENDED  # without its tasks, whose list costs the API server more
+
+        if not wait_for(ended, timeout, every=0.5):
+            raise self._too_slow(run, timeout, self.tasks(run))
         return self.run_state(run)
 
     def watch(self, run: Run, timeout: float = 180, every: float = 0.5) -> Iterator[TaskState]:
@@ -255,9 +260,7 @@ class PrivateAirflow(AirflowApi, Startable):
                 return
             self._check_components()
             if time.monotonic() > deadline:
-                raise PrivateAirflowError(
-                    f"{run.dag_id} did not end within {timeout:.0f} s: {_listed(seen.values())}.\n{self._tails()}"
-                )
+                raise self._too_slow(run, timeout, seen.values())
             time.sleep(every)
 
     def wait_for_task(self, run: Run, name: str, state: str, timeout: float = 120) -> TaskState:
@@ -354,6 +357,11 @@ class PrivateAirflow(AirflowApi, Startable):
         for component in self.components.values():
             if (code := component.process.poll()) is not None:
                 raise PrivateAirflowError(f"{component.name} ended with status {code}.\n{tail(component.log)}")
+
+    def _too_slow(self, run: Run, timeout: float, tasks: Iterable[TaskState]) -> PrivateAirflowError:
+        return PrivateAirflowError(
+            f"{run.dag_id} did not end within {timeout:.0f} s: {_listed(tasks)}.\n{self._tails()}"
+        )
 
     def _tails(self) -> str:
         return "\n".join(tail(component.log, 12) for component in self.components.values())
