@@ -76,7 +76,7 @@ def called(tmp_path_factory, keys) -> Iterator[Called]:
     with (
         Sandbox(keys=[keys.good], queue=1, duration=9, models="any", concurrency=None, list_payload=True) as sandbox,
         Sandbox(keys=[keys.good], queue=1, duration=9, models="any", list_payload=True) as fed,
-        PrivateAirflow(home, [HERE / "called_dags"], port=port, settings=settings) as airflow,
+        PrivateAirflow(home, [HERE / "called_dags"], port=port, settings=settings, preload=True) as airflow,
     ):
         extra = {"dialect": "ent-v2"}
         fields = {"conn_type": "vidu", "host": sandbox.url, "password": keys.good, "extra": extra}

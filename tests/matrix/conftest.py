@@ -67,7 +67,9 @@ class CommandLineAirflow(AnyAirflow):
         parts = {name: (name,) for name in ("scheduler", "triggerer")}
         variables = {f"AIRFLOW_CONN_{name.upper()}": connection for name, connection in connections.items()}
         variables["PYTHONPATH"] = str(HERE)  # the executor's
-        super().__init__(home, [dags], settings=settings, environment={**variables, **environment}, components=parts)
+        super().__init__(
+            home, [dags], settings=settings, environment={**variables, **environment}, components=parts, preload=True
+        )
         self._commands_process: subprocess.Popen[bytes] | None = None
 
     def run(self, *words: str) -> None:
@@ -199,7 +201,7 @@ def airflow(tmp_path_factory, sandbox, patient, videos) -> Iterator[PrivateAirfl
         told = {name: json.dumps(fields) for name, fields in connections.items()}
         running: PrivateAirflow = CommandLineAirflow(home, told, environment)
     else:
-        running = AnyAirflow(home, DAGS, environment=environment)
+        running = AnyAirflow(home, DAGS, environment=environment, preload=True)
     with running:
         if AIRFLOW >= (3, 0):
             for name, fields in connections.items():
