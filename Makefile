@@ -16,6 +16,8 @@ INSTALL = scripts/install.sh "$(BIN)/python" --constraint $(CONSTRAINTS)
 INSTALL_US = $(INSTALL) --no-build-isolation --editable
 # How many test processes; half of their time they wait for servers, so two cores carry four of them.
 JOBS ?= 4
+# How many test processes share the tests on whole Airflows, which wait for most of their time.
+AIRFLOWS ?= 2
 # Which benchmarks `make bench` runs, such as ONLY=waiting; all if omitted.
 ONLY ?=
 # Further arguments for pytest, such as ARGS="-k download -x".
@@ -66,11 +68,11 @@ $(FAULTS_STAMP): $(STAMP) scripts/services.py
 FAST = "$(BIN)/python" -m pytest -n $(JOBS) --dist each --share-files --max-worker-restart 0 \
 	-o faulthandler_timeout=120 -o faulthandler_exit_on_timeout=true $(ARGS)
 
-test: setup ## Run units and integration, then end to end on a private Airflow, then in a browser.
+test: setup ## Run units and integration, then end to end on private Airflows and in a browser.
 	@$(FAST) -m "not (e2e or browser or cluster or soak or matrix or stores or nightly)"
-# In one process each: these tests share one Airflow (and pytest-xdist 3.8 cannot group tests under pytest 9.2).
-	@"$(BIN)/python" -m pytest -m "e2e and not nightly" tests/e2e $(ARGS)
-	@"$(BIN)/python" -m pytest -m browser tests/browser $(ARGS)
+# Files that share an Airflow run in one process (tests/shares.py).
+	@"$(BIN)/python" -m pytest -n $(AIRFLOWS) --dist each --share-airflows --max-worker-restart 0 \
+	    -m "browser or (e2e and not nightly)" $(ARGS)
 
 test-fast: setup ## Run the tests that start no Airflow and no other long process.
 	@$(FAST)

@@ -7,10 +7,12 @@ pytest imports this file before any test module.
 from __future__ import annotations
 
 import atexit
+import inspect
 import os
 import re
 import shutil
 import tempfile
+from collections.abc import Container
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -79,14 +81,18 @@ class Variables:
     """Airflow's Variables, in memory: the real ones need a database or a supervisor.
 
     ``kept`` holds them, ``asked`` counts the look-ups.
+
+    :param parameters: the names of the parameters of the real ``get()``, which differ between Airflows.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parameters: Container[str]) -> None:
         self.kept: dict[str, str] = {}
         self.asked = 0
+        self._parameters = parameters
 
     def get(self, key: str, **default: Any) -> Any:
         """Return a Variable, or the default."""
+        assert all(name in self._parameters for name in default), f"This Airflow has no such parameter: {default}"
         self.asked += 1
         return self.kept.get(key, *default.values())
 
@@ -109,7 +115,7 @@ def variables(monkeypatch) -> Variables:
     from airflow_provider_vidu.orders import records
     from airflow_provider_vidu.orders.money import ledger
 
-    found = Variables()
+    found = Variables(inspect.signature(records.Variable.get).parameters)
     monkeypatch.setattr(records, "Variable", found)
     monkeypatch.setattr(ledger, "Variable", found)
     # Any Airflow lists these names, in its own way.

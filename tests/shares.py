@@ -61,10 +61,10 @@ SECONDS: Final[dict[str, float]] = {
     "unit/test_architecture.py": 4,
     "e2e": 300,
     "browser/test_ui.py": 150,
-    "e2e/test_callbacks.py": 110,
-    "browser": 70,
-    "e2e/test_dag_test.py": 30,
-    "e2e/test_full_account_by_hand.py": 30,
+    "e2e/test_callbacks.py": 85,
+    "browser": 80,
+    "e2e/test_dag_test.py": 40,
+    "e2e/test_full_account_by_hand.py": 36,
 }
 """How long the slowest take (``--durations``); where this is out of date, the run takes some seconds more."""
 USUAL_SECONDS: Final = 0.6
@@ -144,8 +144,14 @@ def others(config: pytest.Config) -> frozenset[Path]:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not import the files of other processes."""
-    return True if collection_path in others(config) else None
+    """Do not import the files of other processes, and with ``--share-airflows`` nothing but those folders.
+
+    So the command line need not name these: the process that starts the others would import the folders' conftest.py,
+    and what Airflow prints there would be the last line of the run.
+    """
+    is_beside = config.getoption("share_airflows") and collection_path.parent == TESTS
+    is_left_out = is_beside and collection_path.name not in AIRFLOWS
+    return True if is_left_out or collection_path in others(config) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

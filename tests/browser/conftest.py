@@ -137,7 +137,9 @@ def airflow(browser, tmp_path_factory, studio) -> Iterator[PrivateAirflow]:
     }
     home = tmp_path_factory.mktemp("browser") / "airflow"
     environment = {"AIRFLOW_CONN_AWS_STUDIO": json.dumps(store), "VIDU_EXAMPLES_DESTINATION": STUDIO}
-    with PrivateAirflow(home, [EXAMPLES], settings=settings, environment=environment, serve_logs=True) as running:
+    with PrivateAirflow(
+        home, [EXAMPLES], settings=settings, environment=environment, serve_logs=True, preload=True
+    ) as running:
         running.wait_for_dags([path.stem for path in EXAMPLES.glob("*.py")])
         yield running
 

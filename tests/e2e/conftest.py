@@ -99,7 +99,8 @@ def airflow(tmp_path_factory, sandbox, watched, full, billed, videos) -> Iterato
         "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
     }
     environment = {"VIDU_EXAMPLES_DESTINATION": f"{videos.as_uri()}/"}
-    with PrivateAirflow(home, [HERE / "dags", EXAMPLES], settings=settings, environment=environment) as running:
+    dags = [HERE / "dags", EXAMPLES]
+    with PrivateAirflow(home, dags, settings=settings, environment=environment, preload=True) as running:
         connections = {"vidu_default": KEY, "vidu_wrong_key": WRONG_KEY, "vidu_revoked": REVOKED_KEY}
         for conn_id, key in connections.items():
             running.add_connection(conn_id, {"conn_type": "vidu", "host": sandbox.url, "password": key, "extra": {}})

@@ -83,6 +83,7 @@ def called(tmp_path_factory, keys) -> Iterator[Called]:
             settings=settings,
             # Not added later: a trigger that starts before finds no connection, and looks again in ten minutes.
             environment={"AIRFLOW_CONN_VIDU_FED": fed.connection_json("ent-v2")},
+            preload=True,
         ) as airflow,
     ):
         extra = {"dialect": "ent-v2"}

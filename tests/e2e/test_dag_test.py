@@ -11,6 +11,14 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent / "own_process"
+COMMANDS = """
+import json, sys
+from airflow.__main__ import main
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["airflow", *words]
+    main()
+"""
+"""Several commands in one process: each in its own would import Airflow, which takes seconds of a core."""
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +42,8 @@ def told(tmp_path_factory, sandbox, keys):
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         return done.stdout
 
-    run("-m", "airflow", "db", "migrate")
-    run("-m", "airflow", "connections", "add", "in_the_database", "--conn-json", json.dumps(conn))
+    add = ("connections", "add", "in_the_database", "--conn-json", json.dumps(conn))
+    run("-c", COMMANDS, json.dumps([("db", "migrate"), add]))
     output = run(str(FOLDER / "handed_over.py"))
     return json.loads(next(line for line in reversed(output.splitlines()) if line.startswith('{"states"')))
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+import psutil
+
 from private_airflow import wait_for
 
 
@@ -12,6 +16,15 @@ def _ended(airflow, run, *, state):
     return task
 
 
+def _titles(airflow) -> list[str]:
+    """Return the command lines of its processes, but for those that have just ended."""
+    found = []
+    for process in airflow.members():
+        with suppress(psutil.NoSuchProcess):
+            found.append(" ".join(process.cmdline()))
+    return found
+
+
 def test_a_deferred_wait_is_visible_and_holds_no_worker(airflow, sandbox, runs, finish):
     """While it waits the task is *deferred*, with a trigger, outside the pool and without a process."""
     run = runs["deferred"]
@@ -19,8 +32,7 @@ def test_a_deferred_wait_is_visible_and_holds_no_worker(airflow, sandbox, runs, 
     pool = airflow.api("GET", "/pools/default_pool")
 
     def busy() -> list[str]:
-        titles = (" ".join(process.cmdline()) for process in airflow.members())
-        return [title for title in titles if task.record["id"] in title]
+        return [title for title in _titles(airflow) if task.record["id"] in title]
 
     assert task.record["trigger"]["classpath"] == "airflow_provider_vidu.triggers.ViduGenerationTrigger"
     # The process ends right after it has reported the deferral.
@@ -40,7 +52,7 @@ def test_a_poking_wait_holds_its_worker(airflow, runs, finish):
     """In poke mode the task runs in a process of its own until the generation is done."""
     run = runs["poke"]
     task = airflow.wait_for_task(run, "wait", "running")
-    assert any(task.record["id"] in " ".join(process.cmdline()) for process in airflow.members())
+    assert any(task.record["id"] in title for title in _titles(airflow))
 
     finish("e2e-poke")
     _ended(airflow, run, state="success")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
-from private_airflow import PrivateAirflow
+import preloaded_airflow
+from private_airflow import COMPONENTS, PrivateAirflow
 from tests.versions import AIRFLOW
 
 _ASK = """
@@ -49,3 +52,41 @@ def test_a_busy_database_is_waited_for(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     told = [60_000, 1, "wal"]
     assert json.loads(done.stdout.splitlines()[-1]) == [told, told if AIRFLOW >= (3, 0) else None]
+
+
+_SAY = f"""
+MODULES = {preloaded_airflow.modules()}
+
+@atexit.register
+def say():
+    print(f"HERE {{processes.HERE}}, missing {{[name for name in MODULES if name not in sys.modules]}}")
+"""
+
+
+def test_scheduler_and_dag_processor_are_preloaded(tmp_path):
+    """Where that is wanted, the two that fork start by the launcher, which names nothing that this Airflow lacks."""
+    airflow = PrivateAirflow(tmp_path / "airflow", [], preload=True)
+    started_by = {name: Path(airflow._command(name)[1]).name for name in (*COMPONENTS, "db")}
+    assert [name for name, launcher in started_by.items() if launcher == "preloaded_airflow.py"] == [
+        "scheduler",
+        "dag-processor",
+    ]
+    assert "preloaded" not in str(PrivateAirflow(tmp_path / "airflow", [])._command("scheduler"))
+    assert [name for name in preloaded_airflow.modules() if find_spec(name) is None] == []
+
+
+@pytest.mark.processes
+def test_a_preloaded_airflow_runs_its_commands(tmp_path):
+    """The launcher carries commands out, in the folder that it was started in, with the modules imported before."""
+    airflow = PrivateAirflow(tmp_path / "airflow", [], preload=True)
+    airflow.prepare()
+    (airflow.home / "processes.py").write_text("HERE = True")  # a name of this repository's scripts
+    local = airflow.home / "config" / "airflow_local_settings.py"
+    local.write_text(f"import atexit, sys\nimport processes\n{_SAY}\n")
+    done = subprocess.run(
+        [*airflow._command("scheduler"), "--help"],
+        env=airflow.environment(), cwd=airflow.home, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "airflow scheduler [-h]" in done.stdout
+    assert "HERE True, missing []" in done.stdout

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -72,3 +73,24 @@ def test_processes_run_each_test_once():
     )
     assert whole.returncode == alone.returncode == 0, whole.stdout + alone.stdout
     assert whole.stdout.splitlines()[-1].split()[:2] == alone.stdout.splitlines()[-1].split()[:2]
+
+
+@pytest.mark.parametrize(("airflows", "left_out"), [(True, {"unit", "integration"}), (False, set())])
+def test_a_run_on_airflows_collects_nothing_else(airflows, left_out):
+    """Its command line names no folder, and still no process imports other tests."""
+    config = MagicMock(workerinput=None)
+    config.getoption.side_effect = {"share_airflows": airflows, "share_files": False}.get
+    folders = ("browser", "e2e", "integration", "unit")
+    found = {name for name in folders if shares.pytest_ignore_collect(shares.TESTS / name, config)}
+    assert found == left_out
+
+
+@pytest.mark.processes
+def test_the_run_on_airflows_ends_with_pytests_own_line():
+    """The process that starts the others imports nothing of theirs, so Airflow prints nothing after the last line."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", "--max-worker-restart", "0"]
+    command += ["--dist", "each", "--share-airflows", "-m", "browser or e2e", "-k", "no_test_has_this_name"]
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=120
+    )
+    assert "no tests ran" in done.stdout.splitlines()[-1]

@@ -1,0 +1,53 @@
+"""``airflow`` with the modules imported that its children import: ``python preloaded_airflow.py scheduler``.
+
+Scheduler and DAG processor fork processes for tasks and files, each of which would import these modules for itself.
+Nothing of this provider is among them: a task imports of it what it needs, as everywhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from contextlib import suppress
+from importlib.util import find_spec
+from typing import Final
+
+OF_AIRFLOW_2: Final = (
+    "airflow.cli.commands.task_command",
+    "airflow.jobs.local_task_job_runner",
+    "airflow.operators.python",
+    "airflow.task.task_runner.standard_task_runner",
+)
+OF_AIRFLOW_3: Final = (
+    "airflow.dag_processing.bundles.local",
+    "airflow.dag_processing.dagbag",
+    "airflow.providers.standard.decorators.python",
+    "airflow.sdk.execution_time.supervisor",
+    "airflow.sdk.execution_time.task_runner",
+)
+OF_BOTH: Final = ("airflow.providers.common.compat.sdk", "requests")
+
+
+def modules() -> tuple[str, ...]:
+    """Return the names of the modules that the tasks of this Airflow import."""
+    return (*(OF_AIRFLOW_3 if find_spec("airflow.sdk") else OF_AIRFLOW_2), *OF_BOTH)
+
+
+def preload() -> None:
+    """Import the modules; one that cannot be imported fails where it is used."""
+    for name in modules():
+        with suppress(ImportError):
+            importlib.import_module(name)
+
+
+def run() -> None:
+    """Run the command as ``python -m airflow`` does."""
+    sys.path[0] = os.getcwd()  # noqa: PTH109 - not this file's folder, whose modules have names that others may have
+    airflow = importlib.import_module("airflow.__main__")
+    preload()
+    airflow.main()
+
+
+if __name__ == "__main__":
+    run()
