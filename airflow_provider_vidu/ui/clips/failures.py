@@ -9,6 +9,7 @@ from airflow_provider_vidu import __version__
 from airflow_provider_vidu.api.dialects.errors import failure_advice
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, number, text
+from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduNotFoundError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, model_of
@@ -94,12 +95,11 @@ def _of_file(clip: Clip, lost: Record) -> dict[str, Any]:
         title = "The stored file is not there"
         message = f"The API server finds no file at {place}: it was removed, or the folder is not shared with it."
     task = next((task for task in clip.tasks if task.record is not None and task.record.uri == lost.uri), clip.main)
-    known = f'generation_id="{line(clip.generation_id, 300)}"'
     if task.role == "download":
         advice = f"Clear {name_of(task)}: it downloads the clip again, if the service still has it."
         cost = "That costs nothing."
     else:
-        advice, cost = STORE_AGAIN.format(known=known), _cost_of_clear(clip, task)
+        advice, cost = STORE_AGAIN.format(known=_arguments(clip)), _cost_of_clear(clip, task)
     return {"title": title, "code": None, "message": message, "trace_id": None, "advice": advice, "cost": cost}
 
 
@@ -113,7 +113,7 @@ def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: L
         why = f"The task {name_of(task)} failed: the price, {price}, is above its max_credits ({cap:g})."
     elif clip.kills and clip.kills[0].state == "failed":
         why = f"A user marked the {'run' if clip.kills[0].of_run else f'task {name_of(task)}'} as failed."
-    known = f'generation_id="{line(clip.generation_id, 300)}"'
+    known = _arguments(clip)
     wait, download = f"ViduGenerationSensor({known})", f"ViduDownloadOperator({known}, destination=…)"
     if generation is not None and generation.succeeded:
         title, state = "The task failed, the clip is fine", "The generation itself succeeded and is paid for."
@@ -128,6 +128,16 @@ def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: L
         advice = f"To wait for it without paying again, run {wait}."
     cost = _cost_of_clear(clip, task)
     return {"title": title, "code": None, "message": f"{why} {state}", "trace_id": None, "advice": advice, "cost": cost}
+
+
+def _arguments(clip: Clip) -> str:
+    """Return the arguments with which another task finds the generation.
+
+    Without its connection the task would ask another account, which does not know it.
+    """
+    others = {"vidu_conn_id": clip.conn_id if clip.conn_id != DEFAULT_CONN_ID else None, "endpoint": clip.endpoint}
+    named = {"generation_id": clip.generation_id, **{name: value for name, value in others.items() if value}}
+    return ", ".join(f'{name}="{line(value, 300)}"' for name, value in named.items())
 
 
 def _cost_of_clear(clip: Clip, failed: TaskFacts | None = None) -> str:

@@ -56,6 +56,26 @@ def test_a_task_failed_beside_its_clip(status, title, advised):
     assert shown["qualifier"] == ("task failed" if status else None)
 
 
+@pytest.mark.parametrize(
+    ("note", "advised"),
+    [
+        ({"conn_id": "vidu_default"}, 'ViduGenerationSensor(generation_id="g")'),
+        ({"conn_id": "night"}, 'ViduGenerationSensor(generation_id="g", vidu_conn_id="night")'),
+        (
+            {"conn_id": "night", "endpoint": "one-click/mv"},
+            'ViduGenerationSensor(generation_id="g", vidu_conn_id="night", endpoint="one-click/mv")',
+        ),
+    ],
+)
+def test_the_advice_names_the_account(note, advised):
+    """Another account does not know the generation: the operator would clear the task, and pay again."""
+    shown = view(task(state="failed", watch={**note, "role": "generate"}), live=Live(generation("running")))
+    assert advised in shown["error"]["advice"]
+    clip = gone(task(watch={**note, "role": "generate", "stores": "file"}, result={**made(), "file": RECORD}), None)
+    lost = views.clip_view(clip, clip.main, NOT_ASKED, stored=dict.fromkeys([RECORD["uri"]]), now=NOW)["error"]
+    assert advised.removeprefix("ViduGenerationSensor(").rstrip(")") + ", destination=…)" in lost["advice"]
+
+
 def test_an_unknown_generation_is_not_waited_for_again():
     """The service does not find it, so a second wait would fail in the same way."""
     shown = view(task(state="failed", watch={"conn_id": "c", "role": "wait"}), live=Live(error=ViduNotFoundError("no")))
