@@ -64,6 +64,7 @@ class EndedRow:
     :param is_stored: whether it has a file; otherwise it has failed.
     :param is_retryable: whether it has failed and a retry may help.
     :param is_reused: whether another order has paid for its file.
+    :param is_paid: whether it has failed with a generation that is paid for: a clear only stores its file.
     :param has_id: whether it names a generation.
     :param credits: what the generation has cost, if that is known.
     :param took: how long it took, in seconds, if that is known.
@@ -74,6 +75,7 @@ class EndedRow:
     is_stored: bool
     is_retryable: bool
     is_reused: bool
+    is_paid: bool
     has_id: bool
     credits: float | int | None
     took: float | None
@@ -88,6 +90,7 @@ class EndedRow:
             is_stored=is_stored,
             is_retryable=not is_stored and bool(line["error"].get("retryable")),
             is_reused=bool(line.get("reused_from")),
+            is_paid=not is_stored and bool(line.get("paid") and line.get("generation_id")),
             has_id=bool(line.get("generation_id")),
             credits=price(line.get("credits")),
             took=epoch(line.get("took")),

@@ -194,7 +194,7 @@ class Submission:
             # Airflow does not retry a permanent failure, so a user wants to try again.
             self._log.info("Generation %s of an earlier try failed permanently; submitting a new one.", generation_id)
             return None
-        raise failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
+        return generation  # its task fails with the reason, and its page shows what was paid for
 
     def _found(self, record: Record, *, is_cleared: bool = False) -> str | None:
         """Return the generation of a create of unknown outcome; None if there is certainly none."""

@@ -95,3 +95,23 @@ def test_a_batch_hides_no_other_task_of_its_run(visit, pages):  # noqa: F811
     pages.add("film", "more-1", dag="more-ui", watch={"role": "generate"})
     # Again and again: an answer that took long is kept for a while.
     assert wait_for(lambda: refresh(page) or page.locator(".card", has_text="more-1").count(), 20, every=0.5)
+
+
+def test_the_panel_says_what_a_clear_costs(visit, pages):  # noqa: F811
+    """Rows that are paid for are not ordered again; each part of the sentence stands only where there are such rows."""
+    (pages.root / "paid-ui").mkdir()
+    made = BatchFolder(pages.root / "paid-ui", 3, "paid-ui")
+    made.submit(0, 1, 2)
+    made.store(0, a_clip(0))
+    made.fail(1, is_paid=True)
+    made.fail(2, is_paid=True)
+    pages.add("films", None, dag="paid-ui", state="failed", batch=made.place)
+    stores = "Clearing it stores the files of the 2 failed rows that are paid for, unless it has"
+    others = stores.replace(", unless", ", orders the other rows without a file again, and pays for those only, unless")
+    page = visit(pages.at("films", dag="paid-ui").partition("/tasks")[0])
+    page.get_by_text(stores).wait_for()
+    made.journal.append({"e": "back", "keys": ["clip-2"]})
+    made.submit(2)
+    made.fail(2)
+    one = others.replace("the 2 failed rows that are", "the failed row that is")
+    assert wait_for(lambda: refresh(page) or page.get_by_text(one).count(), 20, every=0.5)

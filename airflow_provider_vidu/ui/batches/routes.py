@@ -244,7 +244,7 @@ async def batch_data(
     def view() -> JSONResponse:
         now = datetime.now(UTC)
         cards = [
-            rows.view_of(batch, entry, views.card_view(clip, live, stored=stored, now=now))
+            rows.view_of(batch, entry, views.card_view(clip, live, stored=stored, now=now), live)
             for entry, clip, live in zip(shown, clips, lives, strict=True)
         ]
         return JSONResponse({**answer(), "clips": cards})
@@ -286,7 +286,7 @@ async def row_data(request: Request, dag_id: str, run_id: str, at: RowAt) -> JSO
             "after": neighbour(at.index + 1),
             "place": (at.index + 1, len(at.entries)),
         }
-        return JSONResponse({**rows.view_of(batch, at.entry, shown), **here, **around})
+        return JSONResponse({**rows.view_of(batch, at.entry, shown, live), **here, **around})
 
     return await looks.views.run(view)
 

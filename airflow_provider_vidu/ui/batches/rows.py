@@ -19,8 +19,9 @@ from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.ui.batches.records import Batch
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.failures import CLEARING, STORE_AGAIN
+from airflow_provider_vidu.ui.clips.failures import CLEARING, STORE_AGAIN, arguments
 from airflow_provider_vidu.ui.clips.pieces import Record
+from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.xcoms import slim, usable_id
 
 STAGES: Final = ("working", "submitted", "ready", "stored", "failed")
@@ -31,6 +32,10 @@ COST: Final = f"Clearing the task orders the rows without a file again, and pays
 COST_LOST: Final = f"For the batch this row has its file: clearing the task does not store it again, {_UNLESS}"
 COST_RESUMED: Final = f"That does not order this row again, {_UNLESS}"
 RESUME: Final = "Clear the task: it resumes this row, and stores its file."
+COST_FAILED: Final = (
+    "The batch does not know of that failure: the next clear of the task notes it, and the one after that orders this "
+    f"row again, and pays for it, {_UNLESS}"
+)
 COST_PAID: Final = f"The generation itself is paid for: clearing the task only stores its file, {_UNLESS}"
 
 
@@ -183,10 +188,11 @@ def clip_of(batch: Batch, entry: Entry) -> Clip:
     return Clip(task.generation_id, [task], batch.is_over)
 
 
-def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
+def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dict[str, Any]:
     """Return the view of a row's clip with what only a row has, and without what only a task has.
 
     :param view: of the card, or of the page.
+    :param live: what the service said, where it was queried.
     """
     known: dict[str, Any] = {"row": entry.name, "key": redacted(entry.key, 250), "stage": entry.stage}
     if "task" in view:
@@ -195,16 +201,19 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
         known["is_unattended"] = entry.stage == "working" and batch.is_unattended
     if entry.is_reused:
         known["reused_from"] = redacted(text(entry.line.get("reused_from")) or view["generation_id"] or "", 300)
+    has_failed = live.generation is not None and live.generation.failed
     if not (line := entry.line):
-        return {**view, **known, "error": _error_of_open(batch, view)}
+        return {**view, **known, "error": _error_of_open(batch, view, has_failed=has_failed)}
     if entry.stage == "stored":
         # Only a file that is gone is wrong with it.
-        error = view["error"] and {**view["error"], "advice": _store_again(view), "cost": COST_LOST}
-        return {**view, **known, "error": error}
+        again = STORE_AGAIN.format(known=arguments(view["generation_id"], batch.conn_id, text(line.get("endpoint"))))
+        return {**view, **known, "error": view["error"] and {**view["error"], "advice": again, "cost": COST_LOST}}
     if view["generation_id"] is None:  # its create was refused: there is nothing to wait for
         known |= {"done": True, "outlook": None, "timeline": []}
     error = mapping(line.get("error"))
     is_paid = line.get("paid") is True
+    if is_paid and has_failed:  # after the batch had given it up
+        return {**view, **known, "error": {**view["error"], "cost": COST_FAILED}}
     told = {
         "title": "The file of this row is not stored" if is_paid else "This row has failed",
         "code": redacted(text(error.get("code")) or text(error.get("type")) or "", 100) or None,
@@ -216,16 +225,16 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
     return {**view, **known, "state": "failed", "qualifier": None, "notice": None, "error": told}
 
 
-def _error_of_open(batch: Batch, view: Mapping[str, Any]) -> dict[str, Any] | None:
+def _error_of_open(batch: Batch, view: Mapping[str, Any], *, has_failed: bool) -> dict[str, Any] | None:
     """Return what is wrong with a row that the batch has not collected: its generation has failed, or the task alone.
 
     Of the task, only the row's own page says so: a retry or a clear resumes the row, and the batch's panel has the log.
     """
     if view["error"] is None or not batch.is_over:
         return None
-    if view["state"] != "failed":
-        is_known = view["state"] in ("waiting", "running", "succeeded")
-        return {**view["error"], "advice": RESUME, "cost": COST_RESUMED} if is_known and "task" in view else None
+    if not has_failed:
+        advice = view["error"]["advice"] and RESUME  # none where the service does not find the generation
+        return {**view["error"], "advice": advice, "cost": COST_RESUMED} if "task" in view else None
     ended = "The batch's task has ended: its log says whether it cancelled its open generations."
     message = ended if view["qualifier"] == "cancelled" else view["error"]["message"]
     return {**view["error"], "message": message, "cost": COST}
@@ -237,11 +246,6 @@ def _advice_on(error: Mapping[str, Any]) -> str:
     if not isinstance(kind, type) or not issubclass(kind, exceptions.ViduError):
         return ADVICE
     return f"{kind.advice.removesuffix(CLEARING)} {ADVICE}"
-
-
-def _store_again(view: Mapping[str, Any]) -> str:
-    known = f'generation_id="{view["generation_id"]}"'
-    return STORE_AGAIN.format(known=known)
 
 
 def _generation(task: TaskFacts, line: Mapping[str, Any]) -> Generation | None:
@@ -259,7 +263,7 @@ def _generation(task: TaskFacts, line: Mapping[str, Any]) -> Generation | None:
                 credits=whole(line.get("credits")),
                 error_message=text(error.get("message")),
                 created_at=moment(line.get("submitted_at")),
-                completed_at=moment(line.get("ended_at" if is_stored else "finished_at")),
+                completed_at=moment(line.get("ended_at")),
                 artifacts=(Artifact.model_validate({name: whole(line.get(name)) for name in FACTS}),),
                 raw={},
             )
@@ -295,7 +299,16 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
         "is_over": batch.is_over,
     }
     if state is None:
-        return {**view, "stored": None, "failed": None, "open": None, "left": None, "credits": None, "deadline": None}
+        return {
+            **view,
+            "stored": None,
+            "failed": None,
+            "paid": None,
+            "open": None,
+            "left": None,
+            "credits": None,
+            "deadline": None,
+        }
     known = counts(state, is_over=batch.is_over)
     began = sum(known.values())
     at = moment(state.deadline) if state.deadline and not batch.is_over else None
@@ -303,6 +316,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
         **view,
         "stored": known["stored"],
         "failed": known["failed"],
+        "paid": sum(row.is_paid for row in state.lines.ended.values()) if batch.is_over and known["failed"] else 0,
         "open": known["working"] + known["submitted"],
         "left": max(batch.rows - began, 0),
         "credits": whole(state.credits),

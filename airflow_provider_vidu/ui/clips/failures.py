@@ -99,7 +99,10 @@ def _of_file(clip: Clip, lost: Record) -> dict[str, Any]:
         advice = f"Clear {name_of(task)}: it downloads the clip again, if the service still has it."
         cost = "That costs nothing."
     else:
-        advice, cost = STORE_AGAIN.format(known=_arguments(clip)), _cost_of_clear(clip, task)
+        advice, cost = (
+            STORE_AGAIN.format(known=arguments(clip.generation_id, clip.conn_id, clip.endpoint)),
+            _cost_of_clear(clip, task),
+        )
     return {"title": title, "code": None, "message": message, "trace_id": None, "advice": advice, "cost": cost}
 
 
@@ -113,7 +116,7 @@ def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: L
         why = f"The task {name_of(task)} failed: the price, {price}, is above its max_credits ({cap:g})."
     elif clip.kills and clip.kills[0].state == "failed":
         why = f"A user marked the {'run' if clip.kills[0].of_run else f'task {name_of(task)}'} as failed."
-    known = _arguments(clip)
+    known = arguments(clip.generation_id, clip.conn_id, clip.endpoint)
     wait, download = f"ViduGenerationSensor({known})", f"ViduDownloadOperator({known}, destination=…)"
     if generation is not None and generation.succeeded:
         title, state = "The task failed, the clip is fine", "The generation itself succeeded and is paid for."
@@ -130,13 +133,13 @@ def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: L
     return {"title": title, "code": None, "message": f"{why} {state}", "trace_id": None, "advice": advice, "cost": cost}
 
 
-def _arguments(clip: Clip) -> str:
-    """Return the arguments with which another task finds the generation.
+def arguments(generation_id: str | None, conn_id: str | None, endpoint: str | None) -> str:
+    """Return the arguments with which another task finds a generation.
 
     Without its connection the task would ask another account, which does not know it.
     """
-    others = {"vidu_conn_id": clip.conn_id if clip.conn_id != DEFAULT_CONN_ID else None, "endpoint": clip.endpoint}
-    named = {"generation_id": clip.generation_id, **{name: value for name, value in others.items() if value}}
+    others = {"vidu_conn_id": conn_id if conn_id != DEFAULT_CONN_ID else None, "endpoint": endpoint}
+    named = {"generation_id": generation_id, **{name: value for name, value in others.items() if value}}
     return ", ".join(f'{name}="{line(value, 300)}"' for name, value in named.items())
 
 

@@ -19,10 +19,21 @@ export function batchPanel(view, batch, { isOwn }) {
     el("div.batch-head", {}, el("h2", {}, name), el("p.quiet", {}, ...progressText(batch))),
     batch.stored !== null && batch.rows > 0 && bar(batch),
     batch.is_unattended && el("p.batch-problem", { role: "alert" }, "No triggerer has taken up this wait: check that a triggerer runs, and its capacity. What is at the service goes on, and nothing is lost."),
-    batch.task_state === "failed" && el("p.batch-problem", {}, "The task failed; its ", crumb("log", run + logPath(batch)), ` says why. Clearing it ${batch.open > 0 ? "resumes what goes on at the service, orders the other rows" : "orders the rows"} without a file again, and pays for those only, unless it has on_clear="new".`),
+    batch.task_state === "failed" && el("p.batch-problem", {}, "The task failed; its ", crumb("log", run + logPath(batch)), ` says why. Clearing it ${clearing(batch)}, unless it has on_clear="new".`),
     batch.problem && el("p.batch-problem", {}, batch.problem),
     isOwn && el("p.quiet.batch-manifest", {}, el("span", {}, "Manifest "), copyable(batch.manifest, "the address of the manifest")),
   );
+}
+
+function clearing({ open, paid, failed, left }) {
+  if (open === null) return "orders the rows without a file again, and pays for those only";
+  const isResumed = open > 0 || paid > 0;
+  const parts = [
+    open > 0 && "resumes what goes on at the service",
+    paid > 0 && `stores the files of ${paid === 1 ? "the failed row that is" : `the ${amount(paid)} failed rows that are`} paid for`,
+    (failed - paid + left > 0 || !isResumed) && `orders the ${isResumed ? "other " : ""}rows without a file again, and pays for those only`,
+  ];
+  return parts.filter(Boolean).join(", ");
 }
 
 function progressText(batch) {

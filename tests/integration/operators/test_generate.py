@@ -169,6 +169,20 @@ def test_a_create_that_is_answered_as_failed(connect, sandbox):
     assert task.xcoms["generation_id"] == "77"
 
 
+def test_a_retry_that_finds_the_failure_publishes_what_was_paid_for(connect, sandbox):
+    """The try before died while it waited; without the id, the pages would show no generation and no price."""
+    connect("ent-v2")
+    task = Task(prompt="[fail:CreationPolicyViolation] a cat", deferrable=True)
+    with pytest.raises(TaskDeferred):
+        task.start()
+    (submitted,) = sandbox.creates
+    sandbox.advance(1000)
+    with pytest.raises(exceptions.ViduGenerationFailedError, match=f"CreationPolicyViolation.*{submitted.id}"):
+        task.start()
+    assert task.xcoms["generation_id"] == submitted.id
+    assert len(sandbox.creates) == 1
+
+
 def test_a_service_that_is_out_of_reach_when_the_task_wakes(connect, sandbox, monkeypatch):
     """The clip is made: what the worker meets then is the service's trouble, no time-out, and cancels nothing."""
     connect("ent-v2", timeout=2)

@@ -122,6 +122,46 @@ def test_an_open_row_of_a_batch_that_failed(pages, generation, status, badge, ti
     assert row["error"]["cost"].startswith("That does not order this row again, unless")
 
 
+def test_an_open_row_of_which_the_service_says_nothing(pages, monkeypatch):
+    """A clear resumes it all the same: it is not said to order the row, and pay for it, again."""
+    batch, page = batch_of(pages, "failed-silent", state="failed")
+    batch.submit(0)
+    (card,) = told(pages, f"{page}/clips.json")["clips"]
+    error = told(pages, f"{page}/rows/{card['row']}/clip.json")["error"]
+    assert error["advice"] == "Clear the task: it resumes this row, and stores its file."
+    assert error["cost"].startswith("That does not order this row again, unless")
+
+
+@pytest.mark.parametrize(
+    ("status", "told_cost"), [("processing", "only stores its file"), ("failed", "the next clear")]
+)
+def test_a_paid_row_that_was_given_up(pages, generation, status, told_cost):
+    """The batch's panel counts it. A generation that has failed since has no file that a clear could store."""
+    batch, page = batch_of(pages, f"given-up-{status}", state="failed")
+    generation_id, _ = generation(states=[[status, 0]], error="CreationPolicyViolation" if status == "failed" else None)
+    batch.journal.append(opened("clip-0", open_of(batch.rows[0], generation_id, batch.began, None, "r0", credits=20)))
+    batch.fail(0, is_paid=True)
+    sheet = told(pages, f"{page}/clips.json")
+    assert (sheet["batch"]["failed"], sheet["batch"]["paid"]) == (1, 1)
+    row = told(pages, f"{page}/rows/{sheet['clips'][0]['row']}/clip.json")
+    for error in (row["error"], sheet["clips"][0]["error"]):
+        assert told_cost in error["cost"]
+        assert error["title"] == (
+            "The generation failed" if status == "failed" else "The file of this row is not stored"
+        )
+
+
+def test_when_a_row_failed_is_not_claimed_to_be_known(pages):
+    """The batch notes when it has collected a failure, which may be hours after its moment."""
+    batch, page = batch_of(pages, "failed-when", state="failed")
+    batch.submit(0)
+    batch.fail(0)
+    (card,) = told(pages, f"{page}/clips.json")["clips"]
+    steps = told(pages, f"{page}/rows/{card['row']}/clip.json")["timeline"]
+    (ended,) = [step for step in steps if step["name"] == "failed"]
+    assert ended["is_exact"] is False
+
+
 def test_what_happens_meanwhile_appears(pages):
     """The journal is followed: an event, the next leg and the whole state that replaces its objects."""
     batch, page = batch_of(pages, "meanwhile", count=80)
