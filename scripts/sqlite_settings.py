@@ -2,8 +2,13 @@
 
 SQLite allows one writer at a time. With the default timeout of Python's driver, five seconds, a scheduler failed with
 "database is locked" on a disk that took 0.2 s per commit.
+
+The API server keeps that default. It writes its audit log on the event loop (seen in 3.3.2), and a request that holds
+the lock meanwhile cannot end without the loop. That deadlock lasts as long as the timeout: sixty seconds ended a
+scheduler that waited, too. The client gets an error, and repeats the request.
 """
 
+import sys
 from typing import Any, Final
 
 from sqlalchemy import event
@@ -12,7 +17,8 @@ from sqlalchemy.engine import Engine
 #: Exports nothing to Airflow, such as a policy.
 __all__: list[str] = []
 
-BUSY_TIMEOUT_MS: Final = 60_000  # how long a writer waits for another one
+#: How long a writer waits for another one.
+BUSY_TIMEOUT_MS: Final = 5_000 if "api-server" in sys.argv else 60_000
 
 
 @event.listens_for(Engine, "connect")

@@ -37,12 +37,13 @@ with settings.engine.connect() as connection:
 
 
 @pytest.mark.processes
-def test_a_busy_database_is_waited_for(tmp_path):
-    """Each of Airflow's connections waits a minute for another's commit, and a commit does not wait for the disk."""
+@pytest.mark.parametrize(("command", "timeout"), [("scheduler", 60_000), ("api-server", 5_000)])
+def test_a_busy_database_is_waited_for(tmp_path, command, timeout):
+    """Each of Airflow's connections waits for another's commit, and a commit does not wait for the disk."""
     airflow = PrivateAirflow(tmp_path / "airflow", [])
     airflow.prepare()
     done = subprocess.run(
-        [airflow.python, "-c", _ASK],
+        [airflow.python, "-c", _ASK, command],
         env=airflow.environment(),
         capture_output=True,
         text=True,
@@ -50,7 +51,7 @@ def test_a_busy_database_is_waited_for(tmp_path):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    told = [60_000, 1, "wal"]
+    told = [timeout, 1, "wal"]
     assert json.loads(done.stdout.splitlines()[-1]) == [told, told if AIRFLOW >= (3, 0) else None]
 
 
