@@ -217,8 +217,8 @@ async def clip_data(request: Request, dag_id: str, run_id: str, found: ClipAt) -
 def _page_answer(
     page: store.Page, live: Live, stored: Mapping[str, str | None], here: Mapping[str, Any]
 ) -> JSONResponse:
-    view = views.clip_view(page.clip, page.task, live, stored=stored, now=datetime.now(UTC))
-    view |= slot_view(page.task, page.queue)
+    now = datetime.now(UTC)
+    view = views.clip_view(page.clip, page.task, live, stored=stored, now=now) | slot_view(page.task, page.queue, now)
     return JSONResponse({**view, **here, "before": page.before, "after": page.after, "place": page.place})
 
 

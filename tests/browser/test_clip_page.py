@@ -170,7 +170,7 @@ def test_a_wait_without_a_triggerer_is_said_aloud(visit, pages, generation, age,
     pages.add(task, generation_id, state="deferred", watch=MADE, at=deferred, deferred=deferred, triggerer=triggerer)
     page = visit(pages.at(task))
     page.locator(".badge.is-running").wait_for()
-    assert page.get_by_text("No triggerer has taken up this wait").count() == is_told
+    assert page.get_by_text("No triggerer runs this wait").count() == is_told
 
 
 def test_a_stored_file_that_is_gone_is_said_on_page_and_sheet(visit, pages):

@@ -281,8 +281,8 @@ def test_a_sheet_says_that_no_triggerer_runs(visit, pages):
         pages.add("scene", f"late-{index}", dag="late-ui", index=index, state="deferred", watch=note, deferred=since,
                   at=since, triggerer=triggerer)  # fmt: skip
     page = visit(pages.at("scene", dag="late-ui").partition("/tasks")[0])
-    page.get_by_role("heading", name="No triggerer has taken up the wait of 2 of these clips").wait_for()
-    assert page.locator(".card", has_text="No triggerer has taken up this wait").count() == 2
+    page.get_by_role("heading", name="No triggerer runs the wait of 2 of these clips").wait_for()
+    assert page.locator(".card", has_text="No triggerer runs this wait").count() == 2
 
 
 def test_a_sheet_names_the_tasks_that_failed_without_a_clip(visit, pages):

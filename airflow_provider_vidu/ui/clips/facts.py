@@ -37,7 +37,8 @@ class TaskFacts:
     ``generation_id`` is None where the task has published an id that cannot be read here (:func:`usable_id`).
     ``watch`` and ``fields`` (rendered) are what the database holds: any JSON value. ``fields``, ``generation`` and
     ``record`` are None where they were not read; ``is_too_large`` says that the result was omitted for its size.
-    ``deferred_at`` is when a deferred task left the worker, ``has_triggerer`` whether a triggerer has taken it up.
+    ``deferred_at`` is when a deferred task left the worker, ``attended_at`` when the triggerer that has taken it up was
+    last heard of; None if there is none.
     ``number`` says which generation of the task it is (:func:`.links.published_number`), ``label`` is Airflow's
     rendered map index; ``is_served`` says that the result is the file of an equal order. ``iteration`` (from 0) and
     ``region_id`` place a task instance in a loop of Airflow 3.4, and are None outside loops; ``instance`` is its id if
@@ -64,7 +65,7 @@ class TaskFacts:
     number: int = 1
     label: str | None = None
     deferred_at: datetime | None = None
-    has_triggerer: bool | None = None
+    attended_at: datetime | None = None
     iteration: int | None = None
     region_id: str | None = None
     instance: Hashable | None = None
@@ -138,9 +139,16 @@ class TaskFacts:
         return moment(self.note.get("waiting_since")) if self.generation_id is None else None
 
     def is_unattended(self, now: datetime) -> bool:
-        """Whether it has waited for a triggerer longer than one that runs would let it."""
-        since = self.deferred_at if self.state == "deferred" and self.has_triggerer is False else None
-        return since is not None and now - since > UNATTENDED
+        """Whether it has waited for a triggerer, or its own was silent, longer than one that runs would let it."""
+        if self.state != "deferred" or self.deferred_at is None:
+            return False
+        return now - max(self.deferred_at, self.attended_at or self.deferred_at) > UNATTENDED
+
+    def has_triggerer(self, now: datetime) -> bool | None:
+        """Whether a triggerer runs its wait; None if it is not deferred, or its trigger has just ended."""
+        if self.state != "deferred" or self.deferred_at is None:
+            return None
+        return self.attended_at is not None and not self.is_unattended(now)
 
     @property
     def is_adaptive(self) -> bool:

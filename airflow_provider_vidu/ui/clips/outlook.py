@@ -44,7 +44,7 @@ def _waiting(task: TaskFacts | None, generation: Generation | None, live: Live, 
     return {
         "task_id": task.task_id,
         "map_index": task.map_index,
-        "waits": _place(task),
+        "waits": _place(task, now),
         "waiting_since": iso(task.deferred_at),
         "is_adaptive": task.is_adaptive,
         "has_callback": task.has_callback,
@@ -54,16 +54,16 @@ def _waiting(task: TaskFacts | None, generation: Generation | None, live: Live, 
     }
 
 
-def _place(task: TaskFacts) -> str | None:
-    """Return where the wait is: ``triggerer``, ``unassigned`` (no triggerer has it yet), ``worker``, or None."""
+def _place(task: TaskFacts, now: datetime) -> str | None:
+    """Return where the wait is: ``triggerer``, ``unassigned`` (no triggerer runs it), ``worker``, or None."""
     if task.state == "deferred":
-        return "unassigned" if task.has_triggerer is False else "triggerer"
+        return "unassigned" if task.has_triggerer(now) is False else "triggerer"
     return "worker" if task.state == "running" else None
 
 
 def _interval(task: TaskFacts, generation: Generation | None, live: Live, now: datetime) -> float | None:
     """Return the seconds between polls: as set, or as the adaptive schedule has them in this state and at this age."""
-    if _place(task) not in ("triggerer", "worker"):
+    if _place(task, now) not in ("triggerer", "worker"):
         return None
     if not task.is_adaptive:
         return task.poll_interval

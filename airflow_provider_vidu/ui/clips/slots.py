@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
 from airflow_provider_vidu.ui.clips.times import iso
 
 
-def slot_view(task: TaskFacts, place: Any) -> dict[str, Any]:
+def slot_view(task: TaskFacts, place: Any, now: datetime) -> dict[str, Any]:
     """Return what differs from the page of a clip; nothing for a task that does not wait for a slot.
 
     :param task: the task instance.
@@ -18,7 +19,7 @@ def slot_view(task: TaskFacts, place: Any) -> dict[str, Any]:
         return {}
     known = {
         "since": iso(task.waiting_since),
-        "has_triggerer": task.has_triggerer,
+        "has_triggerer": task.has_triggerer(now),
         "is_queued": place is not None,
         "in_worker": task.state == "running",
         "place": place and place.place,

@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterable
 from typing import Any, Final
 from uuid import UUID
 
+from airflow.jobs.job import Job
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
@@ -111,7 +112,7 @@ TASK_COLUMNS: Final = (
     TaskInstance.start_date,
     TaskInstance.end_date,
     Trigger.created_date.label("deferred_at"),
-    Trigger.triggerer_id,
+    Job.latest_heartbeat.label("attended_at"),
 )
 """What is read of a task instance beside its XComs, for :func:`with_trigger` and :func:`task_in`."""
 
@@ -119,7 +120,9 @@ TASK_COLUMNS: Final = (
 def with_trigger(query: Any) -> Any:
     """Add to a query of XComs and their task instances what :data:`TASK_COLUMNS` reads."""
     is_own = and_(Trigger.id == TaskInstance.trigger_id, TaskInstance.state == "deferred")
-    return placed(query.outerjoin(Trigger, is_own))
+    # A trigger keeps the id of a dead triggerer until another one takes it up.
+    runs_it = and_(Job.id == Trigger.triggerer_id, Job.job_type == "TriggererJob", Job.end_date.is_(None))
+    return placed(query.outerjoin(Trigger, is_own).outerjoin(Job, runs_it))
 
 
 def task_in(row: Any) -> dict[str, Any]:
@@ -133,7 +136,7 @@ def task_in(row: Any) -> dict[str, Any]:
         "ended_at": row.end_date,
         "label": row.label,
         "deferred_at": row.deferred_at,
-        "has_triggerer": None if row.deferred_at is None else row.triggerer_id is not None,
+        "attended_at": row.attended_at,
     }
 
 

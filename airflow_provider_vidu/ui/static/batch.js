@@ -18,7 +18,7 @@ export function batchPanel(view, batch, { isOwn }) {
     { "aria-label": `Batch ${batch.name}` },
     el("div.batch-head", {}, el("h2", {}, name), el("p.quiet", {}, ...progressText(batch))),
     batch.stored !== null && batch.rows > 0 && bar(batch),
-    batch.is_unattended && el("p.batch-problem", { role: "alert" }, "No triggerer has taken up this wait: check that a triggerer runs, and its capacity. What is at the service goes on, and nothing is lost."),
+    batch.is_unattended && el("p.batch-problem", { role: "alert" }, "No triggerer runs this wait: check that a triggerer runs, and its capacity. What is at the service goes on, and nothing is lost."),
     batch.task_state === "failed" && el("p.batch-problem", {}, "The task failed; its ", crumb("log", run + logPath(batch)), ` says why. Clearing it ${clearing(batch)}, unless it has on_clear="new".`),
     batch.problem && el("p.batch-problem", {}, batch.problem),
     isOwn && el("p.quiet.batch-manifest", {}, el("span", {}, "Manifest "), copyable(batch.manifest, "the address of the manifest")),

@@ -201,7 +201,7 @@ function state(view) {
 
 const PLACES = {
   triggerer: "in the triggerer",
-  unassigned: "for a triggerer: none has taken it up yet",
+  unassigned: "for a triggerer: none runs it",
   worker: "in a worker",
 };
 
@@ -281,7 +281,7 @@ function alerts(view) {
       el(
         "div.alert.is-notice",
         { role: "status" },
-        el("h2", {}, "No triggerer has taken up this wait"),
+        el("h2", {}, "No triggerer runs this wait"),
         el("p", {}, `The task does not go on until one does: check that a triggerer runs, and its capacity. ${view.slot ? "Nothing is submitted or paid meanwhile." : `The generation itself ${view.done ? "has ended" : "goes on"} at the service, and nothing is lost.`}`),
         ways(view),
       ),

@@ -87,7 +87,7 @@ function unattended(count) {
   return el(
     "div.alert.is-notice",
     { role: "status" },
-    el("h2", {}, `No triggerer has taken up the wait of ${count} of these clips`),
+    el("h2", {}, `No triggerer runs the wait of ${count} of these clips`),
     el("p", {}, `${count === 1 ? "Its task does" : "Their tasks do"} not go on until one does: check that a triggerer runs, and its capacity. What is at the service goes on, and nothing is lost.`),
   );
 }
@@ -166,7 +166,7 @@ function cardOf(clip) {
       el("p.card-prompt", { title: prompt }, prompt),
       el("p.quiet.card-facts", {}, facts(clip)),
       clip.error && el("p.card-error", {}, [clip.error.code, clip.error.message].filter(Boolean).join(" · ")),
-      clip.is_unattended && el("p.card-error.is-notice", {}, "No triggerer has taken up this wait."),
+      clip.is_unattended && el("p.card-error.is-notice", {}, "No triggerer runs this wait."),
       !clip.error && clip.state === "unknown" && clip.notice && el("p.card-error.is-notice", {}, clip.notice.message),
     ),
   );

@@ -25,7 +25,7 @@ export function slotPanel({ slot, refresh, pause }, list) {
   const rows = [
     ["Place", slot.is_queued && place(slot)],
     ["Waits", el("span", {}, "since ", time(slot.since))],
-    ["Triggerer", slot.is_queued && slot.has_triggerer === false && "none has taken the wait up yet"],
+    ["Triggerer", slot.is_queued && slot.has_triggerer === false && "none runs the wait"],
     ["Timeout", slot.deadline && time(slot.deadline)],
     ["Next refresh", refresh === null ? null : `by this page within ${seconds(Math.max(refresh, pause))}`],
   ];

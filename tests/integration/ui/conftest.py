@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -103,6 +103,7 @@ class Pages:
         ended: datetime | None = None,
         deferred: datetime | None = None,
         triggerer: int | None = None,
+        heard: datetime | None = None,
         region: Any = None,
         live: bool = True,
         waits: str | None = None,
@@ -120,6 +121,7 @@ class Pages:
         :param ended: when it ended; right then if omitted, unless its state says that it has not.
         :param deferred: when its trigger was made; it is deferred then.
         :param triggerer: the triggerer that has taken the trigger up.
+        :param heard: when that triggerer was last heard of; it runs on if omitted.
         :param region: its region, in which ``index`` counts; for Airflow 3.4.
         :param live: False for an archived one.
         :param spent: the credits of all of its orders.
@@ -154,7 +156,7 @@ class Pages:
                 path = "x" if waits is None else "airflow_provider_vidu.triggers.ViduSlotTrigger"
                 path, arguments = trigger or (path, waits or "{}")
                 row = {"classpath": path, "encrypted_kwargs": arguments, "created_date": deferred}
-                row["triggerer_id"] = triggerer
+                row["triggerer_id"] = None if triggerer is None else self._triggerer(database, triggerer, heard)
                 own["trigger_id"] = database.execute(_insert(Trigger, row)).inserted_primary_key[0]
             own["rendered_map_index"] = label
             owner = {**names, "dag_run_id": run_id}
@@ -226,6 +228,17 @@ class Pages:
             change = change.where(table.c.key == key)
         with self.engine.begin() as database:
             assert database.execute(change.values({column: literal(text, String())})).rowcount == 1
+
+    @staticmethod
+    def _triggerer(database: Any, triggerer: int, heard: datetime | None) -> int:
+        from airflow.jobs.job import Job
+
+        known = database.execute(Job.__table__.select().where(Job.__table__.c.id == triggerer)).first()
+        if known is None:
+            seen = heard or datetime.now(UTC) + timedelta(days=1)
+            row = {"id": triggerer, "job_type": "TriggererJob", "state": "running", "latest_heartbeat": seen}
+            database.execute(_insert(Job, row))
+        return triggerer
 
     def _run(self, database: Any, dag: str) -> int:
         from airflow.models.dagrun import DagRun

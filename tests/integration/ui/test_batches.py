@@ -59,13 +59,15 @@ def test_rows_are_shown_as_clips(pages):
     assert sheet["credits"] == {"sum": 60, "clips": 3}
 
 
-@pytest.mark.parametrize(("age", "triggerer", "is_told"), [(90, None, True), (20, None, False), (90, 1, False)])
+@pytest.mark.parametrize(
+    ("age", "triggerer", "is_told"), [(90, None, True), (20, None, False), (90, 1, False), (90, 90, True)]
+)
 def test_a_batch_that_no_triggerer_has(pages, age, triggerer, is_told):
-    """After a minute its sheet says that it will not go on by itself."""
+    """After a minute its sheet says that it will not go on by itself; a dead triggerer keeps its waits."""
     batch = BatchFolder(pages.root, 3, "films", name=f"unattended-{age}-{triggerer}", conn_id="none")
     since = datetime.now(UTC) - timedelta(seconds=age)
     pages.add(batch.name, None, dag="films", state="deferred", batch=batch.place, at=since, deferred=since,
-              triggerer=triggerer)  # fmt: skip
+              triggerer=triggerer, heard=since + timedelta(seconds=5) if triggerer == 90 else None)  # fmt: skip
     batch.submit(0)
     page = f"{pages.at(batch.name, dag='films')}/batch"
     sheet = told(pages, f"{page}/clips.json")

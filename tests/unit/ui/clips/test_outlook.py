@@ -28,7 +28,7 @@ def running(progress: int | None = None) -> Generation:
 def seen(now: datetime, live: Live, usual: tuple[float, int] | None = None, **more: Any) -> dict[str, Any]:
     """Return the outlook of a deferred task."""
     watch = {"role": "generate", **more.pop("watch", {"adaptive": True, "deadline": at(3600).timestamp()})}
-    known = {"state": "deferred", "deferred_at": NOW, "has_triggerer": True, "started_at": NOW, **more}
+    known = {"state": "deferred", "deferred_at": NOW, "attended_at": now, "started_at": NOW, **more}
     film = task(watch=watch, **known)
     return outlook(Clip("g", [film], usual=usual), live.generation, live, now)
 
@@ -88,14 +88,15 @@ def test_a_note_of_an_earlier_version_claims_nothing():
 @pytest.mark.parametrize(
     ("more", "place", "polls"),
     [
-        ({"has_triggerer": False}, "unassigned", False),
+        ({"attended_at": None}, "unassigned", False),
+        ({"attended_at": at(20)}, "unassigned", False),
         ({"state": "running", "deferred_at": None}, "worker", True),
         ({"state": "up_for_retry", "deferred_at": None}, None, False),
     ],
 )
 def test_where_the_wait_is(more, place, polls):
-    """A trigger that no triggerer has taken up polls nothing, nor does a task between two attempts."""
-    found = seen(at(60), Live(running()), **more)
+    """A trigger that no triggerer has taken up, or a dead one, polls nothing, nor does a task between two attempts."""
+    found = seen(at(90), Live(running()), **more)
     assert (found["waits"], found["interval"] is not None) == (place, polls)
 
 

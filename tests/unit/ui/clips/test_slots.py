@@ -20,14 +20,14 @@ from airflow_provider_vidu.ui.records.waiting import QueuePlace
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 NOTE = note_in({"conn_id": "c", "role": "generate", "waiting_since": NOW.timestamp()})
-WAITING = TaskFacts("d", "r", "t", -1, None, state="deferred", watch=NOTE, has_triggerer=True)
+WAITING = TaskFacts("d", "r", "t", -1, None, state="deferred", watch=NOTE, deferred_at=NOW, attended_at=NOW)
 
 
 def test_a_waiting_task():
     """It has a state of its own, is in progress, and says nothing of an id that could not be read."""
     card = views.card_view(Clip(None, [WAITING]), NOT_ASKED, stored={}, now=NOW)
     assert (card["state"], card["stage"], card["notice"], card["began_at"]) == ("slot", "working", None, None)
-    view = slot_view(WAITING, QueuePlace(NOW, 7, 31))
+    view = slot_view(WAITING, QueuePlace(NOW, 7, 31), NOW)
     assert view["slot"] == {
         "since": NOW.isoformat(), "has_triggerer": True, "is_queued": True, "in_worker": False, "place": 7,
         "length": 31, "deadline": NOW.isoformat(),
@@ -36,11 +36,11 @@ def test_a_waiting_task():
 
 def test_a_turn_and_a_long_queue():
     """Without a place it has its turn; of a queue that is too long only the length is shown."""
-    assert slot_view(WAITING, None)["slot"]["is_queued"] is False
-    told = slot_view(WAITING, QueuePlace(None, None, 2000))["slot"]
+    assert slot_view(WAITING, None, NOW)["slot"]["is_queued"] is False
+    told = slot_view(WAITING, QueuePlace(None, None, 2000), NOW)["slot"]
     assert (told["is_queued"], told["place"], told["length"], told["deadline"]) == (True, None, 2000, None)
 
 
 def test_a_clip_is_none():
     """A task that has submitted is a clip, whatever an older note says."""
-    assert slot_view(TaskFacts("d", "r", "t", -1, "g-1", watch=NOTE), None) == {}
+    assert slot_view(TaskFacts("d", "r", "t", -1, "g-1", watch=NOTE), None, NOW) == {}
