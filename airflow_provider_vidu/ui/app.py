@@ -41,6 +41,10 @@ NO_GENERATION: Final = (
     "This task has no generation yet. It appears here as soon as the task has submitted one, or has received its id; "
     "the task's log says how far it is."
 )
+NO_TASK: Final = (
+    "This run has no such task instance, or no longer: the address may be of another run, or lack the map index. The "
+    "clips of the run are on its tab “Vidu clips”."
+)
 ENDED: Final = "This task has ended ({state}) and published no generation, so there is no clip. "
 ENDED_WELL: Final = "A @task that submits with ViduHook publishes its generation with hook.publish()."
 ENDED_AGAIN: Final = (
@@ -126,6 +130,8 @@ async def clip_at(
     """Return the clip at an address, and the seconds that the database took."""
     try:
         found, cost = await _looks(request).page(dag_id, run_id, task_id, map_index, region_id, number)
+    except store.NoTaskError as error:
+        raise HTTPException(404, NO_TASK) from error
     except store.NoIterationError as error:
         raise HTTPException(404, NO_ITERATION) from error
     except store.EndedError as error:

@@ -106,12 +106,13 @@ def test_the_panel_says_what_a_clear_costs(visit, pages):  # noqa: F811
     made.fail(1, is_paid=True)
     made.fail(2, is_paid=True)
     pages.add("films", None, dag="paid-ui", state="failed", batch=made.place)
-    stores = "Clearing it stores the files of the 2 failed rows that are paid for, unless it has"
-    others = stores.replace(", unless", ", orders the other rows without a file again, and pays for those only, unless")
+    paid = "Clearing it resumes the 2 failed rows whose generations may have files (those that were cancelled are"
     page = visit(pages.at("films", dag="paid-ui").partition("/tasks")[0])
-    page.get_by_text(stores).wait_for()
+    page.get_by_text(paid).wait_for()
+    assert "orders the other rows" not in page.locator(".batch").inner_text()
     made.journal.append({"e": "back", "keys": ["clip-2"]})
     made.submit(2)
     made.fail(2)
-    one = others.replace("the 2 failed rows that are", "the failed row that is")
-    assert wait_for(lambda: refresh(page) or page.get_by_text(one).count(), 20, every=0.5)
+    one = "resumes the failed row whose generation may have a file (if it was cancelled, it is ordered again, and paid "
+    others = "for), orders the other rows without a file again, and pays for those only, unless it has"
+    assert wait_for(lambda: refresh(page) or page.get_by_text(one + others).count(), 20, every=0.5)

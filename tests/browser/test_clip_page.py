@@ -266,7 +266,7 @@ def test_durations_name_no_zeros(browser):
 def test_an_unknown_address_leads_on(visit, pages):
     """A task without a clip, and an address that is none, offer the links that their address names."""
     page = visit(pages.at("no-such-task"))
-    page.get_by_text("This task has no generation yet").wait_for()
+    page.get_by_text("This run has no such task instance").wait_for()
     ways = [link.inner_text() for link in page.locator(".ways a").all()]
     of_names = ["The task and its log in Airflow", "All clips of this run", "The run in Airflow", "The DAG in Airflow"]
     assert ways == [*of_names, "Airflow's home page"]

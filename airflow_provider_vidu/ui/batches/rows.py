@@ -32,6 +32,7 @@ COST: Final = f"Clearing the task orders the rows without a file again, and pays
 COST_LOST: Final = f"For the batch this row has its file: clearing the task does not store it again, {_UNLESS}"
 COST_RESUMED: Final = f"That does not order this row again, {_UNLESS}"
 RESUME: Final = "Clear the task: it resumes this row, and stores its file."
+TEMPORARY: Final = "This failure is often temporary."
 COST_FAILED: Final = (
     "The batch does not know of that failure: the next clear of the task notes it, and the one after that orders this "
     f"row again, and pays for it, {_UNLESS}"
@@ -213,7 +214,7 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dic
     error = mapping(line.get("error"))
     is_paid = line.get("paid") is True
     if is_paid and has_failed:  # after the batch had given it up
-        return {**view, **known, "error": {**view["error"], "cost": COST_FAILED}}
+        return {**view, **known, "error": _error_since(view, text(error.get("message")) or "")}
     told = {
         "title": "The file of this row is not stored" if is_paid else "This row has failed",
         "code": redacted(text(error.get("code")) or text(error.get("type")) or "", 100) or None,
@@ -235,9 +236,19 @@ def _error_of_open(batch: Batch, view: Mapping[str, Any], *, has_failed: bool) -
     if not has_failed:
         advice = view["error"]["advice"] and RESUME  # none where the service does not find the generation
         return {**view["error"], "advice": advice, "cost": COST_RESUMED} if "task" in view else None
-    ended = "The batch's task has ended: its log says whether it cancelled its open generations."
-    message = ended if view["qualifier"] == "cancelled" else view["error"]["message"]
-    return {**view["error"], "message": message, "cost": COST}
+    return _error_since(view, "The batch's task has ended: its log says whether it cancelled its open generations.")
+
+
+def _error_since(view: Mapping[str, Any], cancelled: str) -> dict[str, Any]:
+    """Return the error of a row whose generation has failed since the batch's task looked last.
+
+    :param cancelled: what is known of a cancel. Such a row is ordered again by the next clear, any other by the second.
+    """
+    error = view["error"]
+    if view["qualifier"] == "cancelled":
+        return {**error, "message": redacted(cancelled, 1000), "cost": COST}
+    is_temporary = error["advice"] == exceptions.ViduGenerationInterruptedError.advice  # it names what one clear does
+    return {**error, "advice": TEMPORARY if is_temporary else error["advice"], "cost": COST_FAILED}
 
 
 def _advice_on(error: Mapping[str, Any]) -> str:

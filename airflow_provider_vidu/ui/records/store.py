@@ -56,6 +56,10 @@ MAX_MAP_INDEX: Final = 2**31 - 1
 _OVER: Final = frozenset({"success", "failed"})
 
 
+class NoTaskError(LookupError):
+    """The run has no such task instance."""
+
+
 class NoIterationError(LookupError):
     """The address of a task in a loop names no iteration."""
 
@@ -123,6 +127,7 @@ def read_page(
     :param region_id: the region of a task instance in a loop. A clear may have put the loop's later iterations into a
         new one since: an address from before leads to the same iteration.
     :param number: which of the generations that the task has published.
+    :raises NoTaskError: when the run has no such task instance.
     :raises NoIterationError: when the task is in a loop and there is no region.
     :raises EndedError: when it has ended and has no id.
     """
@@ -138,7 +143,9 @@ def read_page(
                 return waiting
             if region_id is None and is_in_loop(session, dag_id, run_id, task_id):
                 raise NoIterationError(task_id)
-            state, try_number = reader.state(task_id, index, region_id)
+            if (found := reader.state(task_id, index, region_id)) is None:
+                raise NoTaskError(task_id)
+            state, try_number = found
             if state in ENDED:
                 raise EndedError(state, try_number)
             return None
@@ -227,16 +234,16 @@ class _Reader:
         """Return the tasks of the run that wait for a free slot."""
         return Waiters(self._session, *self._run, self._resolver if self.must_resolve() else None)
 
-    def state(self, task_id: str, index: int, region_id: UUID | None) -> tuple[str | None, int]:
-        """Return the state of a task instance (None if it has none) and its latest try."""
+    def state(self, task_id: str, index: int, region_id: UUID | None) -> tuple[str | None, int] | None:
+        """Return the state of a task instance (None if it has none) and its latest try; None if it is not there."""
         dag_id, run_id = self._run
         query = placed(select(TaskInstance.state, TaskInstance.try_number).select_from(TaskInstance)).where(
             TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, stands_at(task_id, index, region_id)
         )
         row = self._session.execute(query.limit(1)).first()
-        if row is None or row.state is None:
-            return None, 0
-        return str(getattr(row.state, "value", row.state)), row.try_number or 0
+        if row is None:
+            return None
+        return None if row.state is None else str(getattr(row.state, "value", row.state)), row.try_number or 0
 
     def relatives(self, own: TaskFacts) -> list[TaskFacts]:
         """Return the task instances that work with the same generation."""

@@ -30,7 +30,8 @@ function clearing({ open, paid, failed, left }) {
   const isResumed = open > 0 || paid > 0;
   const parts = [
     open > 0 && "resumes what goes on at the service",
-    paid > 0 && `stores the files of ${paid === 1 ? "the failed row that is" : `the ${amount(paid)} failed rows that are`} paid for`,
+    paid === 1 && "resumes the failed row whose generation may have a file (if it was cancelled, it is ordered again, and paid for)",
+    paid > 1 && `resumes the ${amount(paid)} failed rows whose generations may have files (those that were cancelled are ordered again, and paid for)`,
     (failed - paid + left > 0 || !isResumed) && `orders the ${isResumed ? "other " : ""}rows without a file again, and pays for those only`,
   ];
   return parts.filter(Boolean).join(", ");

@@ -153,6 +153,30 @@ def test_a_paid_row_that_was_given_up(pages, generation, status, told_cost):
         )
 
 
+def test_a_paid_row_that_was_cancelled(pages, generation):
+    """Its own error says why; the next clear orders it again."""
+    batch, page = batch_of(pages, "cancelled-paid", state="failed")
+    generation_id, _ = generation(states=[["failed", 0]], error="UserCancelled")
+    batch.journal.append(opened("clip-0", open_of(batch.rows[0], generation_id, batch.began, None, "r0", credits=20)))
+    batch.fail(0, is_paid=True)
+    (card,) = told(pages, f"{page}/clips.json")["clips"]
+    error = told(pages, f"{page}/rows/{card['row']}/clip.json")["error"]
+    assert "The prompt was refused" in error["message"]  # as the line has it
+    assert error["cost"].startswith("Clearing the task orders the rows without a file again")
+
+
+@pytest.mark.parametrize("code", ["InternalServiceFailure", "CreationPolicyViolation"])
+def test_an_open_row_whose_generation_failed_after_the_task(pages, generation, code):
+    """One clear notes the failure and submits nothing; the next one orders the row again."""
+    batch, page = batch_of(pages, f"failed-late-{code}", state="failed")
+    generation_id, _ = generation(states=[["failed", 0]], error=code)
+    batch.journal.append(opened("clip-0", open_of(batch.rows[0], generation_id, batch.began, None, "r0", credits=20)))
+    (card,) = told(pages, f"{page}/clips.json")["clips"]
+    error = told(pages, f"{page}/rows/{card['row']}/clip.json")["error"]
+    assert error["cost"].startswith("The batch does not know of that failure: the next clear of the task notes it")
+    assert "submits a new generation" not in error["advice"]
+
+
 def test_when_a_row_failed_is_not_claimed_to_be_known(pages):
     """The batch notes when it has collected a failure, which may be hours after its moment."""
     batch, page = batch_of(pages, "failed-when", state="failed")

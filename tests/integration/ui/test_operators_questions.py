@@ -153,6 +153,7 @@ def test_a_refused_page_says_so_to_its_script(pages):
 
 def test_a_task_without_a_generation_says_when_it_has_one(pages):
     """The page of such a task explains what it waits for."""
+    pages.add("nothing-yet", None, dag="film", state="running")
     answer = pages.get(pages.at("nothing-yet", then="/clip.json"))
     assert answer.status_code == 404
     assert "as soon as the task has submitted one" in answer.json()["detail"]
