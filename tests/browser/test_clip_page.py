@@ -214,6 +214,20 @@ def test_a_cleared_clip_is_shown_no_longer(visit, pages):
     assert page.locator(".stage img").get_attribute("alt") == "The clip"
 
 
+def test_an_answer_that_is_cut_off(visit, pages):
+    """It is no answer: the page keeps what it shows, says so, and breaks nowhere."""
+    pages.add("cut-off", "cut-off", watch={"conn_id": "none", "role": "generate"})
+    page = visit(pages.at("cut-off"))
+    page.locator(".state").wait_for()
+    broken: list[Any] = []
+    page.on("console", lambda message: broken.append(message.text) if message.type == "error" else None)
+    page.route("**/clip.json", lambda route: route.fulfill(body='{"state": "run', content_type="application/json"))
+    refresh(page)
+    page.get_by_text("Airflow does not answer").wait_for()
+    assert page.locator(".state").is_visible()
+    assert broken == []
+
+
 def test_a_stored_clip_that_only_its_record_shows(visit, pages):
     """Neither service nor file can be looked at: the page says where the file is, and that nothing is under way."""
     uri = "file:///somewhere/else/kept.mp4"

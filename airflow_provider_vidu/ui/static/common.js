@@ -277,8 +277,9 @@ export class Refused extends Error {
 
 export async function getJson(address) {
   const answer = await fetch(address, { headers: { Accept: "application/json" }, cache: "no-store" });
-  const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Refused(answer.status, typeof body.detail === "string" ? body.detail : "");
+  const body = await answer.json().catch(() => null);
+  if (!answer.ok) throw new Refused(answer.status, typeof body?.detail === "string" ? body.detail : "");
+  if (body === null) throw new Refused(0, ""); // cut off, or not the server's own
   document.querySelector(".trouble")?.remove();
   document.getElementById("main").classList.remove("is-gone");
   return body;
