@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_vidu.common.values import given, mapping
 from airflow_provider_vidu.defaults import OFF_PEAK_WAIT_SECONDS, WAIT_SECONDS
 from airflow_provider_vidu.events import Turn, callback_in, id_in
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduGenerationFailedError
 from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, Role, publish
 from airflow_provider_vidu.operators.reuse import (
     REQUEST_NOTE,
@@ -168,6 +168,10 @@ class GenerateLeg:
                 generation = slot.submitted(lambda: submission.generation(request.prepared, endpoint))
         except ClaimLostError:
             raise claim_lost(task.vidu_conn_id) from None
+        except ViduGenerationFailedError:
+            if submission.failed is not None:  # of an earlier try: its page shows what was paid for
+                self._publish_created(submission.failed, submission, slot.deadline, digest)
+            raise
         except ReusedOrderError as reused:
             return self._served(reused.line)
         except SharedOrderError as order_of_another:

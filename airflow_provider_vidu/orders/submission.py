@@ -104,6 +104,8 @@ class Submission:
         """The digest of the callback token that the generation was submitted with, if there is one."""
         self.is_of_another_request = False
         """Whether the generation was submitted with another request than this try's."""
+        self.failed: Generation | None = None
+        """The earlier try's generation that failed permanently; its price counts, and a page can show it."""
 
     def generation(self, body: Prepared | Mapping[str, Any], endpoint: str | None) -> Generation:
         """Return the order's generation, submitted now or earlier.
@@ -194,7 +196,8 @@ class Submission:
             # Airflow does not retry a permanent failure, so a user wants to try again.
             self._log.info("Generation %s of an earlier try failed permanently; submitting a new one.", generation_id)
             return None
-        return generation  # its task fails with the reason, and its page shows what was paid for
+        self.failed, self.ordered_at = generation, record.at
+        raise failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
 
     def _found(self, record: Record, *, is_cleared: bool = False) -> str | None:
         """Return the generation of a create of unknown outcome; None if there is certainly none."""
