@@ -118,7 +118,7 @@ def read_journal(folder: str, batch: str, dag_id: str) -> Read:
 def latest_cost(folder: str, batch: str) -> float:
     """Return the seconds of a processor that the latest look at a journal took; 0 if that is not known.
 
-    It may have ended after the page that wanted it: a page of many large journals reads each of them anew.
+    It may have ended after the page that wanted it: a page of many large journals reads each of them again.
     """
     with _kept_lock:
         return _costs.get(_base(folder, batch), 0.0)
