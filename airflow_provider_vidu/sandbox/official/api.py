@@ -194,9 +194,12 @@ class OfficialApi:
         return answers.json_answer({})
 
     def _list(self, call: Call, query: str, now: float) -> Answer:
-        world = self._world
-        entries = [listing.Entry(one, state, world.created_at(one)) for one, state in world.tasks(now)]
-        page = listing.page(entries, parse_qs(query), world.settings, now)
+        world, wanted = self._world, parse_qs(query)
+        filters = listing.Filters.of(wanted, world.settings)
+        tasks = world.tasks(now, filters.ids)
+        page = listing.page(
+            [listing.Entry(one, state, world.created_at(one)) for one, state in tasks], filters, wanted, now
+        )
         succeeded = [entry.generation for entry in page.entries if entry.state.succeeded]
         urls = {one.id: world.urls(one, call.origin, now) for one in succeeded}
         return listing.listed(page, urls, world.settings)

@@ -46,12 +46,48 @@ class Page:
     next_token: str
 
 
-def page(entries: Iterable[Entry], query: Query, settings: Settings, now: float) -> Page:
+@dataclass(frozen=True)
+class Filters:
+    """What a query asks for; None where it does not say."""
+
+    ids: frozenset[str] | None
+    words: tuple[list[str] | None, ...]
+    begin: float | None
+    end: float | None
+
+    @classmethod
+    def of(cls, query: Query, settings: Settings) -> Filters:
+        """Return the filters of a query; :class:`Refused` if a time is invalid."""
+        words = tuple(query.get(name) for name in ("states", "model_versions", "templates", "resolutions"))
+        return cls(
+            _ids(query, settings.task_ids),
+            words,
+            _moment(query, "created_at.from"),
+            _moment(query, "created_at.to"),
+        )
+
+    def match(self, entry: Entry, now: float) -> bool:
+        """Whether a task belongs into the list at ``now``, in sandbox seconds."""
+        one, request = entry.generation, entry.generation.request
+        if self.begin is None and now - one.created_at > DEFAULT_AGE:
+            return False
+        if self.begin is not None and entry.created_at < self.begin:
+            return False
+        if self.end is not None and entry.created_at > self.end:
+            return False
+        values = (entry.state.word, one.model, request.get("template", ""), request.get("resolution", ""))
+        is_named = self.ids is None or one.id in self.ids
+        return is_named and all(
+            wanted is None or value in wanted for wanted, value in zip(self.words, values, strict=True)
+        )
+
+
+def page(entries: Iterable[Entry], filters: Filters, query: Query, now: float) -> Page:
     """Return the page for ``query``, newest first; :class:`Refused` if the query is invalid."""
     size = _whole(query, "pager.pagesz", DEFAULT_PAGE)
     if not 1 <= size <= LARGEST_PAGE:
         raise Refused("PageSizeOutOfRange", f"pager.pagesz must be 1 to {LARGEST_PAGE}, got {size}")
-    wanted = [one for one in entries if _matches(one, query, settings, now)]
+    wanted = [one for one in entries if filters.match(one, now)]
     wanted.sort(key=lambda one: one.place, reverse=True)
     token = query.get("pager.page_token", [""])[0]
     if token:
@@ -94,25 +130,7 @@ def _row(entry: Entry, urls: list[dict[str, str]], settings: Settings) -> dict[s
     return body
 
 
-def _matches(entry: Entry, query: Query, settings: Settings, now: float) -> bool:
-    one = entry.generation
-    begin, end = (_moment(query, f"created_at.{name}") for name in ("from", "to"))
-    if begin is None and now - one.created_at > DEFAULT_AGE:
-        return False
-    if (begin is not None and entry.created_at < begin) or (end is not None and entry.created_at > end):
-        return False
-    ids = _ids(query, settings.task_ids)
-    filters = (
-        (ids, one.id),
-        (query.get("states"), entry.state.word),
-        (query.get("model_versions"), one.model),
-        (query.get("templates"), one.request.get("template", "")),
-        (query.get("resolutions"), one.request.get("resolution", "")),
-    )
-    return all(wanted is None or value in wanted for wanted, value in filters)
-
-
-def _ids(query: Query, form: str) -> list[str] | None:
+def _ids(query: Query, form: str) -> frozenset[str] | None:
     """Return the requested ids; the array's syntax is not documented."""
     given = query.get("task_ids")
     if given is None or form == "ignored":
@@ -122,8 +140,8 @@ def _ids(query: Query, form: str) -> list[str] | None:
             named = json.loads(given[0])
         except (ValueError, RecursionError):
             named = None
-        return [str(name) for name in named] if isinstance(named, list) else []
-    return given if form == "repeated" else given[0].split(",")
+        return frozenset(str(name) for name in named) if isinstance(named, list) else frozenset()
+    return frozenset(given if form == "repeated" else given[0].split(","))
 
 
 def _whole(query: Query, name: str, default: int) -> int:

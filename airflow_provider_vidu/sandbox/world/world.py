@@ -7,7 +7,7 @@ import random
 import secrets
 import string
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,13 +118,13 @@ class World:
         state = generation.state_at(now) if generation is not None else None
         return None if generation is None or state is None else (generation, state)
 
-    def tasks(self, now: float) -> list[tuple[Generation, State]]:
-        """Return the official API's tasks with their states, in order of creation."""
-        return [
-            (one, state)
-            for (dialect, _), one in self.generations.items()
-            if dialect == ENT and one.listed and (state := one.state_at(now)) is not None
-        ]
+    def tasks(self, now: float, ids: Collection[str] | None = None) -> list[tuple[Generation, State]]:
+        """Return the official API's tasks with their states: those with ``ids``, or all in order of creation."""
+        if ids is None:
+            several = [one for (dialect, _), one in self.generations.items() if dialect == ENT]
+        else:
+            several = [one for name in ids if (one := self.generations.get((ENT, name))) is not None]
+        return [(one, state) for one in several if one.listed and (state := one.state_at(now)) is not None]
 
     def unfinished(self, dialect: Dialect, now: float) -> int:
         """Return how many generations of a dialect wait or run, without presets."""
