@@ -200,9 +200,13 @@ class ViduGenerationTrigger(BaseTrigger):
 
         Callbacks end many waits at once, which share the request.
         """
-        with suppress(ViduError):
+        try:
             async with await shared_client(self.vidu_conn_id) as client:
                 return await client.looks.is_over(self.generation_id, self.endpoint)
+        except ViduError as error:
+            self.log.debug("The state of generation %s is not known: %s", self.generation_id, error)
+        except Exception:  # the boundary: whatever breaks here, a killed task's generation is to be cancelled
+            self.log.warning("The state of generation %s is not known.", self.generation_id, exc_info=True)
         return False
 
     async def _end(self) -> str:

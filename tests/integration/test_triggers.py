@@ -13,11 +13,13 @@ import pytest
 
 from airflow_provider_vidu import triggers
 from airflow_provider_vidu.api import async_client
+from airflow_provider_vidu.api.looks import Looks
 from airflow_provider_vidu.events import read_event
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduConnectionNotFoundError,
     ViduGenerationFailedError,
+    ViduServerError,
     ViduTimeoutError,
 )
 from airflow_provider_vidu.polling import watch
@@ -340,12 +342,18 @@ async def test_a_wait_that_a_callback_ended_asks_airflow_nothing(dialect, sandbo
     assert sandbox.requests("cancel") == []
 
 
-async def test_a_kill_of_a_wait_with_callbacks_still_cancels(dialect, sandbox, arrivals, monkeypatch):
-    """If the generation goes on and the task has ended, it is cancelled as without callbacks."""
+@pytest.mark.parametrize("fault", [None, ViduServerError("down"), RuntimeError("a bug of ours")])
+async def test_a_kill_of_a_wait_with_callbacks_still_cancels(fault, dialect, sandbox, arrivals, monkeypatch):
+    """If the generation goes on and the task has ended, it is cancelled as without callbacks, whatever breaks."""
 
     async def ended(*args: Any, **kwargs: Any) -> bool:
         return False
 
+    async def broken(*args: Any, **kwargs: Any) -> bool:
+        raise fault
+
+    if fault is not None:
+        monkeypatch.setattr(Looks, "is_over", broken)
     monkeypatch.setattr(triggers, "is_handed_over", ended)
     sandbox.add_generation("123", dialect=dialect, states=[["queueing", 0]])
     trigger = ViduGenerationTrigger(generation_id="123", cancel_on_kill=True, **CALLED)
