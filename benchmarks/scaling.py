@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+from benchmarks.callbacks import DURATION, QUEUE
 from benchmarks.harness import KIB, ROOT, read
 
 PAGE: Final = ROOT / "docs" / "scaling.md"
-BEGIN: Final = "<!-- scaling:begin -->"
-END: Final = "<!-- scaling:end -->"
 GOAL: Final = 100_000
 OURS: Final = "ViduGenerationTrigger"
 LOOK: Final = "ViduGenerationTrigger, ent-v2"
@@ -18,17 +17,25 @@ CORE_SHARE: Final = 0.6
 
 
 def write() -> None:
-    """Bring the page up to date with the last measured waits; leave it where there are none."""
-    found = read("waiting")
-    run = largest(found["result"]["runs"]) if found else None
-    if found is None or run is None or not PAGE.exists():
+    """Bring the page up to date with what was measured last; leave what was not."""
+    if not PAGE.exists():
         return
-    text = PAGE.read_text("utf-8")
-    before, _, rest = text.partition(BEGIN)
-    told = render(run, found["result"]["interval"], found["date"])
-    if shared := largest(found["result"]["runs"], LOOK):
-        told += "\n\n" + render_shared(shared)
-    PAGE.write_text(f"{before}{BEGIN}\n{told}\n{END}{rest.partition(END)[2]}", "utf-8")
+    page = PAGE.read_text("utf-8")
+    if (waiting := read("waiting")) and (run := largest(waiting["result"]["runs"])):
+        told = render(run, waiting["result"]["interval"], waiting["date"])
+        if shared := largest(waiting["result"]["runs"], LOOK):
+            told += "\n\n" + render_shared(shared)
+        page = replaced(page, "scaling", told)
+    if calls := read("callbacks"):
+        page = replaced(page, "callbacks", render_callbacks(calls["result"]["crowd"], calls["date"]))
+    PAGE.write_text(page, "utf-8")
+
+
+def replaced(page: str, block: str, text: str) -> str:
+    """Return the page with another text between the marks of a block; unchanged if it has no such block."""
+    begin, end = f"<!-- {block}:begin -->\n", f"<!-- {block}:end -->"
+    before, mark, rest = page.partition(begin)
+    return f"{before}{begin}{text}\n{end}{rest.partition(end)[2]}" if mark else page
 
 
 def largest(runs: list[dict[str, Any]], name: str = OURS) -> dict[str, Any] | None:
@@ -75,3 +82,14 @@ With the dialect `ent-v2`, where waits share their requests, {jobs:,} waits took
 {kib:.1f} KiB of memory each and {requests:,.0f} requests a second; worst loop lag {lag:.0f} ms. That makes
 **{waits:,} waits per triggerer**, {count} triggerers for {GOAL:,}, and about
 {GOAL / jobs * requests:,.0f} requests a second."""
+
+
+def render_callbacks(crowd: dict[str, Any], date: str) -> str:
+    """Return the paragraph about waits that callbacks end."""
+    seconds, requests, waits = QUEUE + DURATION, crowd["requests"], crowd["waits"]
+    return f"""\
+Measured ({date}, section *Callbacks* of `benchmarks/RESULTS.md`): {waits:,} waits of {seconds / 60:g} minutes cost
+{requests:.2f} queries each, the query of the result included, which every generation needs. (One that ends alone
+costs a second query: its trigger asks before it stops.) {GOAL:,} such generations in flight end at
+{GOAL / seconds:,.0f} a second, which makes about {GOAL / seconds * requests:,.0f} requests a second in all;
+{GOAL:,} that take an hour each, {GOAL / 3600 * requests:,.0f}, and the polls of the net."""

@@ -85,6 +85,21 @@ def test_waits_that_share_their_requests_have_figures_of_their_own():
     assert scaling.largest([run, {**run, "name": scaling.OURS}]) is not run
 
 
+def test_callbacks_leave_the_query_of_the_result():
+    """What 100,000 in flight cost follows from how many of them end in a second."""
+    told = scaling.render_callbacks({"waits": 10_000, "requests": 1.08}, "today").replace("\n", " ")
+    assert "10,000 waits of 3 minutes cost 1.08 queries each" in told
+    assert "end at 556 a second, which makes about 600 requests a second" in told
+    assert "an hour each, 30, and the polls of the net" in told
+
+
+def test_a_block_of_the_page_is_replaced_alone():
+    """What was not measured again stays, and so does a page without the block."""
+    page = "a\n<!-- x:begin -->\nold\n<!-- x:end -->\nb\n"
+    assert scaling.replaced(page, "x", "new") == page.replace("old", "new")
+    assert scaling.replaced(page, "y", "new") == page
+
+
 def test_no_triggerer_is_planned_beyond_what_was_measured():
     """The arithmetic takes CPU or the measured number, whichever is less, and rounds triggerers up."""
     run = {
