@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
 from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.common.values import SWITCH
 from airflow_provider_vidu.exceptions import ViduConfigError
 
 DEFAULT_CONN_ID: Final = "vidu_default"
 
-DRY_RUN_PREFIX: Final = "dry-run-"
-"""How the id begins that a dry run has in place of a generation's."""
-
 CANCEL_PATIENCE_SECONDS: Final = 60.0
 """So long a cancel waits between its attempts, all in all: a task that is over waits for it in its worker."""
 
-DEFER_MARGIN_SECONDS: Final = 300.0
-"""Seconds that a deferral may outlast the deadline: the trigger reports the timeout, and Airflow's is a fallback."""
+REFETCH_PATIENCE_SECONDS: Final = 300.0
+"""So long a generation that was reported as finished is queried until the service shows it so."""
 
 WAIT_SECONDS: Final = 24 * 3600.0
 """The timeout if the user sets none."""
@@ -28,12 +26,6 @@ OFF_PEAK_WAIT_SECONDS: Final = 50 * 3600.0
 
 LONGEST_SECONDS: Final = 10 * 366 * 86_400.0
 """The longest timeout: Airflow adds it to a date, and dates end."""
-
-SWITCH: Final[Mapping[str, bool]] = {
-    **dict.fromkeys(("true", "yes", "on", "1"), True),
-    **dict.fromkeys(("false", "no", "off", "0"), False),
-}
-"""The words for true and false, in lower case."""
 
 
 def seconds_of(value: timedelta | float) -> float:

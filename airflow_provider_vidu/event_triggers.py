@@ -13,10 +13,10 @@ from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureEx
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_vidu.api.dialects.task_list import epoch_of
-from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, checked_seconds
 from airflow_provider_vidu.exceptions import ViduError, ViduRequestError
 from airflow_provider_vidu.polling.watch import PollPolicy
+from airflow_provider_vidu.tasks.asset_memory import AssetMemory
 from airflow_provider_vidu.tasks.callbacks.nudges import nudges_of
 from airflow_provider_vidu.tasks.clients import shared_client
 from airflow_provider_vidu.tasks.completions import CompletionTracker, named
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.api.async_client import AsyncClient
     from airflow_provider_vidu.models import Generation
 
-STATE_KEY: Final = "vidu_finished"
 SETTLE_SECONDS: Final = 5.0
 """Seconds between an event and storing that it was fired. Airflow takes about one to store the event, and a crash in
 between should repeat an event rather than lose it. The last one of several events follows the others so much later:
@@ -101,9 +100,10 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll once per interval, without end: Airflow immediately restarts an asset's trigger that ends or raises."""
         tracker = CompletionTracker(PollPolicy.for_trigger(self.poll_interval), self.generation_ids, self.since)
-        tracker.remember(await self._recalled(), time.time())
+        memory = AssetMemory(getattr(self, "asset_state_store", None), self.log)
+        tracker.remember(await memory.recalled(), time.time())
         kept = tracker.memory()
-        if nudges := nudges_of(getattr(self, "asset_state_store", None), self.log):
+        if nudges := nudges_of(memory.store, self.log):
             await nudges.have_come()  # those that came before the first round
         async with await shared_client(self.vidu_conn_id) as client:
             while True:
@@ -115,7 +115,7 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
                     yield TriggerEvent(event)
                 await asyncio.sleep(settle)
                 if kept != (kept := tracker.memory()):
-                    await self._keep(kept)
+                    await memory.keep(kept)
                 if nudges is None or tracker.is_failing:  # no callback shortens a backoff
                     await asyncio.sleep(delay - settle)
                 else:
@@ -176,24 +176,6 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         if note:
             self.log.info("%s", note)
         return event
-
-    async def _recalled(self) -> object:
-        if (store := getattr(self, "asset_state_store", None)) is None:
-            return None
-        try:
-            return await store.aget(STATE_KEY)
-        except Exception as error:  # noqa: BLE001 - any backend's error; without the memory, events may repeat
-            self.log.warning("Could not read which events were fired before; some may repeat: %s", redacted(error))
-            self.asset_state_store = None
-            return None
-
-    async def _keep(self, memory: dict[str, Any]) -> None:
-        if (store := getattr(self, "asset_state_store", None)) is None:
-            return
-        try:
-            await store.aset(STATE_KEY, memory)
-        except Exception as error:  # noqa: BLE001 - as above
-            self.log.warning("Could not store which events were fired: %s", redacted(error))
 
 
 def _level(errors: list[ViduError]) -> int:

@@ -22,7 +22,7 @@ from airflow_provider_vidu.api.settings.connection import problem, resolve, succ
 from airflow_provider_vidu.defaults import (
     CANCEL_PATIENCE_SECONDS,
     DEFAULT_CONN_ID,
-    DEFER_MARGIN_SECONDS,
+    REFETCH_PATIENCE_SECONDS,
     checked_count,
     optional_seconds,
 )
@@ -255,7 +255,7 @@ class ViduHook(BaseHook):
             self.log,
             generation_id=generation_id,
             conn_id=self.vidu_conn_id,
-            timeout=DEFER_MARGIN_SECONDS,
+            timeout=REFETCH_PATIENCE_SECONDS,
             poll_interval=optional_seconds("poll_interval", poll_interval),
             max_failures=checked_count("max_failures", max_failures),
             end_reported=True,

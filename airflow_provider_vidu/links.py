@@ -18,6 +18,9 @@ log = logging.getLogger("airflow.task.airflow_provider_vidu.links")  # below a l
 ID_KEY: Final = "generation_id"
 """The XCom under which an operator publishes the id of its generation."""
 
+DRY_RUN_PREFIX: Final = "dry-run-"
+"""How the id begins that a dry run publishes in place of a generation's."""
+
 WATCH_KEY: Final = "vidu_watch"
 """The XCom beside the id: the connection of the generation, and what the task does with it."""
 

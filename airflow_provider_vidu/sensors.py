@@ -24,7 +24,7 @@ from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_length, checke
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, is_task_instance, publish
 from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
-from airflow_provider_vidu.orders.upstream import check_source, continued, id_of, stripped
+from airflow_provider_vidu.orders.upstream import check_source, continued, given_id, id_of
 from airflow_provider_vidu.polling.intervals import POLL_SECONDS, check_interval
 from airflow_provider_vidu.tasks.deferral import DeferredWait, was_given_up
 from airflow_provider_vidu.tasks.endings import log_end, without_known_causes
@@ -173,9 +173,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
 
     def _id(self) -> str:
         """Return the id that the arguments name once their templates are rendered."""
-        from airflow_provider_vidu.api.dialects import checked_id
-
-        return checked_id(stripped(self.generation_id) if self.generation is None else id_of(self.generation))
+        return given_id(self.generation_id) if self.generation is None else id_of(self.generation)
 
     def _result(
         self, context: Mapping[str, Any] | None, generation: Generation, times: Mapping[str, Any] | None = None

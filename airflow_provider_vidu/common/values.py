@@ -26,6 +26,11 @@ MIN_INTEGER: Final = -(2**63)
 MAX_PRICE: Final = 10**12
 MAX_DIGITS: Final = 4000
 """Longer integers stay strings: Python refuses to convert more than 4,300 digits."""
+SWITCH: Final[Mapping[str, bool]] = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
+"""The words for true and false, in lower case."""
 _LATEST: Final = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second datetime can hold
 _FRACTION = re.compile(r"(\.\d{6})\d+")
 # Some parsers read a backslash as a slash, others as a letter, so they would disagree about the host.

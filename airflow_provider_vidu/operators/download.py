@@ -17,7 +17,15 @@ from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
 from airflow_provider_vidu.operators.shared_names import is_shared_in, one_file_for_all
 from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
-from airflow_provider_vidu.orders.upstream import check_source, continued, handed_over, id_of, stripped, url_of
+from airflow_provider_vidu.orders.upstream import (
+    check_source,
+    continued,
+    given_id,
+    handed_over,
+    id_of,
+    stripped,
+    url_of,
+)
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS, MAX_CREATION, Artifact
 from airflow_provider_vidu.stores.base import OVERWRITES, DestinationExistsError, Overwrite
 from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, stem_of
@@ -246,13 +254,11 @@ class ViduDownloadOperator(SignedURLOperator):
 
     def _rendered(self) -> tuple[str | None, str | None]:
         """Return URL and id after templates are rendered; at least one of them is not None."""
-        from airflow_provider_vidu.api.dialects import checked_id
-
         if self.generation is not None:
-            return url_of(self.generation, self.artifact, self.creation), checked_id(id_of(self.generation))
+            return url_of(self.generation, self.artifact, self.creation), id_of(self.generation)
         url, generation_id = _absent_as_none(self.video_url), stripped(self.generation_id)
         if generation_id is not None and (url is None or _absent_as_none(generation_id) is not None):
-            return (None if url is None else _checked_url(url)), checked_id(generation_id)
+            return (None if url is None else _checked_url(url)), given_id(generation_id)
         if url is None:
             raise ViduConfigError(
                 "Neither video_url nor generation_id has a value: the upstream task returned nothing. Check its XCom."

@@ -17,8 +17,7 @@ from airflow_provider_vidu.common.progress import request_lines
 from airflow_provider_vidu.common.text import without_query, without_signatures
 from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.common.values import mapping, whole
-from airflow_provider_vidu.defaults import DRY_RUN_PREFIX
-from airflow_provider_vidu.links import ID_KEY
+from airflow_provider_vidu.links import DRY_RUN_PREFIX, ID_KEY
 from airflow_provider_vidu.orders.records import iteration_of
 
 if TYPE_CHECKING:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vidu.exceptions import ViduBusyError
+from airflow_provider_vidu.common.urls import unusable_note
+from airflow_provider_vidu.exceptions import ViduBusyError, ViduConfigError, ViduError, ViduMissingVideoError
 from airflow_provider_vidu.polling.failures import failure
-from airflow_provider_vidu.stores.artifacts import Artifact, missing
+from airflow_provider_vidu.stores.artifacts import BESIDE_THE_RESULT, Artifact
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.downloads.transfer import Transfer
@@ -36,6 +37,26 @@ def url_in(generation: Generation, artifact: Artifact | None, creation: int, con
             conn_id=conn_id,
         )
     raise missing(generation, artifact, creation).with_context(generation_id=generation.id, conn_id=conn_id)
+
+
+def missing(generation: Generation, artifact: Artifact | None, creation: int) -> ViduError:
+    """Return the error for a succeeded generation without a URL of an artifact; it lists the available ones.
+
+    :param generation: a generation whose ``url_of(artifact, creation)`` is None.
+    :param artifact: the wanted file; None for the result.
+    :param creation: the index of the creation, from 0.
+    """
+    count = len(generation.creations)
+    if creation >= count:
+        available = "one creation, number 0" if count == 1 else f"{count} creations, numbers 0 to {count - 1}"
+        return ViduConfigError(f"There is no creation {creation}: the generation has {available}.")
+    wanted = f"{artifact} URL" if artifact in BESIDE_THE_RESULT else "URL of a result"
+    others = [name for name in ("result", *BESIDE_THE_RESULT) if generation.url_of(name, creation)]
+    unusable = unusable_note(generation.raw)
+    nothing = "It has no usable URL." if unusable else "It has no URLs at all."
+    has = (f"It has: {', '.join(others)}." if others else nothing) + unusable
+    subject = f"creation {creation} of the generation" if creation else "the generation"
+    return ViduMissingVideoError(f"The generation succeeded, but {subject} has no {wanted}. {has}")
 
 
 def store_result(

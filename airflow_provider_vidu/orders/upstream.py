@@ -36,17 +36,27 @@ def stripped(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value
 
 
-def id_of(generation: object) -> Any:
-    """Return the id in a task's return value, unchecked.
+def given_id(generation_id: object) -> str:
+    """Return an id that a template, a file or a task gave.
+
+    :raises ViduConfigError: when it is not valid.
+    """
+    from airflow_provider_vidu.api.dialects import checked_id
+
+    return checked_id(stripped(generation_id))
+
+
+def id_of(generation: object) -> str:
+    """Return the id in a task's return value.
 
     :param generation: a generation as JSON, as its text, or as an object; the record of a download; or an id.
-    :raises ViduConfigError: when it holds none.
+    :raises ViduConfigError: when it holds none, or an invalid one.
     """
     from airflow_provider_vidu.models import Generation
 
     generation = _read(generation)
     if isinstance(generation, Generation):
-        return generation.id
+        return given_id(generation.id)
     if isinstance(generation, Sequence) and not isinstance(generation, (str, bytes)):
         raise ViduConfigError(
             "generation is a list, the output of a mapped task. Map over it: .expand(generation=generate.output)."
@@ -57,13 +67,13 @@ def id_of(generation: object) -> Any:
             "generation=generate.output without a template, or render it with the filter tojson."
         )
     if not isinstance(generation, Mapping):
-        return stripped(generation)  # an id, or a value that is refused as one
+        return given_id(generation)  # an id, or a value that is refused as one
     if (generation_id := generation.get("id") or generation.get("generation_id")) is None:
         raise ViduConfigError(
             "generation has no id. Pass what ViduGenerateOperator or ViduGenerationSensor returned: "
             "generation=generate.output."
         )
-    return stripped(generation_id)
+    return given_id(generation_id)
 
 
 def url_of(generation: object, artifact: str | None, creation: int = 0) -> str | None:

@@ -14,7 +14,6 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_vidu.common.text import sentence
 from airflow_provider_vidu.common.values import number
-from airflow_provider_vidu.defaults import DEFER_MARGIN_SECONDS
 from airflow_provider_vidu.events import id_in, is_callback_event, is_slot_event, read_event
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
+
+DEFER_MARGIN_SECONDS: Final = 300.0
+"""Seconds that a deferral may outlast the deadline: the trigger reports the timeout, and Airflow's is a fallback."""
 
 REFETCH_SECONDS: Final = 5.0
 """Between two polls for a generation that an event reported as finished, unless the user's own interval is shorter."""

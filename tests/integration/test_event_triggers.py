@@ -20,8 +20,9 @@ from airflow.exceptions import AirflowOptionalProviderFeatureException
 from airflow.triggers.base import BaseEventTrigger
 
 from airflow_provider_vidu import event_triggers
-from airflow_provider_vidu.event_triggers import STATE_KEY, ViduGenerationFinishedTrigger
+from airflow_provider_vidu.event_triggers import ViduGenerationFinishedTrigger
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.tasks.asset_memory import STATE_KEY
 from airflow_provider_vidu.tasks.callbacks import nudges
 from airflow_provider_vidu.tasks.callbacks.nudges import NUDGE_KEY
 from tests.integration.documented import DocumentedService

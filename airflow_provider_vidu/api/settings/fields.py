@@ -15,8 +15,7 @@ from airflow_provider_vidu.api.dialects import DEFAULT_DIALECT, DIALECTS, Dialec
 from airflow_provider_vidu.api.messages import check_template
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.text import sanitized
-from airflow_provider_vidu.common.values import number
-from airflow_provider_vidu.defaults import SWITCH
+from airflow_provider_vidu.common.values import SWITCH, number
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.network.origins import origin_of
 from airflow_provider_vidu.network.proxies import with_password

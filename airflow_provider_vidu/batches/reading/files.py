@@ -8,13 +8,12 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from airflow_provider_vidu.batches.reading.parquet import parquet_rows
 from airflow_provider_vidu.batches.settings import FORMATS, RowsFormat
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.common.values import value_count
-from airflow_provider_vidu.defaults import check_word
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.media.fields import read_json
 from airflow_provider_vidu.orders.media.files import opened_input
@@ -51,14 +50,13 @@ def format_of(path: str, given: str | None = None) -> RowsFormat:
     :raises ViduConfigError: when it is unknown.
     """
     if given is not None:
-        check_word("rows_format", given, FORMATS)
-        return cast("RowsFormat", given)
-    name = path.rpartition("/")[2].lower()
-    found = _BY_EXTENSION.get(f".{name.rpartition('.')[2]}" if "." in name else "")
-    if found is None:
-        raise ViduConfigError(
-            f"The extension of {sanitized(path, 120)!r} names no format. Set rows_format to {', '.join(FORMATS)}."
-        )
+        found, fault = given, f"rows_format {sanitized(given, 40)!r} is unknown."
+    else:
+        name = path.rpartition("/")[2].lower()
+        found = _BY_EXTENSION.get(f".{name.rpartition('.')[2]}" if "." in name else "", "")
+        fault = f"The extension of {sanitized(path, 120)!r} names no format."
+    if found not in FORMATS:
+        raise ViduConfigError(f"{fault} Set rows_format to {', '.join(FORMATS)}.")
     return found
 
 

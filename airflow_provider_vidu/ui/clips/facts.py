@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from airflow_provider_vidu.common.values import mapping, moment, number, text, whole
-from airflow_provider_vidu.defaults import DRY_RUN_PREFIX, LONGEST_SECONDS
+from airflow_provider_vidu.defaults import LONGEST_SECONDS
+from airflow_provider_vidu.links import DRY_RUN_PREFIX
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips.pieces import Record, newest_first, with_known
 from airflow_provider_vidu.ui.clips.xcoms import (

@@ -270,12 +270,14 @@ def _lifetime(live: Live) -> float:
 
 
 async def _asked(key: _Key, before: Live) -> Live:
-    from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.api.async_client import async_client
+    from airflow_provider_vidu.api.dialects import checked_id
 
     conn_id, generation_id, endpoint = key
     await _check_type(conn_id)
-    generation = slim(await ViduHook(conn_id).aget_generation(generation_id, endpoint=endpoint, retries=0))
-    return before.answered(generation, datetime.now(UTC))
+    async with async_client(conn_id) as client:
+        generation = await client.get_generation(checked_id(generation_id), endpoint, retries=0)
+    return before.answered(slim(generation), datetime.now(UTC))
 
 
 def _bare(error: Exception) -> ViduError:

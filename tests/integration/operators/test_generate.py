@@ -186,7 +186,7 @@ def test_a_retry_that_finds_the_failure_publishes_what_was_paid_for(connect, san
 def test_a_service_that_is_out_of_reach_when_the_task_wakes(connect, sandbox, monkeypatch):
     """The clip is made: what the worker meets then is the service's trouble, no time-out, and cancels nothing."""
     connect("ent-v2", timeout=2)
-    monkeypatch.setattr(hooks, "DEFER_MARGIN_SECONDS", 0.1)
+    monkeypatch.setattr(hooks, "REFETCH_PATIENCE_SECONDS", 0.1)
     task = Task(deferrable=True, max_failures=10_000)
     with pytest.raises(TaskDeferred) as deferred:
         task.start()

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from airflow_provider_vidu.api.dialects.answers import read
 from airflow_provider_vidu.common.urls import shown_url, unusable_note, url_problem
 from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.orders.results import missing
 from airflow_provider_vidu.polling.watch import Failed, PollPolicy, Watch
-from airflow_provider_vidu.stores.artifacts import missing
 from tests.rows import each_row
 
 URL = "https://cdn.example.com/v.mp4"
