@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal, get_args
 
 Artifact = Literal["video", "image", "audio", "cover", "watermarked", "speech", "sound"]
@@ -10,7 +11,7 @@ ARTIFACTS: Final[tuple[Artifact, ...]] = get_args(Artifact)
 Family = Literal["video", "image", "audio"]
 """The first half of a content type."""
 
-FAMILY: Final[dict[Artifact, Family]] = {
+FAMILY: Final[Mapping[str, Family]] = {
     "video": "video",
     "watermarked": "video",
     "image": "image",

@@ -5,29 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, Literal, cast
+from typing import Final, cast, get_args
 
 from airflow_provider_vidu.common.text import without_query
 from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.models import Artifact, Generation
+from airflow_provider_vidu.stores.artifacts import FAMILY, Family
 from airflow_provider_vidu.ui.playing.shelf import Known, Lost
 
 MAX_PIECES: Final = 12
 """The most creations and files of one generation that are shown."""
 
-Medium = Literal["video", "image", "audio"]
-_MEDIA: Final = ("video", "image", "audio")
+_MEDIA: Final = get_args(Family)
 # By the names of files; every other name counts as a video, and the page tries a picture if that does not play.
-_BY_EXTENSION: Final[Mapping[str, Medium]] = {
+_BY_EXTENSION: Final[Mapping[str, Family]] = {
     **dict.fromkeys(("png", "jpg", "jpeg", "webp", "gif", "avif", "heic", "heif", "bmp"), "image"),
     **dict.fromkeys(("mp3", "wav", "m4a", "aac", "ogg", "oga", "opus", "flac"), "audio"),
-}
-_BY_ARTIFACT: Final[Mapping[str, Medium]] = {
-    "image": "image",
-    "cover": "image",
-    "audio": "audio",
-    "speech": "audio",
-    "sound": "audio",
 }
 
 
@@ -64,12 +57,12 @@ class Record:
         return self.artifact in ("speech", "sound")
 
     @property
-    def medium(self) -> Medium | None:
+    def medium(self) -> Family | None:
         """Its medium by its proven content type or by the artifact requested; None if neither says so."""
         medium = (self.content_type or "").partition("/")[0].lower()
         if medium in _MEDIA:
-            return cast("Medium", medium)
-        return _BY_ARTIFACT.get(self.artifact or "")
+            return cast("Family", medium)
+        return FAMILY.get(self.artifact or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +83,7 @@ class Piece:
         """The newest of its files, if none of them is there any more."""
         return self.records[0] if self.records and all(record.lost for record in self.records) else None
 
-    def medium(self, proven: Mapping[str, str | None]) -> Medium:
+    def medium(self, proven: Mapping[str, str | None]) -> Family:
         """Return its medium: by the record of a stored file, by its bytes, or by the name of the file.
 
         :param proven: content types that were read from stored files, by their URI.
@@ -98,7 +91,7 @@ class Piece:
         for record in self.records:
             kind = (proven.get(record.uri) or "").partition("/")[0]
             if kind in _MEDIA:
-                return cast("Medium", kind)
+                return cast("Family", kind)
             if record.medium:
                 return record.medium
         names = [*(record.uri for record in self.records), (self.artifact.url if self.artifact else None) or ""]
@@ -165,7 +158,7 @@ def _artifact(generation: Generation | None, index: int) -> Artifact | None:
     return results[index] if index < len(results) else Artifact(url=generation.video_url)
 
 
-def _by_name(name: str) -> Medium | None:
+def _by_name(name: str) -> Family | None:
     try:
         path = split_url(name).path
     except ValueError:
