@@ -143,6 +143,15 @@ def test_a_task_that_has_ended_without_a_generation(pages, tried, told):
     assert ("cost nothing" in answer.json()["detail"]) is (tried == 1)
 
 
+@pytest.mark.parametrize("state", ["running", "failed"])
+def test_the_address_of_a_batch_as_if_it_were_a_clip(pages, state):
+    """A batch has no generation of its own: the page does not wait for one, and says where its clips are."""
+    pages.add(f"batch-{state}", None, state=state, batch={"batch": "b", "folder": "file:///b/", "manifest": "m"})
+    answer = pages.get(pages.at(f"batch-{state}", then="/clip.json"))
+    assert answer.status_code == 404
+    assert answer.json()["detail"].startswith("This task is a batch.")
+
+
 def test_a_refused_page_says_so_to_its_script(pages):
     """By the status the script offers links: without access, none to pages that would be refused as well."""
     refused = pages.get(pages.at("secret", dag="another"))
