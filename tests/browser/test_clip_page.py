@@ -173,6 +173,15 @@ def test_a_wait_without_a_triggerer_is_said_aloud(visit, pages, generation, age,
     assert page.get_by_text("No triggerer runs this wait").count() == is_told
 
 
+def test_polls_that_fail_are_said_to_come_less_often(visit, pages):
+    """While the key is refused, the trigger waits longer than its interval: the page does not promise three seconds."""
+    watch = {**MADE, "conn_id": "wrong_key", "poll_interval": 3}
+    deferred = datetime.now(UTC) - timedelta(seconds=40)
+    pages.add("paused", "77", state="deferred", watch=watch, at=deferred, deferred=deferred, triggerer=1)
+    page = visit(pages.at("paused"))
+    page.get_by_text("by Airflow every 3 s, less often while its polls fail").wait_for()
+
+
 def test_a_stored_file_that_is_gone_is_said_on_page_and_sheet(visit, pages):
     """The badge, an alert with what to do, and the file's panel; nothing offers a download of it."""
     record = {

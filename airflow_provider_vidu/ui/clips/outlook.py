@@ -21,8 +21,9 @@ def outlook(clip: Clip, generation: Generation | None, live: Live, now: datetime
     """Return what is known of a wait that goes on; what is not known is None.
 
     ``interval`` is the seconds between Airflow's polls (``is_adaptive``: about, at the moment; ``has_callback``: at
-    most, because the service reports the end), ``next_poll`` the bounds of its first one after a deferral, ``deadline``
-    when its timeout expires.
+    most, because the service reports the end; ``is_slower``: its polls fail as well, as far as this server sees, so
+    they come less often), ``next_poll`` the bounds of its first one after a deferral, ``deadline`` when its timeout
+    expires.
     """
     task = next((each for each in clip.tasks if each.role in MAKING and not each.has_ended), None)
     # What no task waits for, and the service does not show, may have ended long ago.
@@ -48,6 +49,7 @@ def _waiting(task: TaskFacts | None, generation: Generation | None, live: Live, 
         "waiting_since": iso(task.deferred_at),
         "is_adaptive": task.is_adaptive,
         "has_callback": task.has_callback,
+        "is_slower": live.error is not None,
         "interval": _interval(task, generation, live, now),
         "next_poll": _first_poll(task, now),
         "deadline": iso(task.deadline),
@@ -81,7 +83,7 @@ def _interval(task: TaskFacts, generation: Generation | None, live: Live, now: d
 
 def _first_poll(task: TaskFacts, now: datetime) -> dict[str, str | None] | None:
     """Return between which times the trigger's first poll falls, while it is still to come."""
-    if task.state != "deferred" or task.deferred_at is None or not (task.is_adaptive or task.poll_interval):
+    if _place(task, now) != "triggerer" or task.deferred_at is None or not (task.is_adaptive or task.poll_interval):
         return None
     if task.has_callback:  # it is later once callbacks have arrived
         return None

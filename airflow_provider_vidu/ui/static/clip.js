@@ -227,14 +227,14 @@ function lastPoll({ asked_at: asked, answered_at: answered }) {
 }
 
 function nextPoll(view) {
-  const { interval, is_adaptive: isAdaptive, has_callback: hasCallback, next_poll: next } = view.outlook;
+  const { interval, is_adaptive: isAdaptive, has_callback: hasCallback, is_slower: isSlower, next_poll: next } = view.outlook;
   const own = view.refresh === null ? null : `by this page within ${seconds(Math.max(view.refresh, view.pause))}`;
   const theirs = next
     ? el("span", {}, "by Airflow between ", time(next.since), " and ", time(next.at))
     : interval && hasCallback
       ? `by Airflow when the service calls back, at the latest after about ${seconds(interval)}`
       : interval
-      ? `by Airflow ${isAdaptive ? "about every" : "every"} ${seconds(interval)}`
+      ? `by Airflow ${isAdaptive ? "about every" : "every"} ${seconds(interval)}${isSlower ? ", less often while its polls fail" : ""}`
       : null;
   const parts = [own, theirs].filter(Boolean);
   return parts.length ? el("span", {}, parts[0], parts.length > 1 && ["; ", parts[1]]) : null;

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu.exceptions import ViduNotFoundError
+from airflow_provider_vidu.exceptions import ViduAuthError, ViduNotFoundError
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.outlook import outlook
@@ -104,7 +104,14 @@ def test_the_first_poll_of_a_trigger():
     """Until it has come, its bounds are shown: the schedule's own."""
     first = seen(at(20), Live(running()))["next_poll"]
     assert first == {"since": at(12.5).isoformat(), "at": at(37.5).isoformat()}
+    assert seen(at(20), Live(running()), attended_at=None)["next_poll"] is None  # no triggerer runs it
     assert seen(at(40), Live(running()))["next_poll"] is None
+
+
+def test_polls_that_fail_come_less_often():
+    """A trigger whose key is refused, or whose service is silent, waits longer than its interval."""
+    assert seen(at(60), Live(running()))["is_slower"] is False
+    assert seen(at(60), Live(running(), error=ViduAuthError("no")))["is_slower"] is True
 
 
 def test_what_no_task_waits_for_has_no_elapsed_time():
