@@ -9,12 +9,14 @@ from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.polling.schedule import PollHistory, interval, net_interval
 from airflow_provider_vidu.polling.watch import PollPolicy
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
+from airflow_provider_vidu.ui.clips.failures import name_of
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import UNKNOWN, iso, submitted
 from airflow_provider_vidu.ui.clips.xcoms import MAKING
 
 LONGEST_ESTIMATE: Final = timedelta(hours=12)
 """An end that is further away is not worth a guess."""
+_UNLESS_NEW: Final = "unless the task has durable=False: then it submits a new one and pays for it."
 
 
 def outlook(clip: Clip, generation: Generation | None, live: Live, now: datetime) -> dict[str, Any]:
@@ -36,6 +38,42 @@ def outlook(clip: Clip, generation: Generation | None, live: Live, now: datetime
         "ends": _end(clip, generation, live, now),
         "usual": {"seconds": clip.usual[0], "count": clip.usual[1]} if clip.usual else None,
     }
+
+
+def next_try(clip: Clip, generation: Generation | None) -> dict[str, Any] | None:
+    """Return when Airflow begins the next try of a task by itself, and what that does; None if no task is up for retry.
+
+    :param clip: the clip.
+    :param generation: what is known of it, or None.
+    """
+    if (task := clip.retrying) is None:
+        return None
+    return retry_view(task, clip.next_try, _next_does(task, generation))
+
+
+def retry_view(task: TaskFacts, at: datetime | None, does: str) -> dict[str, Any]:
+    """Return what the pages show of a task that Airflow will retry.
+
+    :param task: the task instance.
+    :param at: when its next try may begin; None if that is not known.
+    :param does: what that try will do.
+    """
+    return {"task": name_of(task), "number": task.try_number + 1, "at": iso(at), "does": does}
+
+
+def _next_does(task: TaskFacts, generation: Generation | None) -> str:
+    """Say what the next try of a task does, and what it pays; empty where its role does not tell."""
+    if task.role == "download":
+        return "It downloads the clip again; nothing more is paid."
+    if task.is_reuse or task.role is None:
+        return ""
+    if task.role == "wait":
+        return "It waits for the same generation; nothing more is paid."
+    if generation is None or not generation.failed:
+        return f"It resumes this generation and pays nothing more, {_UNLESS_NEW}"
+    if generation.is_transient or generation.was_cancelled:
+        return "It submits a new generation and pays for it."
+    return f"It fails again for the same reason and pays nothing more, {_UNLESS_NEW}"
 
 
 def _waiting(task: TaskFacts | None, generation: Generation | None, live: Live, now: datetime) -> dict[str, Any]:

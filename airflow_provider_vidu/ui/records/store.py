@@ -23,7 +23,7 @@ from airflow_provider_vidu.ui.clips.cards import in_order
 from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, chars_of, grouped, with_result
 from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed, usable_id
 from airflow_provider_vidu.ui.records import counts
-from airflow_provider_vidu.ui.records.circumstances import actions_on, usual_seconds
+from airflow_provider_vidu.ui.records.circumstances import actions_on, next_tries, usual_seconds
 from airflow_provider_vidu.ui.records.instances import (
     BY_TIME,
     PLACE,
@@ -159,7 +159,8 @@ def read_page(
         others = (task for task in reader.relatives(own) if (task.key, task.number) != (own.key, own.number))
         full = reader.with_results([own, *others])
         (clip,) = grouped(full, run_is_over=_is_over(session, dag_id, run_id))
-        clip = replace(clip, actions=actions_on(session, clip), usual=usual_seconds(session, clip))
+        next_try = next_tries(session, clip.tasks).get(clip.retrying.key) if clip.retrying else None
+        clip = replace(clip, actions=actions_on(session, clip), usual=usual_seconds(session, clip), next_try=next_try)
         place = None if reader.must_resolve() else counts.place_of(session, clip.main)
         if place is None:
             before, after = _neighbours(session, own, XComModel.key == ID_KEY)

@@ -1,7 +1,7 @@
 // The page of one clip: how far it is, then the clip itself.
 import {
   airflow, airflowTaskPath, announce, badge, bytes, clipPath, copyable, copyButton, crumb, download, el, fill, getJson, here, isFramed,
-  keepAsking, logPath, plainCrumb, runPath, seconds, STATES, stateText, taskName, time, topBar, zoneName,
+  keepAsking, logPath, plainCrumb, retryText, runPath, seconds, STATES, stateText, taskName, time, topBar, zoneName,
 } from "./common.js";
 import { slotPanel, slotText } from "./slot.js";
 
@@ -54,7 +54,7 @@ function show(view) {
   document.title = `${stateText(view.state, view.qualifier)} · ${taskName({ ...view, ...view.task })} · Vidu clip`;
   fill(document.getElementById("top"), [view.dag_id, view.run_id, airflowTaskPath(view.task), view.task.try_number, view.before, view.after, view.place], () => bar(view));
   showStage(view);
-  fill(parts.alerts, [view.error, view.notice, view.is_unattended, view.done, view.state], () => alerts(view));
+  fill(parts.alerts, [view.error, view.notice, view.is_unattended, view.done, view.state, view.next_try, zoneName()], () => alerts(view));
   fill(parts.texts, [view.prompt, view.enhanced_prompt], () => texts(view));
   fill(parts.state, [view.state, view.qualifier, view.progress, view.refresh === null], () => state(view));
   clock = Date.parse(view.now) - Date.now();
@@ -277,6 +277,7 @@ function alerts(view) {
         error.cost && el("p.quiet", {}, error.cost),
         ways(view),
       ),
+    view.next_try && el("div.alert.is-notice", { role: "status" }, el("h2", {}, "Airflow retries the task by itself"), el("p", {}, ...retryText(view.next_try))),
     view.is_unattended &&
       el(
         "div.alert.is-notice",
