@@ -323,7 +323,8 @@ class GenerateLeg:
         self, generation: Generation, submission: Submission, deadline: float, digest: str | None
     ) -> None:
         arguments = None if submission.is_of_another_request else self._arguments
-        self._facts = {**facts_of_create(generation, submission.ordered_at, arguments), REQUEST_NOTE: digest}
+        facts = facts_of_create(generation, submission.ordered_at, arguments)
+        self._facts = {**facts, **({"credits": submission.price} if submission.price else {}), REQUEST_NOTE: digest}
         waits = self._task.wait_for_completion
         noted = {**self._facts, "model": generation.model or terms_of(self._arguments)["model"]}
         noted |= self._wait_facts(deadline) if waits else {}

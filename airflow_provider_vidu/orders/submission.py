@@ -102,6 +102,8 @@ class Submission:
         """When the order was recorded, in epoch seconds, once there is a generation."""
         self.callback: str | None = None
         """The digest of the callback token that the generation was submitted with, if there is one."""
+        self.price: int | float | None = None
+        """The price in the answer to an earlier try's create: later answers may omit it."""
         self.is_of_another_request = False
         """Whether the generation was submitted with another request than this try's."""
         self.failed: Generation | None = None
@@ -133,7 +135,7 @@ class Submission:
                 earlier = self._earlier(record, request)
             self.ordered_at = record.at if earlier is not None and record is not None else time.time()
             if earlier is not None and record is not None:
-                self.callback = record.callback or None
+                self.callback, self.price = record.callback or None, record.credits
             return earlier or self._submit(prepared, endpoint, request)
         finally:
             prepared.close()
@@ -196,7 +198,7 @@ class Submission:
             # Airflow does not retry a permanent failure, so a user wants to try again.
             self._log.info("Generation %s of an earlier try failed permanently; submitting a new one.", generation_id)
             return None
-        self.failed, self.ordered_at = generation, record.at
+        self.failed, self.ordered_at, self.price = generation, record.at, record.credits
         raise failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
 
     def _found(self, record: Record, *, is_cleared: bool = False) -> str | None:

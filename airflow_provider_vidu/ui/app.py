@@ -45,6 +45,10 @@ NO_TASK: Final = (
     "This run has no such task instance, or no longer: the address may be of another run, or lack the map index. The "
     "clips of the run are on its tab “Vidu clips”."
 )
+IS_BATCH: Final = (
+    "This task is a batch. Its clips are on the page of the batch: the link “Watch” of the task opens it, and so does "
+    "the sheet of the run."
+)
 ENDED: Final = "This task has ended ({state}) and published no generation, so there is no clip. "
 ENDED_WELL: Final = "A @task that submits with ViduHook publishes its generation with hook.publish()."
 ENDED_AGAIN: Final = (
@@ -134,6 +138,8 @@ async def clip_at(
         raise HTTPException(404, NO_TASK) from error
     except store.NoIterationError as error:
         raise HTTPException(404, NO_ITERATION) from error
+    except store.BatchError as error:
+        raise HTTPException(404, IS_BATCH) from error
     except store.EndedError as error:
         raise HTTPException(404, _ended(error)) from error
     if found is None:

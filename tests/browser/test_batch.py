@@ -116,3 +116,17 @@ def test_the_panel_says_what_a_clear_costs(visit, pages):  # noqa: F811
     one = "resumes the failed row whose generation may have a file (if it was cancelled, it is ordered again, and paid "
     others = "for), orders the other rows without a file again, and pays for those only, unless it has"
     assert wait_for(lambda: refresh(page) or page.get_by_text(one + others).count(), 20, every=0.5)
+
+
+def test_the_panel_announces_a_retry(visit, pages):  # noqa: F811
+    """A task that is up for retry needs no clear: temporary failures are ordered again."""
+    (pages.root / "retry-panel-ui").mkdir()
+    made = BatchFolder(pages.root / "retry-panel-ui", 2, "retry-panel-ui")
+    made.submit(0)
+    made.fail(0)
+    pages.add("films", None, dag="retry-panel-ui", state="up_for_retry", batch=made.place)
+    page = visit(pages.at("films", dag="retry-panel-ui").partition("/tasks")[0])
+    panel = page.locator(".batch")
+    panel.get_by_text("Airflow retries the task by itself. Try 2 of films begins after its retry delay.").wait_for()
+    page.locator(".card a").first.click()
+    page.locator(".alert", has_text="orders the rows again that failed for a temporary reason").wait_for()

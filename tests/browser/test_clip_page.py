@@ -173,6 +173,25 @@ def test_a_wait_without_a_triggerer_is_said_aloud(visit, pages, generation, age,
     assert page.get_by_text("No triggerer runs this wait").count() == is_told
 
 
+def test_a_retry_is_announced(visit, pages, generation):
+    """An operator who reads that it failed, and what a clear costs, reads that Airflow goes on by itself."""
+    generation_id, _ = generation(states=[["failed", 0]], error="InternalServiceFailure")
+    pages.add("again", generation_id, dag="retry-ui", state="up_for_retry", watch=MADE)
+    words = "Try 2 of again begins after its retry delay. It submits a new generation and pays for it."
+    page = visit(pages.at("again", dag="retry-ui"))
+    alert = page.locator(".alert", has_text="Airflow retries the task by itself")
+    assert words in alert.inner_text()
+
+
+def test_polls_that_fail_are_said_to_come_less_often(visit, pages):
+    """While the key is refused, the trigger waits longer than its interval: the page does not promise three seconds."""
+    watch = {**MADE, "conn_id": "wrong_key", "poll_interval": 3}
+    deferred = datetime.now(UTC) - timedelta(seconds=40)
+    pages.add("paused", "77", state="deferred", watch=watch, at=deferred, deferred=deferred, triggerer=1)
+    page = visit(pages.at("paused"))
+    page.get_by_text("by Airflow every 3 s, less often while its polls fail").wait_for()
+
+
 def test_a_stored_file_that_is_gone_is_said_on_page_and_sheet(visit, pages):
     """The badge, an alert with what to do, and the file's panel; nothing offers a download of it."""
     record = {

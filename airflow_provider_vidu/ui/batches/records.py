@@ -17,6 +17,7 @@ from airflow_provider_vidu.common.values import mapping, text, whole
 from airflow_provider_vidu.links import BATCH_KEY
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import parsed
+from airflow_provider_vidu.ui.records.circumstances import next_tries
 from airflow_provider_vidu.ui.records.instances import (
     TASK_COLUMNS,
     same_task,
@@ -47,6 +48,7 @@ class Batch:
     :param manifest: the URI of its manifest.
     :param conn_id: its connection.
     :param rows: how many rows it has.
+    :param next_try: when its task may begin its next try, if it is up for retry and that is known.
     """
 
     task: TaskFacts
@@ -55,6 +57,7 @@ class Batch:
     manifest: str
     conn_id: str | None
     rows: int
+    next_try: datetime | None = None
 
     @property
     def is_over(self) -> bool:
@@ -99,8 +102,13 @@ def _is_dry_run(result: Any) -> bool:
 
 
 def _batches(dag_id: str, run_id: str, where: Any) -> list[Batch]:
-    found = (batch_of(task, value) for task, value in _read(dag_id, run_id, BATCH_KEY, where))
-    return [batch for batch in found if batch is not None]
+    named = (batch_of(task, value) for task, value in _read(dag_id, run_id, BATCH_KEY, where))
+    found = [batch for batch in named if batch is not None]
+    if not any(batch.task.state == "up_for_retry" for batch in found):
+        return found
+    with create_session() as session:
+        at = next_tries(session, [batch.task for batch in found])
+    return [replace(batch, next_try=at.get(batch.task.key)) for batch in found]
 
 
 def _read(dag_id: str, run_id: str, key: str, where: Any) -> list[tuple[TaskFacts, Any]]:

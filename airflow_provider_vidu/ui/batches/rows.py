@@ -20,6 +20,7 @@ from airflow_provider_vidu.ui.batches.records import Batch
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.failures import CLEARING, STORE_AGAIN, arguments
+from airflow_provider_vidu.ui.clips.outlook import retry_view
 from airflow_provider_vidu.ui.clips.pieces import Record
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.xcoms import slim, usable_id
@@ -38,6 +39,10 @@ COST_FAILED: Final = (
     f"row again, and pays for it, {_UNLESS}"
 )
 COST_PAID: Final = f"The generation itself is paid for: clearing the task only stores its file, {_UNLESS}"
+RETRY: Final = (
+    "It resumes what goes on at the service, orders the rows again that failed for a temporary reason, and pays for "
+    "those only."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +203,7 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dic
     known: dict[str, Any] = {"row": entry.name, "key": redacted(entry.key, 250), "stage": entry.stage}
     if "task" in view:
         known["tasks"] = [view["task"]]  # the batch's own, with its own state
+        known["next_try"] = next_try_of(batch)
         # Of the rows on a sheet, the batch's panel says so once.
         known["is_unattended"] = entry.stage == "working" and batch.is_unattended
     if entry.is_reused:
@@ -295,6 +301,11 @@ def _record(batch: Batch, line: Mapping[str, Any], at: datetime | None) -> Recor
     return Record(uri, size, digest if is_digest else None, kind, at and at.astimezone(UTC))
 
 
+def next_try_of(batch: Batch) -> dict[str, Any] | None:
+    """Return when Airflow begins the next try of a batch's task by itself; None if it is not up for retry."""
+    return retry_view(batch.task, batch.next_try, RETRY) if batch.task.state == "up_for_retry" else None
+
+
 def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
     """Return how far a batch is, as plain JSON.
 
@@ -308,6 +319,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
         "task_state": batch.task.state,
         "try_number": batch.task.try_number,
         "is_over": batch.is_over,
+        "next_try": next_try_of(batch),
     }
     if state is None:
         return {

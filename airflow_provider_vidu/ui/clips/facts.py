@@ -187,7 +187,8 @@ class Clip:
     """A generation and all task instances of one DAG run that work with it, the earliest first.
 
     ``actions`` are how users ended its task; ``usual`` is how many seconds other map
-    indexes of its task took (the median), and how many these are.
+    indexes of its task took (the median), and how many these are; ``next_try`` is when :attr:`retrying` may begin its
+    next try, if that is known.
     """
 
     generation_id: str | None
@@ -195,6 +196,12 @@ class Clip:
     run_is_over: bool = False
     actions: Sequence[Action] = ()
     usual: tuple[float, int] | None = None
+    next_try: datetime | None = None
+
+    @property
+    def retrying(self) -> TaskFacts | None:
+        """The first task instance that Airflow will retry."""
+        return next((task for task in self.tasks if task.state == "up_for_retry"), None)
 
     @property
     def main(self) -> TaskFacts:

@@ -9,20 +9,23 @@ from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.polling.schedule import PollHistory, interval, net_interval
 from airflow_provider_vidu.polling.watch import PollPolicy
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
+from airflow_provider_vidu.ui.clips.failures import name_of
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import UNKNOWN, iso, submitted
 from airflow_provider_vidu.ui.clips.xcoms import MAKING
 
 LONGEST_ESTIMATE: Final = timedelta(hours=12)
 """An end that is further away is not worth a guess."""
+_UNLESS_NEW: Final = "unless the task has durable=False: then it submits a new one and pays for it."
 
 
 def outlook(clip: Clip, generation: Generation | None, live: Live, now: datetime) -> dict[str, Any]:
     """Return what is known of a wait that goes on; what is not known is None.
 
     ``interval`` is the seconds between Airflow's polls (``is_adaptive``: about, at the moment; ``has_callback``: at
-    most, because the service reports the end), ``next_poll`` the bounds of its first one after a deferral, ``deadline``
-    when its timeout expires.
+    most, because the service reports the end; ``is_slower``: its polls fail as well, as far as this server sees, so
+    they come less often), ``next_poll`` the bounds of its first one after a deferral, ``deadline`` when its timeout
+    expires.
     """
     task = next((each for each in clip.tasks if each.role in MAKING and not each.has_ended), None)
     # What no task waits for, and the service does not show, may have ended long ago.
@@ -37,6 +40,42 @@ def outlook(clip: Clip, generation: Generation | None, live: Live, now: datetime
     }
 
 
+def next_try(clip: Clip, generation: Generation | None) -> dict[str, Any] | None:
+    """Return when Airflow begins the next try of a task by itself, and what that does; None if no task is up for retry.
+
+    :param clip: the clip.
+    :param generation: what is known of it, or None.
+    """
+    if (task := clip.retrying) is None:
+        return None
+    return retry_view(task, clip.next_try, _next_does(task, generation))
+
+
+def retry_view(task: TaskFacts, at: datetime | None, does: str) -> dict[str, Any]:
+    """Return what the pages show of a task that Airflow will retry.
+
+    :param task: the task instance.
+    :param at: when its next try may begin; None if that is not known.
+    :param does: what that try will do.
+    """
+    return {"task": name_of(task), "number": task.try_number + 1, "at": iso(at), "does": does}
+
+
+def _next_does(task: TaskFacts, generation: Generation | None) -> str:
+    """Say what the next try of a task does, and what it pays; empty where its role does not tell."""
+    if task.role == "download":
+        return "It downloads the clip again; nothing more is paid."
+    if task.is_reuse or task.role is None:
+        return ""
+    if task.role == "wait":
+        return "It waits for the same generation; nothing more is paid."
+    if generation is None or not generation.failed:
+        return f"It resumes this generation and pays nothing more, {_UNLESS_NEW}"
+    if generation.is_transient or generation.was_cancelled:
+        return "It submits a new generation and pays for it."
+    return f"It fails again for the same reason and pays nothing more, {_UNLESS_NEW}"
+
+
 def _waiting(task: TaskFacts | None, generation: Generation | None, live: Live, now: datetime) -> dict[str, Any]:
     """Return how Airflow waits for the generation: in which task, since when, and how often it polls."""
     if task is None:
@@ -48,6 +87,7 @@ def _waiting(task: TaskFacts | None, generation: Generation | None, live: Live, 
         "waiting_since": iso(task.deferred_at),
         "is_adaptive": task.is_adaptive,
         "has_callback": task.has_callback,
+        "is_slower": live.error is not None,
         "interval": _interval(task, generation, live, now),
         "next_poll": _first_poll(task, now),
         "deadline": iso(task.deadline),
@@ -81,7 +121,7 @@ def _interval(task: TaskFacts, generation: Generation | None, live: Live, now: d
 
 def _first_poll(task: TaskFacts, now: datetime) -> dict[str, str | None] | None:
     """Return between which times the trigger's first poll falls, while it is still to come."""
-    if task.state != "deferred" or task.deferred_at is None or not (task.is_adaptive or task.poll_interval):
+    if _place(task, now) != "triggerer" or task.deferred_at is None or not (task.is_adaptive or task.poll_interval):
         return None
     if task.has_callback:  # it is later once callbacks have arrived
         return None

@@ -13,7 +13,7 @@ from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.ui.clips.cards import card_facts
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, model_of, prompt_of
 from airflow_provider_vidu.ui.clips.failures import failure, line, notice, qualifier, support
-from airflow_provider_vidu.ui.clips.outlook import outlook
+from airflow_provider_vidu.ui.clips.outlook import next_try, outlook
 from airflow_provider_vidu.ui.clips.pieces import Piece, Record, pieces_of
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import iso, timeline
@@ -178,6 +178,7 @@ def clip_view(
         "done": done,
         "now": iso(now),
         "outlook": None if done else outlook(clip, generation, live, now),
+        "next_try": next_try(clip, generation),
         "support": "" if clip.is_dry_run else support(clip, task, generation, live),
         "refresh": _refresh(clip, done=is_reported or (done and not (live.error and live.error.retryable))),
         "reused_from": line(clip.generation_id, 300) if task.is_reuse else None,

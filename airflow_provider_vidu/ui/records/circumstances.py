@@ -5,11 +5,13 @@ Each is one small query, and only for a clip that needs it.
 
 from __future__ import annotations
 
+import logging
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from airflow.models.dagbag import DBDagBag
 from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance
 from sqlalchemy import func, or_, select
@@ -18,6 +20,9 @@ from sqlalchemy.orm import Session
 from airflow_provider_vidu.common.values import mapping, objects
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import MAKING, parsed
+from airflow_provider_vidu.ui.records.instances import Key, are, key_columns, key_of
+
+log = logging.getLogger(__name__)
 
 MAX_ACTIONS: Final = 50
 """The most lines of the audit log that are read for a clip."""
@@ -112,3 +117,31 @@ def usual_seconds(session: Session, clip: Clip) -> tuple[float, int] | None:
     rows = session.execute(query.order_by(TaskInstance.end_date.desc()).limit(MAX_SIBLINGS))
     took = [(row.end_date - row.start_date).total_seconds() for row in rows if row.start_date and row.end_date]
     return (statistics.median(took), len(took)) if took else None
+
+
+def next_tries(session: Session, tasks: Iterable[TaskFacts]) -> dict[Key, datetime]:
+    """Return when tasks of one DAG run that are up for retry may begin their next try, by their keys.
+
+    Airflow keeps that moment nowhere: it follows from the retry delay, which the serialized DAG has.
+    """
+    waiting = {task.key: task for task in tasks if task.state == "up_for_retry"}
+    found: dict[Key, datetime] = {}
+    if not waiting:
+        return found
+    run = next(iter(waiting.values()))
+    query = select(TaskInstance, *key_columns(TaskInstance)).where(
+        TaskInstance.dag_id == run.dag_id,
+        TaskInstance.run_id == run.run_id,
+        are(waiting, TaskInstance),
+        TaskInstance.state == "up_for_retry",
+    )
+    try:
+        dags = DBDagBag(load_op_links=False)  # within a bag, a DAG is read once
+        for row in session.execute(query):
+            instance: Any = row[0]
+            dag: Any = dags.get_dag_for_run(instance.dag_run, session)
+            instance.task = dag.get_task(instance.task_id)
+            found[key_of(row)] = instance.next_retry_datetime()
+    except Exception:  # the DAG is gone, or was written by another version
+        log.debug("When the next try begins could not be found.", exc_info=True)
+    return found

@@ -15,15 +15,15 @@ from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.orm import Session
 
-from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, numbered
+from airflow_provider_vidu.links import BATCH_KEY, ID_KEY, WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import in_order
 from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, chars_of, grouped, with_result
 from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed, usable_id
 from airflow_provider_vidu.ui.records import counts
-from airflow_provider_vidu.ui.records.circumstances import actions_on, usual_seconds
+from airflow_provider_vidu.ui.records.circumstances import actions_on, next_tries, usual_seconds
 from airflow_provider_vidu.ui.records.instances import (
     BY_TIME,
     PLACE,
@@ -62,6 +62,10 @@ class NoTaskError(LookupError):
 
 class NoIterationError(LookupError):
     """The address of a task in a loop names no iteration."""
+
+
+class BatchError(LookupError):
+    """The task is a batch: it has rows instead of a clip of its own."""
 
 
 class EndedError(LookupError):
@@ -129,6 +133,7 @@ def read_page(
     :param number: which of the generations that the task has published.
     :raises NoTaskError: when the run has no such task instance.
     :raises NoIterationError: when the task is in a loop and there is no region.
+    :raises BatchError: when it is a batch.
     :raises EndedError: when it has ended and has no id.
     """
     if not -1 <= index <= MAX_MAP_INDEX or not _are_names(dag_id, run_id, task_id):
@@ -145,14 +150,17 @@ def read_page(
                 raise NoIterationError(task_id)
             if (found := reader.state(task_id, index, region_id)) is None:
                 raise NoTaskError(task_id)
-            state, try_number = found
+            state, try_number, is_batch = found
+            if is_batch:
+                raise BatchError(task_id)
             if state in ENDED:
                 raise EndedError(state, try_number)
             return None
         others = (task for task in reader.relatives(own) if (task.key, task.number) != (own.key, own.number))
         full = reader.with_results([own, *others])
         (clip,) = grouped(full, run_is_over=_is_over(session, dag_id, run_id))
-        clip = replace(clip, actions=actions_on(session, clip), usual=usual_seconds(session, clip))
+        next_try = next_tries(session, clip.tasks).get(clip.retrying.key) if clip.retrying else None
+        clip = replace(clip, actions=actions_on(session, clip), usual=usual_seconds(session, clip), next_try=next_try)
         place = None if reader.must_resolve() else counts.place_of(session, clip.main)
         if place is None:
             before, after = _neighbours(session, own, XComModel.key == ID_KEY)
@@ -234,16 +242,22 @@ class _Reader:
         """Return the tasks of the run that wait for a free slot."""
         return Waiters(self._session, *self._run, self._resolver if self.must_resolve() else None)
 
-    def state(self, task_id: str, index: int, region_id: UUID | None) -> tuple[str | None, int] | None:
-        """Return the state of a task instance (None if it has none) and its latest try; None if it is not there."""
+    def state(self, task_id: str, index: int, region_id: UUID | None) -> tuple[str | None, int, bool] | None:
+        """Return the state of a task instance (None if it has none), its latest try, and whether it is a batch.
+
+        None if it is not there.
+        """
         dag_id, run_id = self._run
-        query = placed(select(TaskInstance.state, TaskInstance.try_number).select_from(TaskInstance)).where(
+        is_batch = exists().where(same_task(XComModel, TaskInstance), XComModel.key == BATCH_KEY)
+        columns = (TaskInstance.state, TaskInstance.try_number, is_batch.label("is_batch"))
+        query = placed(select(*columns).select_from(TaskInstance)).where(
             TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, stands_at(task_id, index, region_id)
         )
         row = self._session.execute(query.limit(1)).first()
         if row is None:
             return None
-        return None if row.state is None else str(getattr(row.state, "value", row.state)), row.try_number or 0
+        state = None if row.state is None else str(getattr(row.state, "value", row.state))
+        return state, row.try_number or 0, bool(row.is_batch)
 
     def relatives(self, own: TaskFacts) -> list[TaskFacts]:
         """Return the task instances that work with the same generation."""

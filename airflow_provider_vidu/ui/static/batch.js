@@ -1,5 +1,5 @@
 // How far a batch is, and the ways to its rows and its manifest.
-import { airflow, airflowTaskPath, copyable, crumb, el, here, logPath, runPath, taskName, time } from "./common.js";
+import { airflow, airflowTaskPath, copyable, crumb, el, here, logPath, retryText, runPath, taskName, time } from "./common.js";
 
 /** The path of a batch's page below its run. */
 export function batchPath(batch) {
@@ -19,6 +19,7 @@ export function batchPanel(view, batch, { isOwn }) {
     el("div.batch-head", {}, el("h2", {}, name), el("p.quiet", {}, ...progressText(batch))),
     batch.stored !== null && batch.rows > 0 && bar(batch),
     batch.is_unattended && el("p.batch-problem", { role: "alert" }, "No triggerer runs this wait: check that a triggerer runs, and its capacity. What is at the service goes on, and nothing is lost."),
+    batch.next_try && el("p.batch-problem", { role: "status" }, "Airflow retries the task by itself. ", ...retryText(batch.next_try)),
     batch.task_state === "failed" && el("p.batch-problem", {}, "The task failed; its ", crumb("log", run + logPath(batch)), ` says why. Clearing it ${clearing(batch)}, unless it has on_clear="new".`),
     batch.problem && el("p.batch-problem", {}, batch.problem),
     isOwn && el("p.quiet.batch-manifest", {}, el("span", {}, "Manifest "), copyable(batch.manifest, "the address of the manifest")),

@@ -1,7 +1,7 @@
 // The page of one clip: how far it is, then the clip itself.
 import {
   airflow, airflowTaskPath, announce, badge, bytes, clipPath, copyable, copyButton, crumb, download, el, fill, getJson, here, isFramed,
-  keepAsking, logPath, plainCrumb, runPath, seconds, STATES, stateText, taskName, time, topBar, zoneName,
+  keepAsking, logPath, plainCrumb, retryText, runPath, seconds, STATES, stateText, taskName, time, topBar, zoneName,
 } from "./common.js";
 import { slotPanel, slotText } from "./slot.js";
 
@@ -54,7 +54,7 @@ function show(view) {
   document.title = `${stateText(view.state, view.qualifier)} · ${taskName({ ...view, ...view.task })} · Vidu clip`;
   fill(document.getElementById("top"), [view.dag_id, view.run_id, airflowTaskPath(view.task), view.task.try_number, view.before, view.after, view.place], () => bar(view));
   showStage(view);
-  fill(parts.alerts, [view.error, view.notice, view.is_unattended, view.done, view.state], () => alerts(view));
+  fill(parts.alerts, [view.error, view.notice, view.is_unattended, view.done, view.state, view.next_try, zoneName()], () => alerts(view));
   fill(parts.texts, [view.prompt, view.enhanced_prompt], () => texts(view));
   fill(parts.state, [view.state, view.qualifier, view.progress, view.refresh === null], () => state(view));
   clock = Date.parse(view.now) - Date.now();
@@ -227,14 +227,14 @@ function lastPoll({ asked_at: asked, answered_at: answered }) {
 }
 
 function nextPoll(view) {
-  const { interval, is_adaptive: isAdaptive, has_callback: hasCallback, next_poll: next } = view.outlook;
+  const { interval, is_adaptive: isAdaptive, has_callback: hasCallback, is_slower: isSlower, next_poll: next } = view.outlook;
   const own = view.refresh === null ? null : `by this page within ${seconds(Math.max(view.refresh, view.pause))}`;
   const theirs = next
     ? el("span", {}, "by Airflow between ", time(next.since), " and ", time(next.at))
     : interval && hasCallback
       ? `by Airflow when the service calls back, at the latest after about ${seconds(interval)}`
       : interval
-      ? `by Airflow ${isAdaptive ? "about every" : "every"} ${seconds(interval)}`
+      ? `by Airflow ${isAdaptive ? "about every" : "every"} ${seconds(interval)}${isSlower ? ", less often while its polls fail" : ""}`
       : null;
   const parts = [own, theirs].filter(Boolean);
   return parts.length ? el("span", {}, parts[0], parts.length > 1 && ["; ", parts[1]]) : null;
@@ -277,6 +277,7 @@ function alerts(view) {
         error.cost && el("p.quiet", {}, error.cost),
         ways(view),
       ),
+    view.next_try && el("div.alert.is-notice", { role: "status" }, el("h2", {}, "Airflow retries the task by itself"), el("p", {}, ...retryText(view.next_try))),
     view.is_unattended &&
       el(
         "div.alert.is-notice",

@@ -151,6 +151,11 @@ export function time(iso) {
   return el("time", { datetime: iso, title }, inZone(moment, { dateStyle: "short", timeStyle: "medium" }));
 }
 
+/** When Airflow begins the next try of a task, and what that does. */
+export function retryText({ task, number, at, does }) {
+  return [`Try ${number} of ${task} begins `, ...(at ? ["at ", time(at), " at the earliest. "] : ["after its retry delay. "]), does];
+}
+
 /** A value with a button that copies it. */
 export function copyable(value, label) {
   const code = el("code", {}, value);

@@ -6,7 +6,7 @@ const OUTCOMES = {
   succeeded: ["Succeeded", "The task has succeeded."],
   working: ["In progress", "The task has not ended."],
   submitted: ["Submitted", "The task has submitted without waiting for the result."],
-  failed: ["Failed", "The task has failed or was skipped. What the service gave back is not deducted, except for a cancel because of max_credits."],
+  failed: ["Failed", "The task has failed or was skipped. Refunds are not deducted, except after a cancel because of max_credits."],
 };
 const main = document.getElementById("main");
 const parts = {};

@@ -176,10 +176,12 @@ def test_a_retry_that_finds_the_failure_publishes_what_was_paid_for(connect, san
     with pytest.raises(TaskDeferred):
         task.start()
     (submitted,) = sandbox.creates
-    sandbox.advance(1000)
+    price = task.xcoms["vidu_watch"]["credits"]
+    sandbox.advance(1000)  # then the service's answer says that it cost nothing
     with pytest.raises(exceptions.ViduGenerationFailedError, match=f"CreationPolicyViolation.*{submitted.id}"):
         task.start()
     assert task.xcoms["generation_id"] == submitted.id
+    assert task.xcoms["vidu_watch"]["credits"] == price > 0
     assert len(sandbox.creates) == 1
 
 

@@ -175,6 +175,18 @@ class Pages:
                 database.execute(RenderedTaskInstanceFields.__table__.insert().values(**names, rendered_fields=fields))
         return UUID(str(made))
 
+    def add_dag(self, dag: Any) -> None:
+        """Store a DAG as the DAG processor does."""
+        from airflow.models.dag import DagModel
+        from airflow.models.serialized_dag import SerializedDagModel
+        from airflow.serialization.serialized_objects import LazyDeserializedDAG
+        from sqlalchemy.orm import Session
+
+        with Session(self.engine) as session, session.begin():
+            session.add(DagModel(dag_id=dag.dag_id, bundle_name="dags-folder"))
+            session.flush()
+            SerializedDagModel.write_dag(LazyDeserializedDAG.from_dag(dag), bundle_name="dags-folder", session=session)
+
     def act(
         self, event: str, extra: dict[str, Any], *, dag: str = "film", at: datetime, task: str | None = None
     ) -> None:

@@ -92,6 +92,26 @@ def test_a_wait_says_who_polls_and_until_when(pages, generation):
     assert shown["ends"]["by"] == "others"
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_when_a_task_is_retried(pages, generation, is_known):
+    """Airflow keeps the moment nowhere: it follows from the end of the try and the DAG's retry delay."""
+    from airflow.sdk import DAG
+
+    from airflow_provider_vidu.operators import ViduGenerateOperator
+
+    name, ended = f"retried-{is_known}", datetime.now(UTC).replace(microsecond=0)
+    with DAG(name, schedule=None) as dag:
+        ViduGenerateOperator(task_id="film", prompt="p", retries=1, retry_delay=timedelta(minutes=20))
+    if is_known:
+        pages.add_dag(dag)
+    generation_id, _ = generation(states=[["failed", 0]], error="InternalServiceFailure")
+    pages.add("film", generation_id, dag=name, state="up_for_retry", watch=MADE, ended=ended)
+    found = pages.get(pages.at("film", dag=name, then="/clip.json"), user="admin").json()["next_try"]
+    assert found["at"] == ((ended + timedelta(minutes=20)).isoformat() if is_known else None)
+    assert (found["task"], found["number"]) == ("film", 2)
+    assert found["does"] == "It submits a new generation and pays for it."
+
+
 def test_neighbours_cross_from_task_to_task(pages):
     """Previous and next follow the sheet: over all tasks, and never to a second task of the same clip."""
     now = datetime.now(UTC)
@@ -141,6 +161,15 @@ def test_a_task_that_has_ended_without_a_generation(pages, tried, told):
     assert answer.status_code == 404
     assert told in answer.json()["detail"]
     assert ("cost nothing" in answer.json()["detail"]) is (tried == 1)
+
+
+@pytest.mark.parametrize("state", ["running", "failed"])
+def test_the_address_of_a_batch_as_if_it_were_a_clip(pages, state):
+    """A batch has no generation of its own: the page does not wait for one, and says where its clips are."""
+    pages.add(f"batch-{state}", None, state=state, batch={"batch": "b", "folder": "file:///b/", "manifest": "m"})
+    answer = pages.get(pages.at(f"batch-{state}", then="/clip.json"))
+    assert answer.status_code == 404
+    assert answer.json()["detail"].startswith("This task is a batch.")
 
 
 def test_a_refused_page_says_so_to_its_script(pages):

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu.exceptions import ViduNotFoundError
+from airflow_provider_vidu.exceptions import ViduAuthError, ViduNotFoundError
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.ui.clips.facts import Clip
-from airflow_provider_vidu.ui.clips.outlook import outlook
+from airflow_provider_vidu.ui.clips.outlook import next_try, outlook
 from airflow_provider_vidu.ui.clips.service import Live
 from tests.unit.ui.clips.test_facts import NOW, task, view
 
@@ -23,6 +23,12 @@ def at(seconds: float) -> datetime:
 def running(progress: int | None = None) -> Generation:
     """Return a generation that runs."""
     return Generation(id="g", status=GenerationStatus.RUNNING, progress=progress)
+
+
+def failed(*, is_transient: bool = False, was_cancelled: bool = False) -> Generation:
+    """Return a generation that failed for good, for a while, or because it was cancelled."""
+    code = "UserCancelled" if was_cancelled else "Broken"
+    return Generation(id="g", status=GenerationStatus.FAILED, error_code=code, is_transient=is_transient)
 
 
 def seen(now: datetime, live: Live, usual: tuple[float, int] | None = None, **more: Any) -> dict[str, Any]:
@@ -104,7 +110,41 @@ def test_the_first_poll_of_a_trigger():
     """Until it has come, its bounds are shown: the schedule's own."""
     first = seen(at(20), Live(running()))["next_poll"]
     assert first == {"since": at(12.5).isoformat(), "at": at(37.5).isoformat()}
+    assert seen(at(20), Live(running()), attended_at=None)["next_poll"] is None  # no triggerer runs it
     assert seen(at(40), Live(running()))["next_poll"] is None
+
+
+def test_polls_that_fail_come_less_often():
+    """A trigger whose key is refused, or whose service is silent, waits longer than its interval."""
+    assert seen(at(60), Live(running()))["is_slower"] is False
+    assert seen(at(60), Live(running(), error=ViduAuthError("no")))["is_slower"] is True
+
+
+@pytest.mark.parametrize(
+    ("watch", "generation", "does"),
+    [
+        ({"role": "generate"}, running(), "resumes this generation and pays nothing more, unless"),
+        ({"role": "submit"}, None, "resumes this generation and pays nothing more, unless"),
+        ({"role": "generate"}, failed(is_transient=True), "submits a new generation and pays for it."),
+        ({"role": "generate"}, failed(was_cancelled=True), "submits a new generation and pays for it."),
+        ({"role": "generate"}, failed(), "fails again for the same reason and pays nothing more, unless"),
+        ({"role": "wait"}, failed(is_transient=True), "waits for the same generation; nothing more is paid."),
+        ({"role": "download"}, running(), "downloads the clip again; nothing more is paid."),
+    ],
+)
+def test_what_the_next_try_does(watch, generation, does):
+    """Airflow retries by itself: the page says when, and what that costs."""
+    found = next_try(Clip("g", [task(state="up_for_retry", try_number=1, watch=watch)], next_try=at(60)), generation)
+    assert (found["number"], found["at"]) == (2, at(60).isoformat())
+    assert does in found["does"]
+
+
+def test_what_is_not_known_of_the_next_try():
+    """An equal order's generation may be submitted anew or not; a task that has ended has no next try."""
+    reused = task(state="up_for_retry", watch={"role": "wait", "shared": True})
+    found = next_try(Clip("g", [reused]), running())
+    assert (found["does"], found["at"]) == ("", None)
+    assert next_try(Clip("g", [task(state="failed")]), failed()) is None
 
 
 def test_what_no_task_waits_for_has_no_elapsed_time():
