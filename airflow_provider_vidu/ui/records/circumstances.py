@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from airflow.models.dagbag import DBDagBag
 from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance
 from sqlalchemy import func, or_, select
@@ -136,6 +135,8 @@ def next_tries(session: Session, tasks: Iterable[TaskFacts]) -> dict[Key, dateti
         TaskInstance.state == "up_for_retry",
     )
     try:
+        from airflow.models.dagbag import DBDagBag  # missing from some versions: then the moment is not known
+
         dags = DBDagBag(load_op_links=False)  # within a bag, a DAG is read once
         for row in session.execute(query):
             instance: Any = row[0]
