@@ -6,10 +6,13 @@ A gateway that refuses a key may quote it: literally, in a URL, in an HTML page,
 from __future__ import annotations
 
 import base64
+import io
 import re
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable
 from html.entities import html5
+from itertools import chain
 from typing import Any, Final
 
 MASK: Final = "***"
@@ -33,7 +36,7 @@ the XCom of the result, or into an error, where readers of the DAG see it."""
 _LAST_CHARACTER: Final = 0x10FFFF
 _GAPS: Final = ("\\n", "\\r", "\\t", "\n", "\r", "\t", " ", "+")
 """Characters that line wrapping puts into a secret, also within JSON, and the space that forms use for ``+``."""
-_GAP: Final = re.compile(r"(?:[\n\r\t +]|\\[nrt])+")
+_GAP: Final = re.compile(r"(?:[\n\r\t +]|\\[nrt])++")
 
 
 def _without_percent(text: str) -> str:
@@ -205,21 +208,19 @@ def _masked_across_gaps(text: str, solids: Iterable[str]) -> str:
 
     :param solids: the secrets, without gaps.
     """
-    pieces, places, begins, at = list[str](), list[int](), list[int](), 0
-    length = 0
-    for end, after in [*(gap.span() for gap in _GAP.finditer(text)), (len(text), 0)]:
-        pieces.append(text[at:end])
+    joined, places, begins, at = io.StringIO(), array("q"), array("q"), 0
+    for end, after in chain((gap.span() for gap in _GAP.finditer(text)), [(len(text), 0)]):
         places.append(at)
-        begins.append(length)
-        length, at = length + end - at, after
-    joined = "".join(pieces)
+        begins.append(joined.tell())
+        joined.write(text[at:end])
+        at = after
 
     def place(index: int) -> int:
         number = bisect_right(begins, index) - 1
         return places[number] + index - begins[number]
 
     parts, kept = list[str](), 0
-    for begin, end in _spans(joined, solids):
+    for begin, end in _spans(joined.getvalue(), solids):
         parts += [text[kept : place(begin)], MASK]
         kept = place(end - 1) + 1
     return "".join(parts) + text[kept:]
