@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.common.media_types import without_suffix
 from airflow_provider_vidu.common.text import redacted, sanitized
+from airflow_provider_vidu.common.values import value_count
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
-from airflow_provider_vidu.orders.media.fields import read_json
+from airflow_provider_vidu.orders.media.fields import MOST_VALUES, read_json
 from airflow_provider_vidu.orders.request import NAMES
 from airflow_provider_vidu.stores.naming import stem_of
 
@@ -36,6 +37,8 @@ _NOTHING: Final[dict[str, Any]] = dict.fromkeys(NAMES)
 _OWN: Final = frozenset({KEY, NAME, *NAMES})
 """The fields of a row that are not parameters."""
 _DERIVED_CHARS: Final = 12
+_OBJECTS: Final = frozenset({"parameters", "body"})
+"""The fields of a row that hold objects, or the JSON text of one."""
 _NAMED_DUPLICATES: Final = 10
 _INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")
 """The index of a table of pandas, in Parquet and read from CSV. As a parameter, the API would refuse every row."""
@@ -78,9 +81,15 @@ def rows_of(listed: object, defaults: Mapping[str, Any]) -> list[Row]:
         raise ViduConfigError(f"rows must be a list of rows, not {type(listed).__name__}.")
     rows: list[Row] = []
     seen: Counter[str] = Counter()
+    values = 0
     for index, given in enumerate(listed):
         if index >= MAX_ROWS:
             raise ViduConfigError(f"rows holds more than {MAX_ROWS:,} rows: split them into several batches.")
+        values += _values_in_texts(given)
+        if values > MOST_VALUES:
+            raise ViduConfigError(
+                f"The JSON texts of rows hold more than {MOST_VALUES:,} values: split them into several batches."
+            )
         rows.append(_row(index, given, defaults, seen))
     _check_keys(rows)
     return rows
@@ -99,6 +108,14 @@ def _records(listed: Any) -> Any:
         if callable(convert := getattr(listed, name, None)):
             return convert()
     return listed
+
+
+def _values_in_texts(given: object) -> int:
+    """Return how many values the JSON texts of a row hold, which are kept as objects."""
+    if not isinstance(given, Mapping):
+        return 0
+    texts = (value for name, value in given.items() if str(name).strip() in _OBJECTS and isinstance(value, str))
+    return sum(value_count(text.encode("utf-8", "replace"), 0) for text in texts)
 
 
 def _row(index: int, given: object, defaults: Mapping[str, Any], seen: Counter[str]) -> Row:

@@ -6,9 +6,13 @@ A gateway that refuses a key may quote it: literally, in a URL, in an HTML page,
 from __future__ import annotations
 
 import base64
+import io
 import re
+from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable
 from html.entities import html5
+from itertools import chain
 from typing import Any, Final
 
 MASK: Final = "***"
@@ -32,7 +36,7 @@ the XCom of the result, or into an error, where readers of the DAG see it."""
 _LAST_CHARACTER: Final = 0x10FFFF
 _GAPS: Final = ("\\n", "\\r", "\\t", "\n", "\r", "\t", " ", "+")
 """Characters that line wrapping puts into a secret, also within JSON, and the space that forms use for ``+``."""
-_GAP: Final = r"(?:[\n\r\t +]|\\[nrt])*"
+_GAP: Final = re.compile(r"(?:[\n\r\t +]|\\[nrt])++")
 
 
 def _without_percent(text: str) -> str:
@@ -184,9 +188,7 @@ class Redactor:
         """Return ``text`` without secrets that are wrapped or whose ``+`` became a space; None if there are none."""
         joined = _without_gaps(text)
         present = [solid for solid in self._solid if len(solid) >= shortest and solid in joined]
-        for solid in present:
-            text = re.sub(_GAP.join(map(re.escape, solid)), MASK, text)
-        return text if present else None
+        return _masked_across_gaps(text, present) if present else None
 
     def __repr__(self) -> str:
         return f"Redactor({MASK})"
@@ -196,6 +198,44 @@ def _without_gaps(text: str) -> str:
     for gap in _GAPS:
         text = text.replace(gap, "")
     return text
+
+
+def _masked_across_gaps(text: str, solids: Iterable[str]) -> str:
+    """Mask secrets within which ``text`` has gaps.
+
+    Not a pattern with a gap after each character: it would read a run of gaps again from each ``n`` in it, and a server
+    that knows the secret, such as its own URL, chooses the text.
+
+    :param solids: the secrets, without gaps.
+    """
+    joined, places, begins, at = io.StringIO(), array("q"), array("q"), 0
+    for end, after in chain((gap.span() for gap in _GAP.finditer(text)), [(len(text), 0)]):
+        places.append(at)
+        begins.append(joined.tell())
+        joined.write(text[at:end])
+        at = after
+
+    def place(index: int) -> int:
+        number = bisect_right(begins, index) - 1
+        return places[number] + index - begins[number]
+
+    parts, kept = list[str](), 0
+    for begin, end in _spans(joined.getvalue(), solids):
+        parts += [text[kept : place(begin)], MASK]
+        kept = place(end - 1) + 1
+    return "".join(parts) + text[kept:]
+
+
+def _spans(text: str, wanted: Iterable[str]) -> list[tuple[int, int]]:
+    """Return where texts are in another one, in order; those that overlap as one."""
+    found = sorted(match.span() for each in wanted for match in re.finditer(re.escape(each), text))
+    spans: list[tuple[int, int]] = []
+    for begin, end in found:
+        if spans and begin < spans[-1][1]:
+            spans[-1] = spans[-1][0], max(end, spans[-1][1])
+        else:
+            spans.append((begin, end))
+    return spans
 
 
 def _encoded(secret: str, decoded: str) -> set[str]:

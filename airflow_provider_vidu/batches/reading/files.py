@@ -7,15 +7,16 @@ import csv
 import io
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from airflow_provider_vidu.batches.reading.parquet import parquet_rows
+from airflow_provider_vidu.batches.reading.parquet import check_unpacked, parquet_rows
 from airflow_provider_vidu.batches.settings import FORMATS, RowsFormat
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.common.values import value_count
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.orders.media.fields import read_json
+from airflow_provider_vidu.orders.media.fields import MOST_VALUES, read_json
 from airflow_provider_vidu.orders.media.files import opened_input
 from airflow_provider_vidu.stores.places import split_connection
 
@@ -29,6 +30,8 @@ _DELIMITERS: Final = ",;\t|"
 _NAMED_DELIMITER: Final = re.compile(r"sep=([^\r\n\"])(?:\r\n|\r|\n)")
 """A first line for Excel, which names what separates the cells."""
 _ARRAY: Final = re.compile(rb"\s*\[")
+# A string may lack its end: otherwise each quotation mark in it would be tried as the beginning of another one.
+_MARK: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 _PIECE_BYTES: Final = 64 * 1024
 _QUOTED: Final = re.compile('"[^"]*"')
 _REQUIRED: Final = frozenset({"prompt", "body"})
@@ -39,8 +42,10 @@ _MOST_LINES: Final = 2_000_000
 _MOST_LINE_CHARS: Final = 50_000_000
 _TOO_LONG: Final = f"it has more than {_MOST_LINE_CHARS:,} characters"
 _MOST_COLUMNS: Final = 1_000
+_MOST_CELLS: Final = 1_000_000
+"""The most signs in a row that may separate cells; texts hold them, too."""
 _MOST_ROW_VALUES: Final = 20_000
-_MOST_VALUES: Final = 5_000_000
+_SHORT_CHARS: Final = 100
 
 
 def format_of(path: str, given: str | None = None) -> RowsFormat:
@@ -97,7 +102,30 @@ def read_rows(path: Any, rows_format: str | None = None, storage_conn_id: str | 
     :raises ViduConfigError: when the file is missing, not allowed, too large, or not of that format.
     :raises ViduStorageError: when its store failed for a possibly transient reason.
     """
-    kind = format_of(str(path), rows_format)
+    kept = 0
+    for row in _rows_in_file(path, format_of(str(path), rows_format), storage_conn_id):
+        kept += _kept_bytes(row)
+        check_unpacked(kept)
+        yield row
+
+
+def _kept_bytes(row: Any) -> int:
+    """Return how many bytes the texts of a row take: one emoji makes each character of a text four."""
+    left, size = [row], 0
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            # JSON within it is parsed later, and its escapes with it.
+            size += max(sys.getsizeof(item), 4 * len(item) if "\\u" in item else 0)
+        elif isinstance(item, (list, tuple)):
+            left += item
+        elif isinstance(item, dict):
+            left += item.values()
+            left += [name for name in item if len(name) > _SHORT_CHARS]  # rows of a table share the short ones
+    return size
+
+
+def _rows_in_file(path: Any, kind: RowsFormat, storage_conn_id: str | None) -> Iterator[Any]:
     with opened_input(path, "rows", storage_conn_id) as file:
         content = file.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
@@ -146,17 +174,45 @@ def _jsonl(content: bytes) -> Iterator[Any]:
             yield ViduConfigError(f"Line {number} of the file of rows is not JSON: {_why_not_json(error)}.")
 
 
-def _array(content: bytes) -> Iterable[Any]:
-    try:
-        listed: list[Any] = _value(content, _MOST_VALUES)
-    except (ValueError, RecursionError) as error:
-        raise ViduConfigError(f"The file of rows is not JSON: {_why_not_json(error)}.") from None
-    return listed
+def _array(content: bytes) -> Iterator[Any]:
+    """Yield the elements of a JSON array, each decoded by itself: one emoji makes each character of a text four bytes.
+
+    :raises ViduConfigError: at the first one that cannot be read.
+    """
+    _check_values(value_count(content, MOST_VALUES))
+    for start, end in _elements(content):
+        try:
+            yield json.loads(content[start:end].decode())
+        except (ValueError, RecursionError) as error:
+            raise ViduConfigError(f"The file of rows is not JSON: {_why_not_json(error, content, start)}.") from None
+
+
+def _elements(content: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where each element of a JSON array begins and ends.
+
+    :raises ViduConfigError: when one is too long, or the array does not end, and the file with it.
+    """
+    depth = count = start = 0
+    for mark in _MARK.finditer(content):
+        sign = content[mark.start()]
+        depth += (sign in b"[{") - (sign in b"]}")
+        if depth == 1 and sign in b"[":
+            start = mark.end()
+        elif mark.end() - start > _MOST_LINE_CHARS:
+            raise ViduConfigError(f"Row {count + 1} of the file of rows is not read: {_TOO_LONG}.")
+        elif not depth or (depth == 1 and sign in b","):
+            if depth or count or content[start : mark.start()].strip():
+                yield start, mark.start()
+            count, start = count + 1, mark.end()
+            if not depth:
+                break
+    if depth or content[start - 1 :].strip() != b"]":
+        raise ViduConfigError("The file of rows is not JSON: its list does not end, or something follows it.")
 
 
 def _check_values(count: int) -> None:
-    if count > _MOST_VALUES:
-        raise ViduConfigError(f"The file of rows holds more than {_MOST_VALUES:,} values: split it.")
+    if count > MOST_VALUES:
+        raise ViduConfigError(f"The file of rows holds more than {MOST_VALUES:,} values: split it.")
 
 
 def _value(text: bytes, most_values: int) -> Any:
@@ -165,23 +221,31 @@ def _value(text: bytes, most_values: int) -> Any:
     return json.loads(text.decode())
 
 
-def _why_not_json(error: Exception) -> str:
-    """Return the reason without a quote: a path from a template may name a file that is not for its reader."""
+def _why_not_json(error: Exception, content: bytes = b"", start: int = 0) -> str:
+    """Return the reason without a quote: a path from a template may name a file that is not for its reader.
+
+    :param content: what the parsed text is a part of.
+    :param start: where it begins there.
+    """
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at line {error.lineno}, column {error.colno}"
+        line = content.count(b"\n", 0, start) + error.lineno
+        column = error.colno + (start - content.rfind(b"\n", 0, start) - 1 if error.lineno == 1 else 0)
+        return f"{error.msg} at line {line}, column {column}"
     return "it is nested too deeply" if isinstance(error, RecursionError) else redacted(error, 100)
 
 
 def _csv(content: bytes) -> Iterator[Any]:
     csv.field_size_limit(_MOST_CELL_CHARS)
-    lines = _Lines(content)
-    if first := _NAMED_DELIMITER.fullmatch(next(_Lines(content), "")):
+    first = _NAMED_DELIMITER.fullmatch(next(_Lines(content), ""))
+    lines = _Lines(content, delimiter := first[1] if first else _delimiter(_Lines(content)))
+    if first:
         next(lines)
-    reader = csv.reader(lines, delimiter=first[1] if first else _delimiter(_Lines(content)), strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     names = _heading(reader)
     known = dict.fromkeys(filter(None, names))
     values = 0
     while True:
+        lines.begin_row()
         try:
             cells = next(reader)
         except StopIteration:
@@ -221,19 +285,33 @@ def _lack(names: Sequence[str], cells: Sequence[str], *, is_unended: bool) -> st
 class _Lines(Iterator[str]):
     """The lines of a text with their ends.
 
-    Iterating raises :class:`ViduConfigError` when one is too long.
+    Iterating raises :class:`ViduConfigError` when a row is too long, or may have too many cells: quotation marks make
+    one row of any number of lines.
 
     :param content: UTF-8.
+    :param delimiter: what separates cells; None if that is not known yet.
     """
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, delimiter: str | None = None) -> None:
         self._file = io.TextIOWrapper(io.BytesIO(content), "utf-8", newline="")
+        self._delimiter = delimiter
         self.latest = ""
+        self.begin_row()
+
+    def begin_row(self) -> None:
+        """Note that the next line begins a row."""
+        self._chars = self._cells = 0
 
     def __next__(self) -> str:
         self.latest = self._file.readline(_MOST_LINE_CHARS + 1)
-        if len(self.latest) > _MOST_LINE_CHARS:
-            raise ViduConfigError(f"A line of the file of rows is not read: {_TOO_LONG}.")
+        self._chars += len(self.latest)
+        if self._chars > _MOST_LINE_CHARS:
+            raise ViduConfigError(f"A line of the file of rows is not read: {_TOO_LONG}, or begins a row that has.")
+        self._cells += self.latest.count(self._delimiter) if self._delimiter else 0
+        if self._cells > _MOST_CELLS:
+            raise ViduConfigError(
+                f"A row of the file of rows is not read: it may have more than {_MOST_CELLS:,} cells."
+            )
         if not self.latest:
             raise StopIteration
         return self.latest

@@ -77,7 +77,7 @@ def parquet_rows(content: bytes, check_values: Callable[[int], None], most_colum
                 size = sum(size for _, size in sizes)
                 values, unpacked = values + sum(count for count, _ in sizes), unpacked + size
                 check_values(values)
-                _check_unpacked(unpacked)
+                check_unpacked(unpacked)
                 rows = 1 if size > _BATCH_BYTES else _BATCH_ROWS
                 for start in range(0, batch.num_rows, rows):
                     yield from batch.slice(start, rows).to_pylist()
@@ -108,7 +108,7 @@ def _footer(content: bytes, reader: CompactReader, most_columns: int) -> tuple[b
     if max(columns, len(schema) - columns) > most_columns:
         raise ViduConfigError(f"The file of rows has more than {most_columns:,} columns.")
     # The path of each column holds the names of all that contain it.
-    _check_unpacked(len(schema) * sum(len(element.get(4, b"")) for element in schema))
+    check_unpacked(len(schema) * sum(len(element.get(4, b"")) for element in schema))
     return content[start:].replace(_ARROW_SCHEMA, bytes(len(_ARROW_SCHEMA))), footer.get(4, [])
 
 
@@ -149,7 +149,7 @@ def _checked_texts(opened: Any, reader: CompactReader, check_values: Callable[[i
     chunks = [(number, group.column(number)) for group in groups for number in range(group.num_columns)]
     columns = [opened.schema.column(number) for number in range(len(opened.schema))]
     check_values(sum(max(chunk.num_values, 0) for _, chunk in chunks))
-    _check_unpacked(sum(max(chunk.total_uncompressed_size, 0) for _, chunk in chunks))
+    check_unpacked(sum(max(chunk.total_uncompressed_size, 0) for _, chunk in chunks))
     # The footer may lie. A page cannot: no more is unpacked than its own header says.
     values = unpacked = 0
     for number, chunk in chunks:
@@ -157,7 +157,7 @@ def _checked_texts(opened: Any, reader: CompactReader, check_values: Callable[[i
         values += count
         unpacked += size + max(count, _BATCH_ROWS) * _cell(columns[number], dictionary)
         check_values(values)
-        _check_unpacked(unpacked)
+        check_unpacked(unpacked)
     return [column.path for column in columns if _is_text(column)]
 
 
@@ -230,6 +230,10 @@ def _size(array: Any) -> tuple[int, int]:
     return len(array) + sum(count for count, _ in sizes), sum(size for _, size in sizes)
 
 
-def _check_unpacked(size: int) -> None:
+def check_unpacked(size: int) -> None:
+    """Refuse a file of rows that takes too much memory.
+
+    :raises ViduConfigError: when it does.
+    """
     if size > _MOST_UNPACKED_BYTES:
         raise ViduConfigError(f"The file of rows unpacks to more than {_MOST_UNPACKED_BYTES:,} bytes: split it.")

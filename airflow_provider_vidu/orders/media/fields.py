@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.common.text import redacted, without_data_uris
+from airflow_provider_vidu.common.values import value_count
 from airflow_provider_vidu.exceptions import ViduConfigError
 
 Kind = Literal["image", "video", "audio"]
@@ -71,6 +72,8 @@ _ADDRESS = re.compile(r"(?i)(https?://|data:|ssupload:)")
 _BROKEN = re.compile(r"(?:http|ssupload).*[\r\n\t]")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{64}")
 _MAX_PATH_CHARS: Final = 4096
+MOST_VALUES: Final = 5_000_000
+"""The most values of JSON text: as objects, they take about a gigabyte. 50 MB of ``[],`` are sixteen million."""
 _LISTS: Final = frozenset({"images", "videos", "sounds"})
 """The fields that take several."""
 # Commas occur in signed URLs and in every data URI, so only the beginning of another address counts.
@@ -198,10 +201,12 @@ def _read_list(where: str, value: Any) -> Any:
 
 
 def read_json(where: str, text: str, kind: str) -> Any:
-    """Return the list or object (``kind``) whose JSON text a template rendered.
+    """Return the list or object (``kind``) whose JSON text a template rendered, or a file of rows holds.
 
-    :raises ViduConfigError: when it is not JSON.
+    :raises ViduConfigError: when it is not JSON, or holds too many values.
     """
+    if len(text) > MOST_VALUES and value_count(text.encode("utf-8", "replace"), MOST_VALUES) > MOST_VALUES:
+        raise ViduConfigError(f"{where} holds more than {MOST_VALUES:,} values. Nothing was submitted.")
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

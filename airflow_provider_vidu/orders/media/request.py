@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MAX_IMAGE_BYTES: Final = 9_999_999
 """Fewer than 10 MB. The vendor does not say whether it means 1,000² or 1,024² bytes: the smaller number fits both."""
 MAX_BODY_BYTES: Final = 20_000_000
+MAX_FILES: Final = 100
+"""The most files of a request: each takes a descriptor, and up to 4 MiB of memory, until it is sent. The API takes few,
+but the user who fills a template names any number, and one file in any number of spellings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +45,8 @@ class Prepared:
 
     :param body: the request; its media fields may name files.
     :param storage_conn_id: the Airflow connection of the files' object storage.
-    :raises ViduConfigError: when a media field holds neither an address nor a path, or any field is not valid JSON.
+    :raises ViduConfigError: when a media field holds neither an address nor a path, any field is not valid JSON, or
+        there are too many files.
     """
 
     def __init__(self, body: Mapping[str, Any], storage_conn_id: str | None = None) -> None:
@@ -97,6 +101,10 @@ class Prepared:
         if (known := address(str(value))) is not None:
             return known
         key = (str(value), field.kind)
+        if key not in self._files and len(self._files) >= MAX_FILES:
+            raise ViduConfigError(
+                f"The request names more than {MAX_FILES} files, far more than the API takes. Nothing was submitted."
+            )
         file = self._files.setdefault(key, MediaFile(value, field.kind, where, self._storage_conn_id))
         self._places.append(_Place(file, field, where))
         return self._places[-1]

@@ -186,10 +186,12 @@ class FoundRow:
         return rows.clip_of(self.found.batch, self.entry)
 
 
-async def _viewed(request: Request, found: Found, what: str, view: Callable[[Sequence[rows.Entry]], Any]) -> Any:
+async def _viewed(
+    request: Request, found: Found, what: tuple[Any, ...], view: Callable[[Sequence[rows.Entry]], Any]
+) -> Any:
     """Return a view of the rows that a batch has begun: made once for all who ask, and a few at once for each DAG.
 
-    :param what: names the view.
+    :param what: names the view; it begins with its kind, because a reader chooses the name of a row.
     :param view: returns it, of the rows in their order; runs in a thread.
     """
     batch, shared, state = found.batch, request.app.state.rows, found.read.state
@@ -197,13 +199,13 @@ async def _viewed(request: Request, found: Found, what: str, view: Callable[[Seq
         return view([])
     place = (batch.task.dag_id, batch.folder, batch.name, batch.is_over)
     entries, _ = await shared.get(place, partial(rows.entries, state, is_over=batch.is_over))
-    viewed, _ = await shared.get((*place, what), partial(view, entries))
+    viewed, _ = await shared.get((*place, *what), partial(view, entries))
     return viewed
 
 
 async def row_at(request: Request, row: str, found: BatchAt) -> FoundRow:
     """Return the row at an address."""
-    entries, index = await _viewed(request, found, row, partial(rows.found_row, name=row))
+    entries, index = await _viewed(request, found, ("row", row), partial(rows.found_row, name=row))
     if index is None:
         raise HTTPException(404, found.read.problem or NO_ROW)
     return FoundRow(found, entries, index)
@@ -235,7 +237,7 @@ async def batch_data(
     """Return one page of the rows of a batch, and how many there are in each stage."""
     batch, read, looks = at.batch, at.read, _looks(request)
     choose = partial(rows.chosen, stage=stage, order=order)
-    wanted: rows.Chosen = await _viewed(request, at, f"{stage} by {order}", choose)
+    wanted: rows.Chosen = await _viewed(request, at, ("sheet", stage, order), choose)
     shown = wanted.entries[offset : offset + limit]
     clips = [rows.clip_of(batch, entry) for entry in shown]
     lives = await asyncio.gather(*(looks.live(clip, SHEET_PATIENCE_SECONDS) for clip in clips))

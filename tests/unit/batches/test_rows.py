@@ -44,6 +44,17 @@ def test_what_pandas_makes_of_a_table():
     assert (second.key, second.arguments) == (rows_of(["a dog"], {})[0].key, {**NOTHING, "prompt": "a dog"})
 
 
+@each_row("name", ["parameters", " body "])
+def test_the_values_of_json_texts_are_counted_over_all_rows(monkeypatch, name):
+    """In a file each text is one value: half a gigabyte of them became ten of objects."""
+    monkeypatch.setattr("airflow_provider_vidu.batches.rows.MOST_VALUES", 1_000)
+    row = {name: '{"a": [' + "[]," * 100 + "1]}"}
+    assert len(rows_of([row] * 4, {})) == 4
+    with pytest.raises(ViduConfigError, match="The JSON texts of rows hold more than 1,000 values"):
+        rows_of([row] * 5, {})
+    assert len(rows_of([{name: '{"prompt": "a, b"}', "key": str(n)} for n in range(900)], {})) == 900
+
+
 def test_a_key_that_is_given_twice_is_refused():
     """Before anything is ordered."""
     with pytest.raises(ViduConfigError, match="same key: 'a'"):

@@ -101,6 +101,15 @@ def test_a_text_of_escapes_is_searched_in_bounded_time(piece: str) -> None:
     assert clean.endswith("***")
 
 
+def test_a_text_of_gaps_is_searched_in_bounded_time() -> None:
+    """A file server knows a secret: the query of its own URL. From each ``n``, the search would read all gaps again."""
+    secret = "next=0123456789abcdef"
+    began = time.monotonic()
+    text = Redactor([secret, "next=fedcba9876543210"]).redact("\\n" * 200_000 + f"{secret[:9]} \n{secret[9:]}&b")
+    assert time.monotonic() - began < 5
+    assert text.endswith("\\n***&b")
+
+
 @pytest.mark.parametrize("key", ['00\\"0000', "00%410000", "00&amp;0000", "00\\u00410000", 'a%41"b&lt;c0000'])
 def test_a_key_that_looks_encoded_is_found(key: str) -> None:
     """A key whose characters mean something to a decoder is found as it is, and in every encoding."""

@@ -49,6 +49,29 @@ def test_a_json_array(tmp_path):
     assert list(read_rows(str(path))) == [{"prompt": "x"}, "y"]
 
 
+@each_row(
+    ("text", "expected"),
+    [
+        ("[ ]", []),
+        (' [1, "a,]\\"[" , {"a": [1, {}, "}"]}, [], null] \n', [1, 'a,]"[', {"a": [1, {}, "}"]}, [], None]),
+        ("[1,]", "Expecting value at line 1, column 4"),
+        ('[\n"a",\n  nul]', "Expecting value at line 3, column 3"),
+        ('[{"a":\n nul}]', "Expecting value at line 2, column 2"),
+        ("[1 2]", "Extra data at line 1, column 4"),
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        *((text, "its list does not end, or something follows it") for text in ("[1", '["a', "[1}", "[1]]", "[1] 2")),
+    ],
+)
+def test_the_elements_of_a_json_array(tmp_path, text, expected):
+    """Each is parsed by itself; the error names its place in the file."""
+    (tmp_path / "a.json").write_text(text, "utf-8")
+    if isinstance(expected, list):
+        assert list(read_rows(f"{tmp_path}/a.json")) == expected
+        return
+    with pytest.raises(ViduConfigError, match=f"The file of rows is not JSON: .*{expected}"):
+        list(read_rows(f"{tmp_path}/a.json"))
+
+
 def test_csv(tmp_path):
     """Quoted cells may hold line ends; a row with surplus cells is its error."""
     path = tmp_path / "a.csv"
@@ -179,6 +202,9 @@ def test_an_error_quotes_no_line(tmp_path):
         ("c.jsonl", ('{"x":[' + "[]," * 19_000 + "1]}\n") * 300, "more than 5,000,000 values"),
         ("c.csv", ",".join(map(str, range(1_000))) + ("\n" + "a," * 999) * 5_100, "more than 5,000,000 values"),
         ("b.csv", "a\n" + "\r" * 2_000_001, "more than 2,000,000 lines"),
+        ("d.csv", "a,b\n" + ('"\n",' + "," * 99) * 10_001, "more than 1,000,000 cells"),
+        ("e.csv", ('"\n",' + "," * 99) * 10_001, "more than 1,000,000 cells"),
+        ("b.json", "[" + '"aa",' * 5_000_000 + "1]", "more than 5,000,000 values"),
     ],
 )
 def test_a_small_file_of_very_much(tmp_path, name, content, words):
@@ -189,20 +215,43 @@ def test_a_small_file_of_very_much(tmp_path, name, content, words):
             pass
 
 
-@pytest.mark.parametrize(("name", "line"), [("a.csv", "x" * 500), ("a.jsonl", '{"prompt": "' + "x" * 500 + '"}')])
+ROW = '{"prompt": "' + "x" * 500 + '"}'
+
+
+@pytest.mark.parametrize(("name", "line"), [("a.csv", "x" * 500), ("a.jsonl", ROW), ("a.json", f",{ROW}")])
 def test_a_file_takes_little_more_than_its_bytes(tmp_path, monkeypatch, name, line):
     """As one text, of which one emoji makes each character four bytes, half a gigabyte of CSV took seven."""
     monkeypatch.setattr(files, "MAX_FILE_BYTES", 2_500_000)  # so much is set aside at first
-    first = "prompt" if name == "a.csv" else '"\U0001f600"'
-    (tmp_path / name).write_text("\n".join([first, *[line] * 4_000, *['"\U0001f600"'] * 2]))
+    first = {"a.csv": "prompt", "a.jsonl": '"\U0001f600"', "a.json": '["\U0001f600"'}[name]
+    last = [',"\U0001f600"', ',"y"]'] if name == "a.json" else ['"\U0001f600"'] * 2
+    (tmp_path / name).write_text("\n".join([first, *[line] * 4_000, *last]))
     tracemalloc.start()
     try:
         count = sum(1 for _ in read_rows(f"{tmp_path}/{name}"))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert count == 4_002 + (name == "a.jsonl")
+    assert count == 4_002 + (name != "a.csv")
     assert peak < 2.5 * (tmp_path / name).stat().st_size
+
+
+@each_row(
+    ("name", "line"),
+    [
+        ("a.csv", "\U0001f600" + "x" * 600_000),
+        ("a.jsonl", '{"prompt": "\\ud83d\\ude00' + "x" * 600_000 + '"}'),
+        ("a.jsonl", '{"\U0001f600' + "x" * 600_000 + '": 1}'),
+        ("a.csv", r'"{""p"": ""\ud83d\ude00' + "x" * 600_000 + '""}"'),
+    ],
+)
+def test_texts_of_four_bytes_a_character(tmp_path, monkeypatch, name, line):
+    """All rows are kept: one emoji in each would take four times the bytes of the file."""
+    monkeypatch.setattr("airflow_provider_vidu.batches.reading.parquet._MOST_UNPACKED_BYTES", 5_000_000)
+    (tmp_path / name).write_text("\n".join(["parameters", line] if name == "a.csv" else [line]), "utf-8")
+    assert len(list(read_rows(f"{tmp_path}/{name}"))) == 1
+    (tmp_path / name).write_text("\n".join([*(["parameters"] if name == "a.csv" else []), line, line, line]), "utf-8")
+    with pytest.raises(ViduConfigError, match="unpacks to more than 5,000,000 bytes"):
+        list(read_rows(f"{tmp_path}/{name}"))
 
 
 def test_a_line_that_is_too_long(tmp_path, monkeypatch):
@@ -212,9 +261,13 @@ def test_a_line_that_is_too_long(tmp_path, monkeypatch):
     first, second = read_rows(f"{tmp_path}/a.jsonl")
     assert "Line 1 of the file of rows is not read: it has more than" in str(first)
     assert second == "y"
-    (tmp_path / "a.csv").write_text("prompt\na\n" + "x" * 101)
-    with pytest.raises(ViduConfigError, match="A line of the file of rows is not read: it has more than"):
-        list(read_rows(f"{tmp_path}/a.csv"))
+    for line in ("x" * 101, '"' + "x\n" * 51 + '"'):
+        (tmp_path / "a.csv").write_text("prompt\na\n" + "b\n" * 100 + line)
+        with pytest.raises(ViduConfigError, match="A line of the file of rows is not read: it has more than"):
+            list(read_rows(f"{tmp_path}/a.csv"))
+    (tmp_path / "a.json").write_text('["y", ["' + "x" * 100 + '"]]')
+    with pytest.raises(ViduConfigError, match="Row 2 of the file of rows is not read: it has more than"):
+        list(read_rows(f"{tmp_path}/a.json"))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 100])

@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.orders.media import fields
 from airflow_provider_vidu.orders.media.fields import MEDIA_FIELDS, address, as_list, read_json, replaced
 from tests.rows import each_row
 
@@ -198,3 +199,11 @@ def test_a_list_that_is_nested_without_end(name):
     """The user who triggers a DAG gets an error with the field's name, and Airflow does not try it again."""
     with pytest.raises(ViduConfigError, match=f"{name} is not valid JSON"):
         read_json(name, "[" * 100_000 + "]" * 100_000, "list")
+
+
+def test_a_list_of_very_many_values(monkeypatch):
+    """They are counted before they are parsed: 50 MB of them take a gigabyte."""
+    monkeypatch.setattr(fields, "MOST_VALUES", 100)
+    with pytest.raises(ViduConfigError, match="rows holds more than 100 values"):
+        read_json("rows", "[" + "[]," * 100 + "1]", "list")
+    assert read_json("rows", "[" + '"a, b, c",' * 99 + "1]", "list")[-1] == 1

@@ -407,6 +407,17 @@ def test_a_file_is_read_once():
     assert source.opened == 1
 
 
+def test_a_request_of_very_many_files(tmp_path):
+    """One picture in two hundred spellings took 800 MB, and each a descriptor."""
+    (tmp_path / "a.png").write_bytes(PNG)
+    spellings = [f"{tmp_path}/{'./' * number}a.png" for number in range(101)]
+    with pytest.raises(ViduConfigError, match="names more than 100 files"):
+        Prepared({"images": spellings})
+    prepared = Prepared({"images": spellings[:100], "start_image": spellings[0]})
+    assert len(set(prepared.identity()["images"])) == 1
+    prepared.close()
+
+
 def test_the_identity_is_that_of_the_content(put):
     """It does not depend on the file's place, nor on how it is sent; it changes with the content."""
     first = Prepared({"prompt": "x", "images": [put("a.png", PNG)]}).identity()

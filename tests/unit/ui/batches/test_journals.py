@@ -16,6 +16,8 @@ from airflow_provider_vidu.links import has_pages
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
+from fastapi import HTTPException
+
 from airflow_provider_vidu.batches.snapshot import packed, state_name
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.ui.batches import journals, routes
@@ -173,3 +175,23 @@ async def test_rows_of_a_large_batch_hold_up_no_other_page():
         answers = await asyncio.gather(*asked, return_exceptions=True)
     assert [json.loads(answer.body)["total"] for answer in answers[:5]] == [0] * 5
     assert [answer.status_code for answer in answers[5:]] == [404] * 5
+
+
+@pytest.mark.parametrize("row", ["None by scene", "sheet", "('sheet', None, 'scene')"])
+def test_the_name_of_a_row_is_not_taken_for_a_sheet(row):
+    """A reader chooses it in an address: the sheets of all others broke while such a row was looked for."""
+    task = TaskFacts("films", "run", "task", -1, None)
+    found = routes.Found(Batch(task, "b", "file:///a/", "file:///a/b.jsonl", None, 1), Read(BatchState()), 0.0)
+
+    async def both():
+        state = SimpleNamespace(looks=Looks())
+        routes.prepare(state)
+        request = SimpleNamespace(app=SimpleNamespace(state=state))
+        rows = (routes.row_at(request, row, found) for _ in range(2))
+        sheet = routes.batch_data(request, "films", "run", found, None, 0, 24, "scene")
+        return await asyncio.gather(*rows, sheet, return_exceptions=True)
+
+    *rows, sheet = asyncio.run(both())
+    assert [type(each) for each in rows] == [HTTPException] * 2
+    assert not isinstance(sheet, BaseException), repr(sheet)
+    assert json.loads(sheet.body)["total"] == 0
