@@ -146,11 +146,12 @@ def _object_in(arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _further(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[str, Any]:
-    from airflow_provider_vidu.api.dialects.endpoints import FLAGS, NUMBERS
+    from airflow_provider_vidu.api.dialects.endpoints import FLAGS, MEDIA_FIELDS, NUMBERS
 
     name, fields = _object_in(arguments)
-    if f"{name}.prompt" in expected:
-        _check_present(f"{name}.prompt", fields.get("prompt"))
+    for field in ("prompt", *sorted(MEDIA_FIELDS)):  # without its image, another product would be paid for
+        if f"{name}.{field}" in expected:
+            _check_present(f"{name}.{field}", fields.get(field))
     for where, value in _leaves(fields, name):
         # Of a field that is documented as a number or a flag, the word None is not a value.
         is_text = where.rpartition(".")[2] not in NUMBERS | FLAGS

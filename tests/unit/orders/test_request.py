@@ -61,6 +61,9 @@ def test_the_text_of_an_object_is_that_object():
     ("body", {"prompt": "{{ x }}"}, {"prompt": " "}, "body.prompt is empty"),
     ("parameters", {"prompt": "{{ x }}"}, {"prompt": ""}, "parameters.prompt is empty"),
     ("parameters", {"seed": "{{ x }}"}, {"seed": "None"}, "parameters.seed is the word None"),
+    ("parameters", {"images": "{{ x }}"}, {"images": ""}, "parameters.images is empty"),
+    ("body", {"prompt": "a", "images": "{{ x }}"}, {"prompt": "a", "images": None}, "body.images is None"),
+    ("body", {"text": "a", "audio_url": "{{ x }}"}, {"text": "a", "audio_url": None}, "body.audio_url is None"),
     ("parameters", {"subjects": [{"name": "{{ x }}"}]}, {"subjects": [{"name": "None"}]}, r"subjects\[0\].name is"),
 ])  # fmt: skip
 def test_a_template_within_the_request_that_renders_to_nothing(name, before, after, where):
