@@ -43,7 +43,7 @@ from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation
 from airflow_provider_vidu.network.bodies import BodyError, IncomingBody
 from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS
 from airflow_provider_vidu.network.limits import CHUNK_BYTES, TOTAL_TIMEOUTS
-from airflow_provider_vidu.network.proxies import proxy_for
+from airflow_provider_vidu.network.proxies import login_headers, proxy_for, without_login
 from airflow_provider_vidu.network.tls import ssl_context
 
 log = logging.getLogger(__name__)
@@ -295,9 +295,13 @@ class AsyncClient:
         """Return the options that all requests of a connection share, computed once."""
         if self._options_of is not config:
             self._options_of = config
+            proxy = proxy_for(config.base_url, config.proxy)
+            login = login_headers(proxy) if proxy else {}
+            is_tunnelled = config.origin[0] == "https"
             self._known_options = {
-                "headers": CIMultiDict(config.request_headers()),
-                "proxy": proxy_for(config.base_url, config.proxy),
+                "headers": CIMultiDict(config.request_headers() | ({} if is_tunnelled else login)),
+                "proxy": without_login(proxy) if proxy else None,
+                "proxy_headers": login if is_tunnelled else None,
                 "timeout": aiohttp.ClientTimeout(total=None, sock_connect=config.timeout, sock_read=config.timeout),
             }
         return self._known_options

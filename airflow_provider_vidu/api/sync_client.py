@@ -45,7 +45,7 @@ from airflow_provider_vidu.models import Generation, SearchResult
 from airflow_provider_vidu.network.bodies import BodyError, IncomingBody
 from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS
 from airflow_provider_vidu.network.limits import CHUNK_BYTES, TOTAL_TIMEOUTS
-from airflow_provider_vidu.network.proxies import proxy_for
+from airflow_provider_vidu.network.proxies import login_headers, proxy_for
 from airflow_provider_vidu.network.tls import ssl_context
 from airflow_provider_vidu.polling.retries import outcome_is_unknown
 
@@ -369,6 +369,9 @@ class _TrustingAdapter(HTTPAdapter):
         manager = super().proxy_manager_for(proxy, **kwargs, ssl_context=self._context)
         manager.pool_classes_by_scheme = POOLS
         return manager
+
+    def proxy_headers(self, proxy: str) -> dict[str, str]:
+        return login_headers(proxy)
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         # requests would set certifi's bundle here, and urllib3 would load it into the shared context.

@@ -24,7 +24,7 @@ from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.network.addresses import permitted_addresses
 from airflow_provider_vidu.network.framing import MOST_INTERIM
 from airflow_provider_vidu.network.limits import DEFAULT_TIMEOUT, SLOW_TIMEOUTS
-from airflow_provider_vidu.network.proxies import basic_credentials, proxy_for
+from airflow_provider_vidu.network.proxies import login_headers, proxy_for
 from airflow_provider_vidu.network.target import DownloadAccess, Target
 from airflow_provider_vidu.network.tls import ssl_context
 
@@ -260,7 +260,7 @@ class Connection(http.client.HTTPConnection):
 class _Proxy:
     host: str
     port: int
-    credentials: Secret | None = None
+    login: tuple[tuple[str, Secret], ...] = ()
     is_encrypted: bool = False
 
     @classmethod
@@ -268,14 +268,11 @@ class _Proxy:
         parts = urlsplit(url)
         assert parts.hostname is not None  # checked by proxy_for
         is_encrypted = parts.scheme == "https"
-        sent = basic_credentials(url)
-        user = Secret(sent) if sent else None
-        return cls(parts.hostname, parts.port or (443 if is_encrypted else 80), user, is_encrypted)
+        login = tuple((name, Secret(value)) for name, value in login_headers(url).items())
+        return cls(parts.hostname, parts.port or (443 if is_encrypted else 80), login, is_encrypted)
 
     def headers(self) -> dict[str, str]:
-        if self.credentials is None:
-            return {}
-        return {"Proxy-Authorization": f"Basic {self.credentials.reveal()}"}
+        return {name: value.reveal() for name, value in self.login}
 
     def tunnel(self, sock: socket.socket, target: Target) -> None:
         """Open a tunnel; raises OSError when the proxy refuses, or its answer does not end in time."""

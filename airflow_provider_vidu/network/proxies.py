@@ -62,6 +62,15 @@ def basic_credentials(url: str) -> str | None:
     return base64.b64encode(f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()).decode("ascii")
 
 
+def login_headers(url: str) -> dict[str, str]:
+    """Return the header with user and password of a proxy's URL, the same for every client; none without a user.
+
+    The HTTP libraries differ: requests sends no user without a password, and none of them sends UTF-8.
+    """
+    sent = basic_credentials(url)
+    return {"Proxy-Authorization": f"Basic {sent}"} if sent else {}
+
+
 def secrets_of(proxy: Secret) -> set[str]:
     """Return the secrets of a proxy: its password as it is written, as it is decoded and as it is sent.
 

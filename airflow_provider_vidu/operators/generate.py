@@ -68,8 +68,7 @@ class ViduGenerateOperator(SignedURLOperator):
     :param cancel_on_kill: cancel the job at the service when the task is killed or times out.
     :param durable: remember the order between tries. False submits, and pays, at every try.
     :param on_clear: ``new``: clearing the task submits a new generation. ``resume``: it picks up the earlier one if
-        it was submitted with the same request and has not failed. On Airflow before 3.3 and from 3.4 on, ``resume``
-        keeps one Variable per task instance.
+        it was submitted with the same request and has not failed. ``resume`` keeps one Variable per task instance.
     :param max_failures: consecutive failed polls that are tolerated.
     :param destination: store the file in this task: a path or URL for ``ObjectStoragePath``, as for
         :class:`ViduDownloadOperator`. The returned generation then has the file's record as ``file``. A retry after a

@@ -2,8 +2,8 @@
 
 Airflow ≥ 3.3 has a state store per task instance, which survives retries. Before that, a Variable named after the task
 instance holds the record until the task has succeeded. Since 3.4 a clear by the API or the UI discards the state (one
-by the command line does not); facts that must survive a clear are stored in the Variable, too. The rest of the package
-does not depend on these differences.
+by the command line does not), and ``[state_store] clear_on_success`` discards it with the success; facts that must
+survive are stored in the Variable, too. The rest of the package does not depend on these differences.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from uuid import UUID
 
@@ -65,7 +65,7 @@ def store_for(context: Context, *, keeps: bool = False) -> RecordStore:
     iteration = iteration_of(context)
     if accessor is None:
         return VariableStore(ti, iteration=iteration, keeps=keeps)
-    if not AIRFLOW_V_3_4_PLUS:
+    if not AIRFLOW_V_3_4_PLUS and not keeps:
         return StateStore(accessor)
     variable = VariableStore(ti, iteration=iteration, keeps=keeps)
     return ClearedStateStore(accessor, variable, may_be_cleared=_may_be_cleared(ti, iteration))
@@ -162,15 +162,30 @@ class StateStore(RecordStore):
 
     def save(self, record: Record) -> None:
         """Store the record; the supervisor has confirmed it when this returns."""
-        self._accessor.set(STATE_KEY, record.to_json())
+        # A wait and its retries may outlast [state_store] default_retention_days.
+        self._accessor.set(STATE_KEY, record.to_json(), retention=_never())
 
     def clear(self) -> None:
         """Forget the record."""
         self._accessor.delete(STATE_KEY)
 
+    def returned(self) -> None:
+        """Record that a try returns its result; from now on, the record may expire."""
+        if (record := self.load()) is not None:
+            self._accessor.set(STATE_KEY, replace(record, returned=True).to_json())
+
+
+def _never() -> timedelta:
+    """Return the retention of a state that does not expire."""
+    try:
+        from airflow.sdk.execution_time.context import NEVER_EXPIRE
+    except ImportError:  # no state store, except in tests
+        return timedelta.max
+    return NEVER_EXPIRE
+
 
 class ClearedStateStore(StateStore):
-    """The state store, if some clears discard it (Airflow ≥ 3.4).
+    """The state store, if some clears (Airflow ≥ 3.4) or the task's success may discard it.
 
     The facts that the order after a clear needs are in the Variable, too, until the task returns its result: an intent
     of unknown outcome, and a generation that was paid for.

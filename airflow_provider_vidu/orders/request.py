@@ -146,11 +146,15 @@ def _object_in(arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _further(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[str, Any]:
-    from airflow_provider_vidu.api.dialects.endpoints import FLAGS, NUMBERS
+    from airflow_provider_vidu.api.dialects.endpoints import CONTENT, FLAGS, NUMBERS
 
     name, fields = _object_in(arguments)
     if f"{name}.prompt" in expected:
         _check_present(f"{name}.prompt", fields.get("prompt"))
+    for field in sorted(CONTENT):
+        # Of an upstream task without a result, as of the word None; a template may render one of two to empty text.
+        if f"{name}.{field}" in expected and fields.get(field) is None:
+            _check_present(f"{name}.{field}", None)
     for where, value in _leaves(fields, name):
         # Of a field that is documented as a number or a flag, the word None is not a value.
         is_text = where.rpartition(".")[2] not in NUMBERS | FLAGS

@@ -76,7 +76,7 @@ class State:
         stored = self._files.get(self._name)
         return None if stored is None else json.loads(stored)[key]
 
-    def set(self, key: str, value: Any) -> None:
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
         """Store a value."""
         self._files.set(self._name, json.dumps({key: value}))
 

@@ -116,6 +116,11 @@ ENDPOINTS: Final[Mapping[str, Endpoint]] = {endpoint.name: endpoint for endpoint
 MEDIA_FIELDS: Final = frozenset(field.partition("[")[0] for endpoint in _ALL for field in endpoint.media)
 """The top-level fields with media, or with objects that contain media."""
 
+CONTENT: Final = MEDIA_FIELDS | {
+    "template", "story", "creative", "text", "timing_prompts", "video_creation_id", "upscale_resolution"
+}  # fmt: skip
+"""The fields that a product is made of: without one of them, a request may be another product's."""
+
 NUMBERS: Final = frozenset(
     {"duration", "seed", "count", "speed", "volume", "wm_position", "voice_setting_speed", "voice_setting_volume",
      "voice_setting_pitch"}

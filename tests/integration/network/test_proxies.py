@@ -192,6 +192,25 @@ def test_a_proxy_that_speaks_tls(connect, client, tmp_path, scheme: str) -> None
     assert all("proxy-authorization" not in request.headers for request in service.requests)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    ("login", "sent"),
+    [("a-token", "YS10b2tlbjo="), ("u:p%C3%BC", "dTpww7w="), ("u:p%E2%82%AC", "dTpw4oKs")],
+    ids=["a token without a password", "Latin-1", "beyond Latin-1"],
+)
+def test_a_login_at_the_proxy(connect, client, tmp_path, scheme: str, login: str, sent: str) -> None:
+    """Every client sends the same header: requests omits a user without a password, and others send Latin-1."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with Server(_answer, tls=context if scheme == "https" else None) as service, Server(_answer) as proxy:
+        connect(service.url(""), proxy=f"http://{login}@127.0.0.1:{proxy.port}", verify=str(tmp_path / "ca.pem"))
+        client()
+    assert [request.headers.get("proxy-authorization") for request in proxy.requests] == [f"Basic {sent}"]
+    assert all("proxy-authorization" not in request.headers for request in service.requests)
+
+
 @pytest.fixture(params=["plain HTTP", "closes", "resets", "garbage"])
 def no_tls(request) -> Iterator[str]:
     """Return the authority of a service that speaks no TLS, in each way to take a handshake."""

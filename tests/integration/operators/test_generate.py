@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", 
 class StateStoreAccessor(dict[str, Any]):
     """Airflow's task state store: JSON in, JSON out."""
 
-    def set(self, key: str, value: Any) -> None:
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
         """Store a value as JSON."""
         self[key] = json.loads(json.dumps(value))
 

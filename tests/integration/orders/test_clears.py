@@ -21,7 +21,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("quick_backoff", 
 class Accessor(dict[str, Any]):
     """Airflow's task state store."""
 
-    set = dict.__setitem__
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        """Store a value."""
+        self[key] = value
 
     def delete(self, key: str) -> None:
         """Remove a key."""
@@ -121,6 +123,24 @@ def test_each_try_notes_the_clears_that_it_has_seen(connect, sandbox):
     film.counters.clears += 1
     assert film.run() == first
     film.retries, film.kwargs["prompt"] = 1, "a dog"
+    assert film.run() == first
+    assert len(sandbox.creates) == 1
+
+
+@pytest.mark.fault(
+    "orders",
+    "cleared with on_clear='resume' where [state_store] clear_on_success has discarded the state",
+    outcome="survived",
+    seen="the finished generation; nothing is paid",
+)
+@pytest.mark.usefixtures("is_33")
+def test_resume_where_a_success_discards_the_state(connect, sandbox):
+    """Airflow may discard all states of a task that has succeeded: a Variable keeps the record."""
+    connect("ent-v2")
+    film = Film(on_clear="resume")
+    first = film.run()
+    film.store.clear()
+    film.clear()
     assert film.run() == first
     assert len(sandbox.creates) == 1
 
@@ -238,10 +258,10 @@ def test_a_note_that_cannot_be_stored_costs_nothing(connect, sandbox, monkeypatc
     film = Film()
     stored = Accessor.set
 
-    def set_once(self: Accessor, key: str, value: Any) -> None:
+    def set_once(self: Accessor, key: str, value: Any, **known: Any) -> None:
         if value["returned"]:
             raise RuntimeError("no answer")
-        stored(self, key, value)
+        stored(self, key, value, **known)
 
     monkeypatch.setattr(Accessor, "set", set_once)
     assert film.run() == sandbox.creates[0].id

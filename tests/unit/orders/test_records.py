@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -37,9 +37,12 @@ def ti(**fields: Any) -> SimpleNamespace:
 class Accessor(dict[str, Any]):
     """Airflow's task state: JSON in, JSON out."""
 
-    def set(self, key: str, value: Any) -> None:
+    retention: Any = None
+    """Of the last value."""
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
         """Store a value as JSON."""
-        self[key] = json.loads(json.dumps(value))
+        self[key], self.retention = json.loads(json.dumps(value)), retention
 
     def delete(self, key: str) -> None:
         """Remove a key."""
@@ -64,16 +67,33 @@ def test_which_airflow_counts_every_clear(monkeypatch, version, counts):
     assert order_of({"ti": ti()}).counts_every_clear is counts
 
 
-@pytest.mark.parametrize(("has_state", "is_34", "kind"), [
-    (False, False, VariableStore),
-    (True, False, StateStore),
-    (True, True, ClearedStateStore),
+@pytest.mark.parametrize(("has_state", "is_34", "keeps", "kind"), [
+    (False, False, False, VariableStore),
+    (True, False, False, StateStore),
+    (True, False, True, ClearedStateStore),
+    (True, True, False, ClearedStateStore),
 ])  # fmt: skip
-def test_the_best_store_is_chosen(monkeypatch, has_state, is_34, kind):
-    """The task's state where there is one, beside a Variable where a clear discards it; else the Variable alone."""
+def test_the_best_store_is_chosen(monkeypatch, has_state, is_34, keeps, kind):
+    """The task's state where there is one, beside a Variable where it may be discarded; else the Variable alone."""
     monkeypatch.setattr("airflow.providers.common.compat.version_compat.AIRFLOW_V_3_4_PLUS", is_34)
     context = {"ti": ti(), **({"task_state_store": Accessor()} if has_state else {})}
-    assert type(store_for(context)) is kind
+    assert type(store_for(context, keeps=keeps)) is kind
+
+
+@pytest.mark.fault(
+    "orders", "[state_store] default_retention_days shorter than a wait", outcome="survived", seen="the record is kept"
+)
+@pytest.mark.parametrize("kind", ["state", "cleared"])
+def test_the_record_of_an_open_order_does_not_expire(variables, kind):
+    """A retry after days must find it; once the result is returned, the deployment's retention applies."""
+    accessor = Accessor()
+    store = StateStore(accessor) if kind == "state" else cleared_store(accessor)
+    for record in (INTENT, KNOWN):
+        store.save(record)
+        assert accessor.retention == timedelta.max
+    store.returned()
+    assert accessor.retention is None
+    assert store.load() == dataclasses.replace(KNOWN, returned=True)
 
 
 @pytest.mark.parametrize("same", [{}, {"try_number": 3}, {"max_tries": 9}])
