@@ -213,7 +213,7 @@ class Spending(Unlimited):
 
     def _publish(self, record: Record, back: float = 0) -> None:
         """Publish the sum of all orders, unless it is the price of one, which the generation's own facts hold."""
-        if self._ti is not None and (self._periods or record.spent):
+        if self._ti is not None and (self._periods or record.spent or back):
             total = record.total - (0 if record.refunded else back)
             self._tolerant("publish", lambda: self._ti.xcom_push(key=SPENT_KEY, value=total))
 

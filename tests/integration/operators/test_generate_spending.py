@@ -87,9 +87,10 @@ def names(variables: Any) -> list[str]:
     return variables.keys(spending.Scope("run", "d", "r", None).prefix[:10])
 
 
-def test_a_price_above_the_cap_is_cancelled_at_once(official, variables):
-    """While it is queued the credits come back; the id is known to the page, and the budget counts nothing."""
-    task = Spender(max_credits=PRICE - 1, budget=ViduBudget(credits=100))
+@pytest.mark.parametrize("limits", [{}, {"budget": ViduBudget(credits=100)}], ids=["cap", "budget"])
+def test_a_price_above_the_cap_is_cancelled_at_once(limits, official, variables):
+    """While it is queued the credits come back; the id is known to the page, and neither budget nor sums count it."""
+    task = Spender(max_credits=PRICE - 1, **limits)
     with pytest.raises(
         exceptions.ViduBudgetError, match=r"asks 10 credits .*max_credits is 9.*nothing is spent"
     ) as caught:
