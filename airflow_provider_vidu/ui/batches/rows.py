@@ -334,7 +334,9 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
         }
     known = counts(state, is_over=batch.is_over)
     began = sum(known.values())
-    at = moment(state.deadline) if state.deadline and not batch.is_over else None
+    # The next try begins with a timeout of its own.
+    is_timed = state.deadline and not batch.is_over and batch.task.state != "up_for_retry"
+    at = moment(state.deadline) if is_timed else None
     return {
         **view,
         "stored": known["stored"],

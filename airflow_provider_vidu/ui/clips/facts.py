@@ -186,7 +186,7 @@ class Action:
 class Clip:
     """A generation and all task instances of one DAG run that work with it, the earliest first.
 
-    ``actions`` are how users ended its task; ``usual`` is how many seconds other map
+    ``actions`` are how users ended its task (None: not looked up); ``usual`` is how many seconds other map
     indexes of its task took (the median), and how many these are; ``next_try`` is when :attr:`retrying` may begin its
     next try, if that is known.
     """
@@ -194,7 +194,7 @@ class Clip:
     generation_id: str | None
     tasks: Sequence[TaskFacts]
     run_is_over: bool = False
-    actions: Sequence[Action] = ()
+    actions: Sequence[Action] | None = None
     usual: tuple[float, int] | None = None
     next_try: datetime | None = None
 
@@ -217,7 +217,7 @@ class Clip:
     def kills(self) -> Sequence[Action]:
         """How users ended the task since the generation was submitted, the newest first."""
         since = self.main.announced_at
-        return [action for action in self.actions if since is None or action.at >= since]
+        return [action for action in self.actions or () if since is None or action.at >= since]
 
     @property
     def paying(self) -> TaskFacts | None:

@@ -202,6 +202,8 @@ def _canceller(clip: Clip) -> str:
         )
     if paying.state == "skipped":
         return f"Airflow cancelled it: the task {name_of(paying)} was skipped, as when a run's timeout expires."
+    if clip.actions is None:
+        return f"The log of {name_of(paying)} says by what it was cancelled."
     return (
         "Airflow's records show neither a timeout nor an action of a user that ended the wait: the task itself "
         "cancelled it because of its price, it was cancelled at the service, or its worker was stopped. "

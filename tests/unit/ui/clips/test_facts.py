@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,7 +30,7 @@ from airflow_provider_vidu.exceptions import (
 )
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.ui.clips import views
-from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, grouped, with_result
+from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts, grouped, with_result
 from airflow_provider_vidu.ui.clips.failures import CLEARING
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
 from airflow_provider_vidu.ui.clips.xcoms import fields_in, note_in, usable_id
@@ -79,10 +81,11 @@ def view(
     live: Live = NOT_ASKED,
     stored: dict[str, str | None] | None = None,
     over: bool = True,
+    actions: Sequence[Action] | None = (),
 ) -> dict[str, Any]:
     """Return what the page shows of the only clip that these tasks make."""
     (clip,) = grouped(tasks, run_is_over=over)
-    shown = views.clip_view(clip, clip.main, live, stored=stored or {}, now=NOW)
+    shown = views.clip_view(replace(clip, actions=actions), clip.main, live, stored=stored or {}, now=NOW)
     json.dumps(shown, allow_nan=False)
     return shown
 

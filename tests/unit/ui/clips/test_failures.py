@@ -192,6 +192,13 @@ def test_who_cancelled_is_not_guessed(tasks, told):
     assert told in view(*tasks, live=Live(generation("failed", error_code="UserCancelled")))["error"]["message"]
 
 
+def test_a_sheet_that_reads_no_actions_does_not_say_that_there_were_none():
+    """Only the page of the clip reads Airflow's audit log."""
+    killed = Live(generation("failed", error_code="UserCancelled"))
+    shown = view(task(state="failed", watch=WATCH), live=killed, actions=None)["error"]["message"]
+    assert shown.startswith("The log of film says by what it was cancelled.")
+
+
 def test_the_text_for_support():
     """Ids, state, code, trace id and times in UTC; neither the prompt nor anything signed."""
     failed = generation("failed", error_code="Unknown", raw=TRACE, completed_at=None, model="viduq3")
