@@ -177,6 +177,8 @@ GOES: Final = {
 }
 """What pytest is asked for, by name: units and integration, a whole Airflow, what takes minutes there (the budget's
 ledger on 2.11, task loops on 3.4), other stores than S3, the bare wheel."""
+WHOLE: Final = ("run", "nightly")
+"""Those on a whole Airflow, which mostly waits: they run beside the cell's other tests."""
 EVERY_EXTRA: Final = "[s3,gcs,azure,openlineage,test]"
 LOWEST: Final = Cell("2.11.0", "3.11", ("tests", "run", "stores"), title="lowest", pins="lowest", extras=EVERY_EXTRA)
 """Each dependency at the lowest version that pyproject.toml allows, those of the extras as well."""
@@ -263,16 +265,21 @@ def test(cell: Cell, python: Path) -> list[str]:
     if "stores" in cell.goes:
         (work / "build").mkdir()
         (work / "build" / "azurite").symlink_to(ROOT / "build" / "azurite")
-    failed = []
-    for name, arguments in cell.arguments.items():
-        # A bare environment has no pytest: this one's looks at it.
-        runner = sys.executable if name == "bare" else str(python)
-        command = [runner, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-        log = f"{cell.name}/{name}.log"
-        if not _run(command, log, cwd=work, path=python.parent, check=False, BARE_PYTHON=str(python)):
-            failed.append(name)
-        print(f"  {cell.name} {name}: {_last_line(BUILD / log)}", flush=True)
-    return failed
+    chains = [[name for name in cell.goes if (name in WHOLE) == is_whole] for is_whole in (True, False)]
+    with ThreadPoolExecutor(len(chains)) as beside:
+        found = beside.map(lambda chain: [name for name in chain if not _is_green(cell, name, python)], chains)
+        return [name for names in found for name in names]
+
+
+def _is_green(cell: Cell, name: str, python: Path) -> bool:
+    """Run a part of a cell's tests, print how it ended, and tell whether that was well."""
+    # A bare environment has no pytest: this one's looks at it.
+    runner = sys.executable if name == "bare" else str(python)
+    command = [runner, "-m", "pytest", "-q", "-p", "no:cacheprovider", *cell.arguments[name]]
+    log, work = f"{cell.name}/{name}.log", BUILD / cell.name / "work"
+    is_green = _run(command, log, cwd=work, path=python.parent, check=False, BARE_PYTHON=str(python))
+    print(f"  {cell.name} {name}: {_last_line(BUILD / log)}", flush=True)
+    return is_green
 
 
 def whole(cell: Cell, wheel: Path) -> str:
@@ -380,7 +387,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make matrix", description=__doc__)
     parser.add_argument("--ends", action="store_true", help="only the oldest Airflow and the newest")
     parser.add_argument("--only", default="", help="only cells whose name contains this")
-    parser.add_argument("--lanes", type=int, default=2, help="how many cells at a time: a whole Airflow mostly waits")
+    parser.add_argument("--lanes", type=int, default=2, help="how many cells at a time")
     parser.add_argument(
         "--renew",
         nargs=2,

@@ -28,6 +28,15 @@ from tests.integration.ui.conftest import generation, pages, s3  # noqa: F401
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent.parent / "example_dags"
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
+SWITCHED_OFF = (
+    # The popup of the address bar is a page that each window loads: half a second of a core.
+    "WebUIOmniboxPopup", "WebUIOmniboxAimPopup",
+    # Playwright's own list, which this one replaces.
+    "AvoidUnnecessaryBeforeUnloadCheckSync", "DestroyProfileOnBrowserClose", "HttpsUpgrades",
+    "HttpsFirstBalancedModeAutoEnable", "LensOverlay", "MediaRouter", "PaintHolding", "ThirdPartyStoragePartitioning",
+    "AvoidCorsURLLoaderRestartOnRedirect", "OptimizationHints", "NetworkTimeServiceQuerying", "AimEnabled",
+    "PreconnectToSearch",
+)  # fmt: skip
 # No sandbox of its own: it cannot make one as root, and it sees nothing but this Airflow.
 OPTIONS = [
     "--no-sandbox",
@@ -38,6 +47,7 @@ OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
     "--disable-dev-shm-usage",
+    f"--disable-features={','.join(SWITCHED_OFF)}",
 ]
 WIDE = {"width": 1280, "height": 800}
 MOST_BYTES = 150_000

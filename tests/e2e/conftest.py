@@ -29,6 +29,7 @@ WRONG_KEY = f"vda-wrong-{secrets.token_hex(16)}"
 REVOKED_KEY = f"vda-revoked-{secrets.token_hex(16)}"
 
 ONE_ID = ("deferred", "reschedule", "poke", "failed", "wrong_key", "key_revoked", "timed_out", "soft_fail")
+OTHERS = ("mapped", "policy", "outlets", "on_films", "on_finished", "notified", "full", "budget", "revised")
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,7 @@ def airflow(tmp_path_factory, sandbox, watched, full, billed, videos) -> Iterato
         running.add_connection("vidu_watched", {**ent, "host": watched.url})
         running.add_connection("vidu_billed", {**ent, "host": billed.url})
         running.add_connection("vidu_full", {"conn_type": "vidu", "host": full.url, "password": KEY})
-        ours = [
-            f"e2e_{way}"
-            for way in (*ONE_ID, "mapped", "policy", "outlets", "on_films", "on_finished", "notified", "full", "budget")
-        ]
+        ours = [f"e2e_{way}" for way in (*ONE_ID, *OTHERS)]
         running.wait_for_dags(ours + [path.stem for path in EXAMPLES.glob("*.py")])
         yield running
     # Whatever ran, and in whatever order.
@@ -148,6 +146,7 @@ def runs(airflow, sandbox, videos, mapped_ids) -> dict[str, Run]:
     sandbox.add_fault({"match": {"kind": "query", "id": "e2e-policy"}, "times": 1, "action": answer})
     started["policy"] = airflow.trigger("e2e_policy", {"generation_id": "e2e-policy"})
     started["full"] = airflow.trigger("e2e_full")
+    started["revised"] = airflow.trigger("e2e_revised")
     started["budget"] = airflow.trigger("e2e_budget", {"deaths": {"2": "after_answer"}})
     started["mapped"] = airflow.trigger("e2e_mapped", {"generation_ids": mapped_ids})
     started["example"] = airflow.trigger("vidu_prompt_to_file", {"prompt": "a lighthouse", "folder": "example"})

@@ -97,7 +97,10 @@ def patient(airflow, keys) -> Iterator[Sandbox]:
 @pytest.fixture(scope="module")
 def waiting(orders, patient, request) -> dict[str, Run]:
     """Start every order that users and triggerers meddle with, by its prompt; they wait beside each other."""
-    started = {f"restart {dialect}": (dialect, "deferred") for dialect in DIALECTS}
+    asked = {item.originalname for item in request.session.items if isinstance(item, pytest.Function)}
+    started = {}
+    if "test_a_triggerers_death_cancels_nothing" in asked:
+        started |= {f"restart {dialect}": (dialect, "deferred") for dialect in DIALECTS}
     for one in _asked_for(request, "test_a_clear_is_a_new_order_and_ends_the_old_one"):
         started[f"{one['way']} clear"] = ("ent", one["way"])
     for one in _asked_for(request, "test_a_users_kill_cancels"):
@@ -108,6 +111,7 @@ def waiting(orders, patient, request) -> dict[str, Run]:
     }
 
 
+@pytest.mark.usefixtures("waiting")  # which begin meanwhile
 @pytest.mark.parametrize(("dialect", "moment"), DEATHS)
 def test_a_dead_worker_never_pays_twice(orders, dialect, moment):
     """After SIGKILL at this moment the order is paid at most once; if the outcome cannot be determined, it says so."""

@@ -7,10 +7,9 @@ import json
 from private_airflow import wait_for
 
 
-def test_a_clear_after_a_revision_is_a_new_order(airflow, sandbox):
+def test_a_clear_after_a_revision_is_a_new_order(airflow, sandbox, runs):
     """The cleared task submits the new prompt, and its log names what the earlier order was and what it cost."""
-    airflow.wait_for_dags(["e2e_revised"])
-    run = airflow.trigger("e2e_revised")
+    run = runs["revised"]
     assert airflow.wait(run) == "success", airflow.task_log(run, "film")
     first = airflow.xcom(run, "film")["id"]
 

@@ -155,6 +155,30 @@ def test_a_cell_that_cannot_be_installed_is_told(tmp_path, monkeypatch) -> None:
     assert "there-are-no-such-pins" in (matrix.BUILD / cell.name / "install.log").read_text("utf-8")
 
 
+_WAITS_FOR_THE_OTHER = """#!/bin/sh
+case "$*" in *tests/matrix*) own=run ;; *) own=tests ;; esac
+touch "began-$own"
+for _ in $(seq 600); do [ -e began-run ] && [ -e began-tests ] && break; sleep 0.1; done
+[ $own = run ] && [ -e began-tests ]
+"""
+
+
+def test_a_whole_airflow_runs_beside_the_other_tests(tmp_path, monkeypatch, capsys) -> None:
+    """Each begins before the other has ended, and what fails is named."""
+    monkeypatch.setattr(matrix, "ROOT", tmp_path)
+    monkeypatch.setattr(matrix, "BUILD", tmp_path / "build" / "matrix")
+    monkeypatch.setattr(matrix, "COPIED", ())
+    python = tmp_path / "python"
+    python.write_text(_WAITS_FOR_THE_OTHER)
+    python.chmod(0o700)
+    cell = matrix.Cell("2.11.0", "3.11", ("tests", "run"), title="beside")
+    assert matrix.test(cell, python) == ["tests"]
+    assert sorted(line.split(":")[0] for line in capsys.readouterr().out.splitlines()) == [
+        "  beside-py3.11 run",
+        "  beside-py3.11 tests",
+    ]
+
+
 @each_row("closing", ["1 failed, 17 passed in 225.12s (0:03:45)", "=== 5 passed in 3.10s ===", "no tests ran in 0.01s"])
 def test_the_table_shows_pytests_closing_line(closing) -> None:
     """Also if Airflow prints a warning behind it; without one, the last line there is."""
