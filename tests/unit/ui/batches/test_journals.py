@@ -21,6 +21,7 @@ from fastapi import HTTPException
 from airflow_provider_vidu.batches.snapshot import packed, state_name
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.ui.batches import journals, routes
+from airflow_provider_vidu.ui.batches import rows as batch_rows
 from airflow_provider_vidu.ui.batches.journals import TOO_LARGE, Read, read_journal
 from airflow_provider_vidu.ui.batches.records import Batch
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
@@ -195,3 +196,13 @@ def test_the_name_of_a_row_is_not_taken_for_a_sheet(row):
     assert [type(each) for each in rows] == [HTTPException] * 2
     assert not isinstance(sheet, BaseException), repr(sheet)
     assert json.loads(sheet.body)["total"] == 0
+
+
+@pytest.mark.parametrize(("state", "is_shown"), [("deferred", True), ("up_for_retry", False)])
+def test_the_timeout_of_a_try_that_is_over_is_not_shown(state, is_shown):
+    """The next try begins with one of its own, so the earlier one never fires."""
+    task = TaskFacts("d", "r", "films", -1, None, state=state)
+    shown = batch_rows.batch_view(
+        Batch(task, "b", "file:///a/", "file:///a/b.jsonl", None, 1), BatchState(deadline=60.0)
+    )
+    assert (shown["deadline"] == "1970-01-01T00:01:00+00:00") is is_shown
