@@ -206,6 +206,8 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dic
         known["next_try"] = next_try_of(batch)
         # Of the rows on a sheet, the batch's panel says so once.
         known["is_unattended"] = entry.stage == "working" and batch.is_unattended
+        if known["is_unattended"] and view["outlook"]:
+            known["outlook"] = {**view["outlook"], "waits": "unassigned"}
     if entry.is_reused:
         known["reused_from"] = redacted(text(entry.line.get("reused_from")) or view["generation_id"] or "", 300)
     has_failed = live.generation is not None and live.generation.failed

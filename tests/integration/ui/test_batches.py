@@ -75,6 +75,7 @@ def test_a_batch_that_no_triggerer_has(pages, age, triggerer, is_told):
     (card,) = sheet["clips"]
     row = told(pages, f"{page}/rows/{card['row']}/clip.json")
     assert (card["is_unattended"], row["is_unattended"]) == (False, is_told)  # the sheet has it above
+    assert (row["outlook"]["waits"] == "unassigned") is is_told
 
 
 def test_the_page_of_a_row(pages):
