@@ -173,7 +173,8 @@ async function whyNot(src) {
 
 function placeholder(view, piece) {
   const isOpen = view.state === "failed" && !view.done; // the task has failed, and the generation may be fine
-  const text = view.slot ? slotText(view.slot) : isOpen ? "It is not known whether there is a clip" : piece.reason ?? WAITS[view.state] ?? WAITS.unknown;
+  const open = view.progress === null ? "It is not known whether there is a clip" : "Not ready: the generation continues at the service";
+  const text = view.slot ? slotText(view.slot) : isOpen ? open : piece.reason ?? WAITS[view.state] ?? WAITS.unknown;
   if (view.done || view.state === "failed") return still(view.state === "failed" && !isOpen ? "×" : "!", text);
   return el("div.still", {}, el("div.pulse", { "aria-hidden": "true" }), el("p", {}, text, view.progress === null || view.state === "waiting" ? "" : ` · ${view.progress} %`));
 }
@@ -228,7 +229,9 @@ function lastPoll({ asked_at: asked, answered_at: answered }) {
 
 function nextPoll(view) {
   const { interval, is_adaptive: isAdaptive, has_callback: hasCallback, is_slower: isSlower, next_poll: next } = view.outlook;
-  const own = view.refresh === null ? null : `by this page within ${seconds(Math.max(view.refresh, view.pause))}`;
+  const isFailing = view.outlook.asked_at !== view.outlook.answered_at; // then this page's server polls less often than it is read
+  const within = isFailing ? ", later each time while its polls fail" : ` within ${seconds(Math.max(view.refresh, view.pause))}`;
+  const own = view.refresh === null ? null : `by this page${within}`;
   const theirs = next
     ? el("span", {}, "by Airflow between ", time(next.since), " and ", time(next.at))
     : interval && hasCallback
