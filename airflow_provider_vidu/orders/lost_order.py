@@ -60,6 +60,15 @@ def intent_of(
     return record, marked or body
 
 
+def named_id(record: Record, error: ViduSubmitUnknownError) -> str | None:
+    """Return the generation to follow after a create of unknown outcome; None if the list decides, or nothing does.
+
+    If there is a list, it decides, because the id in an error may be another generation's. Otherwise that id is all
+    there is. Either way, budgets count the create as possibly spent until its price is known.
+    """
+    return None if record.is_searchable else error.generation_id or None
+
+
 def find_lost(
     hook: ViduHook, record: Record, log: Any, sleep: Callable[[float], None], *, is_cleared: bool = False
 ) -> str | None:

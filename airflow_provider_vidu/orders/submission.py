@@ -29,7 +29,7 @@ from airflow_provider_vidu.exceptions import (
 )
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.orders.claims import NoClaim
-from airflow_provider_vidu.orders.lost_order import find_lost, intent_of, uncertain
+from airflow_provider_vidu.orders.lost_order import find_lost, intent_of, named_id, uncertain
 from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.money.spending import Unlimited
 from airflow_provider_vidu.orders.order import Order, Record
@@ -272,11 +272,10 @@ class Submission:
             generation = self._hook._submit(sent, endpoint, before_send, queues=True)
         except ViduSubmitUnknownError as error:
             self._spending.lost(record)
-            if not self._store.is_durable or not (record.is_searchable or error.generation_id):
+            known = named_id(record, error)
+            if not self._store.is_durable or not (record.is_searchable or known):
                 raise
-            # The service may take as long again, so the time counts from here. A list decides if there is one, because
-            # the id in an error may be another generation's; otherwise that id is all there is.
-            known = None if record.is_searchable else error.generation_id
+            # The service may take as long again, so the time counts from here.
             self._store.save(replace(record, at=time.time(), generation_id=known))
             if known is not None:
                 self._claim.submitted(known)

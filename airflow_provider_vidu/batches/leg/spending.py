@@ -51,6 +51,9 @@ class BatchSpending:
         """
         if self._spending is None:
             return
+        if job.marker:
+            self.lost(_lost(job))
+            return
         if job.credits is None:
             if not self._is_unpriced:
                 self._spending.unpriced(job.at)
@@ -75,8 +78,16 @@ class BatchSpending:
 
     def ended(self, job: Open, generation: Generation | None) -> None:
         """Count a price that only the end of a generation names."""
-        if self._spending is None or job.credits is not None or generation is None or generation.credits is None:
+        if self._spending is None or job.credits is not None or generation is None:
             return
-        self._left -= generation.credits
-        if self._spending.is_counted:
-            self._spending.named_late(generation, datetime.fromtimestamp(job.at, UTC).isoformat())
+        if generation.credits is not None:
+            self._left -= generation.credits
+            if self._spending.is_counted:
+                self._spending.named_late(generation, datetime.fromtimestamp(job.at, UTC).isoformat())
+        if job.marker and (generation.is_done or generation.credits is not None):
+            self.settled(_lost(job))
+
+
+def _lost(job: Open) -> Record:
+    """Return the record of a create of unknown outcome whose generation is known."""
+    return Record(0, job.marker, job.at, generation_id=job.id)

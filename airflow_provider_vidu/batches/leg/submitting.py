@@ -15,7 +15,7 @@ from airflow_provider_vidu.batches.state import Event, Intent, intended, opened
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduSubmitUnknownError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.claims import BusyClaimError, ClaimLostError, NoClaim, SharedOrderError
-from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, find_lost, intent_of
+from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, find_lost, intent_of, named_id
 from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.request import endpoint_of, request_of, required_arguments
 from airflow_provider_vidu.polling.failures import failure
@@ -214,14 +214,14 @@ class Submitter:
     def _unknown(
         self, row: Row, endpoint: str | None, record: Record, error: ViduSubmitUnknownError, claim: NoClaim
     ) -> Submitted:
-        if not record.is_searchable and error.generation_id:
-            # Without a list, the id in the error is all there is.
-            job = open_of(row, error.generation_id, time.time(), endpoint, record.request)
+        self._spending.lost(record)
+        if (generation_id := named_id(record, error)) is not None:
+            at = record.began or record.at
+            job = open_of(row, generation_id, at, endpoint, record.request, marker=record.marker)
             self._journal.append(opened(row.key, job))
             claim.submitted(job.id)
             return Submitted(is_lost=True)
         self._log.warning("Row %s: %s", row.key, error)
-        self._spending.lost(record)
         self._journal.append(_intent(row, endpoint, replace(record, at=time.time()), is_lost=True))
         return Submitted(is_lost=True)
 

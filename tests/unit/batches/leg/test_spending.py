@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from airflow_provider_vidu.batches.leg.spending import READ_SECONDS, BatchSpending
@@ -110,3 +112,15 @@ def test_a_price_counts_once():
     assert ledger.late == ["g"]
     spending.ended(job(None), Generation(id="g", status="failed", raw={}))
     assert ledger.late == ["g"]
+
+
+def test_a_lost_create_whose_id_is_known_counts_until_it_ends():
+    """At the error, at the next try, and after polls that were given up: only an end, or a price, settles it."""
+    ledger, lost = Ledger(), Open.from_json(asdict(Open("g", 1.0, marker="airflow:m")))
+    spending = BatchSpending(ledger)
+    spending.paid(lost, BatchState())
+    spending.ended(lost, None)
+    spending.ended(lost, Generation(id="g", status="running", raw={}))
+    assert (ledger.spent, ledger.late) == (40, [])
+    spending.ended(lost, Generation(id="g", status="failed", raw={}))
+    assert (ledger.spent, ledger.late) == (0, [])
