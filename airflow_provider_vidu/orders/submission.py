@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
@@ -29,7 +29,7 @@ from airflow_provider_vidu.exceptions import (
 )
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.orders.claims import NoClaim
-from airflow_provider_vidu.orders.lost_order import find_lost, intent_of, named_id, uncertain
+from airflow_provider_vidu.orders.lost_order import GRACE_SECONDS, Sends, find_lost, intent_of, named_id, uncertain
 from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.money.spending import Unlimited
 from airflow_provider_vidu.orders.order import Order, Record
@@ -39,14 +39,10 @@ from airflow_provider_vidu.tasks.deferral import not_resumed
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.orders.records import RecordStore
+    from airflow_provider_vidu.orders.request import OnClear
     from airflow_provider_vidu.tasks.callbacks.tokens import CallbackAddress
 
-GRACE_SECONDS: Final = 60.0
-"""How old an intent must be before "no such generation" is accepted for its id."""
-
 GRACE_PAUSE_SECONDS: Final = 5.0
-
-OnClear = Literal["new", "resume"]
 
 
 class Submission:
@@ -257,19 +253,12 @@ class Submission:
         record, sent = self._intent(body, endpoint, request)
         record = self._claim.take(record)
         self._store.save(record)
-        sends = 0
-
-        def before_send() -> None:
-            nonlocal sends
-            self._before_send()
-            self._spending.check()  # again: meanwhile, others may have spent
-            self._claim.check()
-            sends += 1
-            if sends > 1:  # a repetition may come minutes after the intent
-                self._store.save(replace(record, at=time.time()))
-
+        sends = Sends(
+            *(self._before_send, self._spending.check, self._claim.check),
+            renew=lambda: self._store.save(replace(record, at=time.time())),
+        )
         try:
-            generation = self._hook._submit(sent, endpoint, before_send, queues=True)
+            generation = self._hook._submit(sent, endpoint, sends, queues=True)
         except ViduSubmitUnknownError as error:
             self._spending.lost(record)
             known = named_id(record, error)
@@ -282,7 +271,7 @@ class Submission:
             raise uncertain(error) from error
         except BaseException as error:
             # Refused, or never sent. Any other end of a send (a timeout, a kill) leaves the intent.
-            if isinstance(error, ViduError) or not sends:
+            if isinstance(error, ViduError) or not sends.count:
                 self._forget_intent()
                 self._claim.release()
             else:

@@ -15,7 +15,7 @@ from airflow_provider_vidu.batches.state import Event, Intent, intended, opened
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduSubmitUnknownError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.claims import BusyClaimError, ClaimLostError, NoClaim, SharedOrderError
-from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, find_lost, intent_of, named_id
+from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, Sends, find_lost, intent_of, named_id
 from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.request import endpoint_of, request_of, required_arguments
 from airflow_provider_vidu.polling.failures import failure
@@ -128,19 +128,12 @@ class Submitter:
         if (other := self._without_claim(row, endpoint, record, claim)) is not None:
             return other
         self._journal.append(_intent(row, endpoint, record))
-        sends = 0
-
-        def before_send() -> None:
-            nonlocal sends
-            self._check()
-            self._spending.check()  # again: a repetition may come minutes later
-            claim.check()
-            sends += 1
-            if sends > 1:  # a repetition may come minutes after the intent
-                self._journal.append(_intent(row, endpoint, replace(record, at=time.time())))
-
+        sends = Sends(
+            *(self._check, self._spending.check, claim.check),
+            renew=lambda: self._journal.append(_intent(row, endpoint, replace(record, at=time.time()))),
+        )
         try:
-            generation = self._hook._submit(body, endpoint, before_send, queues=True)
+            generation = self._hook._submit(body, endpoint, sends, queues=True)
         except ViduSubmitUnknownError as error:
             return self._unknown(row, endpoint, record, error, claim)
         except ClaimLostError:
@@ -148,14 +141,14 @@ class Submitter:
             return Submitted(shared=record.request)
         except ViduError as error:
             claim.release()
-            about = blame(error) if sends else Blame.ACCOUNT  # what prevents a send is not the row's fault
+            about = blame(error) if sends.count else Blame.ACCOUNT  # what prevents a send is not the row's fault
             if about is Blame.ROW:
                 self._fail(row, error)
                 return Submitted()
             self._journal.append({"e": "back", "keys": [row.key]})
             return Submitted(refusal=error, is_full=about is Blame.FULL)
         except BaseException:  # a kill before the send: the row is open again, and the intent means nothing
-            if not sends:
+            if not sends.count:
                 self._journal.append({"e": "back", "keys": [row.key]})
                 claim.release()
             raise
