@@ -23,7 +23,7 @@ from airflow_provider_vidu.ui.batches import rows
 from airflow_provider_vidu.ui.batches.journals import NO_ROOT, Read, latest_cost, read_journal
 from airflow_provider_vidu.ui.batches.records import Batch, DryRunError, read_batch, read_batches
 from airflow_provider_vidu.ui.clips import views
-from airflow_provider_vidu.ui.clips.cards import ORDERS
+from airflow_provider_vidu.ui.clips.cards import ORDERS, STAGES
 from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
 from airflow_provider_vidu.ui.looks import Looks
@@ -229,7 +229,7 @@ async def batch_data(
     dag_id: str,
     run_id: str,
     at: BatchAt,
-    stage: Annotated[str | None, Query(pattern=f"^({'|'.join(rows.STAGES)})$")] = None,
+    stage: Annotated[str | None, Query(pattern=f"^({'|'.join(STAGES)})$")] = None,
     offset: Annotated[int, Query(ge=0, le=MOST_ROWS)] = 0,
     limit: Annotated[int, Query(ge=1, le=100)] = PAGE_SIZE,
     order: Annotated[str, Query(pattern=f"^({'|'.join(ORDERS)})$")] = ORDERS[0],

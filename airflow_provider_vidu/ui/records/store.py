@@ -19,7 +19,7 @@ from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_provider_vidu.links import BATCH_KEY, ID_KEY, WATCH_KEY, numbered
-from airflow_provider_vidu.ui.clips.cards import in_order
+from airflow_provider_vidu.ui.clips.cards import STAGES, in_order
 from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, chars_of, grouped, with_result
 from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed, usable_id
 from airflow_provider_vidu.ui.records import counts
@@ -198,7 +198,7 @@ def read_sheet(
         if reader.must_resolve():
             tasks = reader.tasks(limit=MAX_RESOLVED_TASKS + 1)
             clips = grouped(tasks[:MAX_RESOLVED_TASKS], run_is_over=is_over)
-            counted = {name: sum(clip.stage == name for clip in clips) for name in counts.STAGES}
+            counted = {name: sum(clip.stage == name for clip in clips) for name in STAGES}
             chosen = [clip for clip in clips if stage in (None, clip.stage)]
             prices = [cost for clip in chosen if (cost := clip.credits) is not None]
             price = (float(sum(prices)), len(prices))
