@@ -182,7 +182,7 @@ class BatchRun:
         state = self.state
         for intent in state.intents.values():  # a process ended in the middle of this create
             intent.is_lost = True
-            self._spending.lost(intent.record)
+            self._spending.count_lost(intent.record)
         now = time.time()
         for key, job in list(state.open.items()):
             if (row := self._by_key.get(key)) is None:
@@ -190,7 +190,7 @@ class BatchRun:
             is_reported = ended is None or job.id in ended
             self._collector.watch(row, job, poll_at=now if is_reported else None)
             if not was_resumed:  # an earlier try may have ended before it could
-                self._spending.paid(job, state)
+                self._spending.count_paid(job, state)
         if not was_resumed:
             self._warn_of_changed()
         self._warn_of_removed()

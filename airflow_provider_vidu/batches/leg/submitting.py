@@ -164,11 +164,11 @@ class Submitter:
             failed = failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
             self._fail(row, repeatable(failed, generation), job=job, generation=generation)
             claim.release()
-            self._spending.paid(job, self._journal.state)
+            self._spending.count_paid(job, self._journal.state)
             return Submitted()
         self._journal.append(opened(row.key, job))
         claim.submitted(job.id)
-        self._spending.paid(job, self._journal.state)
+        self._spending.count_paid(job, self._journal.state)
         return Submitted(generation)
 
     @contextmanager
@@ -207,7 +207,7 @@ class Submitter:
     def _unknown(
         self, row: Row, endpoint: str | None, record: Record, error: ViduSubmitUnknownError, claim: NoClaim
     ) -> Submitted:
-        self._spending.lost(record)
+        self._spending.count_lost(record)
         if (generation_id := named_id(record, error)) is not None:
             at = record.began or record.at
             job = open_of(row, generation_id, at, endpoint, record.request, marker=record.marker)
@@ -228,7 +228,7 @@ class Submitter:
         try:
             generation_id = find_lost(self._hook, record, self._log, time.sleep)
         except ViduSubmitUnknownError as error:
-            self._spending.lost(record)
+            self._spending.count_lost(record)
             self._fail(row, error)
         except ViduError as error:
             return error
@@ -241,8 +241,8 @@ class Submitter:
                 job = open_of(row, generation_id, at, endpoint, record.request, credits=cost)
                 self._journal.append(opened(row.key, job))
                 self.claim(record.request, endpoint).submitted(generation_id)
-                self._spending.paid(job, self._journal.state)
-            self._spending.settled(record)
+                self._spending.count_paid(job, self._journal.state)
+            self._spending.settle(record)
         return None
 
     def _price_of(self, generation_id: str, endpoint: str | None) -> float | int | None:

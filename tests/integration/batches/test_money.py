@@ -64,7 +64,7 @@ def test_a_try_counts_what_an_earlier_one_has_paid(connect, sandbox, tmp_path, v
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr(spending.BatchSpending, "paid", dies)
+        dying.setattr(spending.BatchSpending, "count_paid", dies)
         with pytest.raises(KeyboardInterrupt):
             task.start()
     assert variables.keys("vidu_spent_") == []
