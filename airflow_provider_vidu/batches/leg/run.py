@@ -160,7 +160,8 @@ class BatchRun:
                     self._timed_out()
                 if self._settings.deferrable and self._may_defer():
                     return self._deferred()
-                self._collector.pause(self._pause())
+                seconds = self._collector.next_poll() - time.time()
+                self._collector.pause(min(max(seconds, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS))
                 self._check_wanted()
         finally:
             self._collector.close()
@@ -295,10 +296,6 @@ class BatchRun:
 
     def _wanted(self) -> int:
         return plan.wake_count(self._settings.max_in_flight, self._collector.in_flight, self._backlog.has_more)
-
-    def _pause(self) -> float:
-        seconds = self._collector.next_poll() - time.time()
-        return min(max(seconds, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
 
     def _deferred(self) -> plan.Pending:
         self._end_leg()

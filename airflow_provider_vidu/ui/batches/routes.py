@@ -26,7 +26,7 @@ from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.cards import ORDERS, STAGES
 from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
-from airflow_provider_vidu.ui.looks import Looks
+from airflow_provider_vidu.ui.looks import PageLooks
 from airflow_provider_vidu.ui.pages import page
 from airflow_provider_vidu.ui.playing.preview import place_of
 from airflow_provider_vidu.ui.playing.shelf import SHEET_SECONDS
@@ -84,8 +84,8 @@ def _weight(found: Any) -> int:
     return ROW_CHARS * len(found.entries if isinstance(found, rows.Chosen) else found)
 
 
-def _looks(request: Request) -> Looks:
-    looks: Looks = request.app.state.looks
+def _looks(request: Request) -> PageLooks:
+    looks: PageLooks = request.app.state.looks
     return looks
 
 

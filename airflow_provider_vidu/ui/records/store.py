@@ -312,7 +312,8 @@ class _Reader:
         keys = list(dict.fromkeys(task.key for task in tasks))
         fields = rendered_fields(self._session, *self._run, keys)
         found = [replace(task, fields=fields.get(task.key)) for task in tasks]
-        own = self._of(XComModel, RETURN_KEY)
+        dag_id, run_id = self._run
+        own = (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == RETURN_KEY)
         sizes = self._session.execute(sizes_of(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, are(keys)))
         stored = {key_of(row): row for row in sizes}
         fits = fitting(keys, {key: row.size for key, row in stored.items()})
@@ -355,10 +356,6 @@ class _Reader:
             (key_of(row), counts.KEY_NUMBERS[row.key]): note_in(self._resolver.value(parsed(row.text), row.timestamp))
             for row in self._session.execute(query)
         }
-
-    def _of(self, model: Any, key: str) -> tuple[Any, ...]:
-        dag_id, run_id = self._run
-        return model.dag_id == dag_id, model.run_id == run_id, model.key == key
 
 
 def _neighbours(
