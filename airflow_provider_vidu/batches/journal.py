@@ -39,7 +39,7 @@ from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.common.values import mapping, number, text
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.stores.base import DestinationExistsError, StoredFile
-from airflow_provider_vidu.stores.small_files import content_of, create_file, is_there, write_file
+from airflow_provider_vidu.stores.small_files import MOST_AHEAD_SECONDS, content_of, create_file, is_there, write_file
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.stores.destination import Destination
@@ -58,8 +58,6 @@ DEAD_SECONDS: Final = 600.0
 take, or the upload of a row's files."""
 WATCH_SECONDS: Final = 1.5 * BEAT_SECONDS
 """How long a leg that seems dead is watched before it is taken over: the other worker's clock may be late."""
-MOST_AHEAD_SECONDS: Final = 3600.0
-"""A sign of life from a later time proves nothing: no worker's clock is so far ahead."""
 _DAMAGE: Final = (
     ValueError, TypeError, KeyError, AttributeError, AssertionError, ArithmeticError, RecursionError, EOFError, OSError,
     zlib.error, ViduConfigError,

@@ -78,6 +78,8 @@ _OF_THE_ACCOUNT: Final = (
     exceptions.ViduTransportError,
 )
 _FULL: Final = (exceptions.ViduRateLimitError, exceptions.ViduUnavailableError, exceptions.ViduBusyError)
+"""A single task waits for a slot only after the first (``SlotWait.submitted``): it fails with the others, and Airflow
+retries it. A row has no retry of its own, so it waits within the batch."""
 
 
 def blame(error: ViduError) -> Blame:

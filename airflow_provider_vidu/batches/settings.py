@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from airflow_provider_vidu.orders.request import OnClear
 from airflow_provider_vidu.stores.artifacts import Artifact
 
 OnFailure = Literal["continue", "stop"]
-OnClear = Literal["resume", "new"]
 Reuse = Literal["never", "identical"]
 RowsFormat = Literal["jsonl", "csv", "parquet"]
 FORMATS: Final[tuple[RowsFormat, ...]] = get_args(RowsFormat)

@@ -46,6 +46,7 @@ class Open:
     :param prompt: the beginning of the row's prompt, for the pages.
     :param model: the model that the row asks for.
     :param is_shared: whether another task with an equal order has paid for it.
+    :param marker: of a create of unknown outcome whose error names the id: budgets count it until its price is known.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Open:
     prompt: str | None = None
     model: str | None = None
     is_shared: bool = False
+    marker: str = ""
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Open:
@@ -73,6 +75,7 @@ class Open:
             seed=strict_int(stored.get("seed")),
             index=index if isinstance(index, int) else -1,
             request=text(stored.get("request")) or "",
+            marker=text(stored.get("marker")) or "",
             is_shared=stored.get("is_shared") is True,
             endpoint=_endpoint(stored),
             **{name: text(stored.get(name)) for name in ("prompt", "model")},
@@ -259,6 +262,11 @@ class BatchState:
     def unpriced(self) -> int:
         """How many open generations have no known price."""
         return sum(one.credits is None for one in self.open.values()) + len(self.intents)
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether the budgets count a create of unknown outcome until the batch learns what it has cost."""
+        return bool(self.intents) or any(one.marker for one in self.open.values())
 
     @property
     def usual_seconds(self) -> float | None:

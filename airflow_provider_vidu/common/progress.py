@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from airflow_provider_vidu.common.text import redacted, sanitized
+from airflow_provider_vidu.common.url_parts import CALLBACK_PATH
 
 FIRST_SECONDS: Final = 3.0
 """Seconds before the first progress line; a shorter transfer gets none."""
@@ -17,8 +18,7 @@ QUARTER: Final = 0.25
 _VALUE_CHARS: Final = 500
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{500}")
 """Some gateways take images as base64 without a data URI's prefix; no prompt has 500 such characters in a row."""
-_CALLBACK_TOKEN: Final = re.compile(r"(?<=/vidu/callbacks/)[A-Za-z0-9_-]+")
-"""With the token of an order, anyone can have its task check the generation."""
+_CALLBACK_TOKEN: Final = re.compile(rf"(?<={CALLBACK_PATH})[A-Za-z0-9_-]+")
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
 

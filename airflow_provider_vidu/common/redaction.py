@@ -15,6 +15,8 @@ from html.entities import html5
 from itertools import chain
 from typing import Any, Final
 
+from airflow_provider_vidu.common.url_parts import CALLBACK_PATH
+
 MASK: Final = "***"
 SHORTEST_ENCODED: Final = 8
 """A shorter secret is searched only literally: its base64 or hex could occur by chance."""
@@ -29,10 +31,9 @@ _ENTITY = re.compile(
     r"&(?:#0{0,32}([1-9][0-9]{0,6});?|#[xX]0{0,32}([1-9A-Fa-f][0-9A-Fa-f]{0,5});?|([A-Za-z][A-Za-z0-9]{1,31};)"
     r"|(amp|lt|gt|quot|AMP|LT|GT|QUOT))"
 )
-_CALLBACKS: Final = "/vidu/callbacks/"
-_CALLBACK_TOKEN: Final = re.compile(rf"(?<={_CALLBACKS})[A-Za-z0-9_-]{{20,}}")
-"""The token of a callback's address (``tasks.callbacks.tokens``): a service that echoes the request would put it into
-the XCom of the result, or into an error, where readers of the DAG see it."""
+_CALLBACK_TOKEN: Final = re.compile(rf"(?<={CALLBACK_PATH})[A-Za-z0-9_-]{{20,}}")
+"""A service that echoes the request would put the token into the XCom of the result, or into an error, where readers of
+the DAG see it."""
 _LAST_CHARACTER: Final = 0x10FFFF
 _GAPS: Final = ("\\n", "\\r", "\\t", "\n", "\r", "\t", " ", "+")
 """Characters that line wrapping puts into a secret, also within JSON, and the space that forms use for ``+``."""
@@ -180,7 +181,7 @@ class Redactor:
         for spelling, length in self._spellings:
             if length >= shortest and spelling in text:
                 text = text.replace(spelling, MASK)
-        if _CALLBACKS in text:
+        if CALLBACK_PATH in text:
             text = _CALLBACK_TOKEN.sub(MASK, text)
         return mask_pieces(text, self._pieces) if self._pieces else text
 

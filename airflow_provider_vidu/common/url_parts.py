@@ -8,6 +8,9 @@ from urllib.parse import SplitResult, urlsplit
 
 MAX_AUTHORITY_CHARS: Final = 300
 """The longest user, host and port of a URL that are not all ASCII; a host name has at most 253 characters."""
+CALLBACK_PATH: Final = "/vidu/callbacks/"
+"""The path of the route that the service calls, below the API server's address; a token follows, which nothing that
+others see may hold: with it, anyone can have the task of an order check its generation."""
 # As urlsplit finds it: blanks within the slashes are dropped.
 _AUTHORITY: Final = re.compile(r"[^/]*/[\t\r\n]*/([^/?#]*)")
 

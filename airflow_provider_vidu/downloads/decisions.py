@@ -181,7 +181,7 @@ def _date(value: str | None) -> datetime | None:
     return date if date is not None and date.tzinfo is not None else None
 
 
-class Budget:
+class Failures:
     """Counts the failures of a transfer.
 
     A gain of at least ``LEAST_GAIN`` bytes resets the count, so that a large file arrives over an unstable line; after
@@ -193,20 +193,20 @@ class Budget:
 
     def __init__(self, retries: int, backoff: Backoff) -> None:
         self.retries = retries
-        self.failures = 0
+        self.in_row = 0
         self._backoff = backoff
         self._all = 0
         self._furthest = 0
 
-    def spend(self, error: ViduError, received: int) -> float | None:
+    def count(self, error: ViduError, received: int) -> float | None:
         """Count a failure after ``received`` bytes; return the seconds to wait, or None to give up."""
         if received - self._furthest >= LEAST_GAIN:
-            self._furthest, self.failures = received, 0
-        self.failures += 1
+            self._furthest, self.in_row = received, 0
+        self.in_row += 1
         self._all += 1
-        if self.failures > self.retries or self._all > 10 * self.retries:
+        if self.in_row > self.retries or self._all > 10 * self.retries:
             return None
-        return self._backoff.delay(self.failures, error)
+        return self._backoff.delay(self.in_row, error)
 
 
 @dataclass(slots=True)

@@ -20,8 +20,8 @@ from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.text import sanitized, without_query
 from airflow_provider_vidu.downloads.decisions import (
     MAX_FRESH_URLS,
-    Budget,
     Do,
+    Failures,
     Pace,
     Progress,
     Verdict,
@@ -102,7 +102,7 @@ class Transfer:
         self._rules = rules or Rules()
         self._fresh_url = fresh_url
         self._log: Any = log or logging.getLogger(__name__)
-        self._budget = Budget(self._access.max_retries, self._rules.backoff)
+        self._failures = Failures(self._access.max_retries, self._rules.backoff)
         self._pace = Pace(window=SLOW_TIMEOUTS * self._access.timeout)
         self._progress_log = ProgressLog()
         # One from the heap stays with its thread's arena: a thousand small files in a batch's threads kept 30 MiB.
@@ -287,10 +287,10 @@ class Transfer:
         return ViduIncompleteError(f"The transfer broke after {self._file.received:,}{of} bytes: {detail}.")
 
     def _wait_or_raise(self, error: ViduError) -> None:
-        delay = self._budget.spend(error, self._file.received)
+        delay = self._failures.count(error, self._file.received)
         if delay is None:
-            if self._budget.retries:
-                error.reason += f" Gave up after {self._budget.failures} failures in a row."
+            if self._failures.retries:
+                error.reason += f" Gave up after {self._failures.in_row} failures in a row."
             raise error
         self._log.warning("%s Retrying in %.1f s.", error, delay)
         self._nap(delay)

@@ -22,7 +22,7 @@ from airflow_provider_vidu.batches.plan import (
     ended_in,
 )
 from airflow_provider_vidu.batches.rows import DEFAULT_NAMING, Row, check_names, check_naming, rows_of
-from airflow_provider_vidu.batches.settings import FORMATS, OnClear, OnFailure, Reuse, RowsFormat, Settings
+from airflow_provider_vidu.batches.settings import FORMATS, OnFailure, Reuse, RowsFormat, Settings
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import given
 from airflow_provider_vidu.defaults import (
@@ -41,7 +41,7 @@ from airflow_provider_vidu.operators.batch_waits import open_journal, paused_wit
 from airflow_provider_vidu.orders.dry_run import is_dry
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
 from airflow_provider_vidu.orders.records import iteration_of
-from airflow_provider_vidu.orders.request import NAMES, further_fields, request_of, required_arguments
+from airflow_provider_vidu.orders.request import NAMES, OnClear, further_fields, request_of, required_arguments
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS, Artifact
 from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, path_text
 from airflow_provider_vidu.tasks.deferral import deferral_timeout, retryable_after_wait, was_given_up

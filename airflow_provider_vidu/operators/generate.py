@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import conf
 
@@ -15,7 +15,7 @@ from airflow_provider_vidu.events import read_slot_event
 from airflow_provider_vidu.links import ViduWatchLink, is_task_instance
 from airflow_provider_vidu.operators.storing import check_storing
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
-from airflow_provider_vidu.orders.request import arguments_of, check_arguments, required_arguments
+from airflow_provider_vidu.orders.request import OnClear, arguments_of, check_arguments, required_arguments
 from airflow_provider_vidu.orders.tries import forget_order, record_returned
 from airflow_provider_vidu.stores.artifacts import Artifact
 from airflow_provider_vidu.tasks.deferral import was_given_up
@@ -120,7 +120,7 @@ class ViduGenerateOperator(SignedURLOperator):
         timeout: timedelta | float | None = None,
         cancel_on_kill: bool = True,
         durable: bool = True,
-        on_clear: Literal["new", "resume"] = "new",
+        on_clear: OnClear = "new",
         max_failures: int = 10,
         max_credits: float | str | None = None,
         budget: ViduBudget | None = None,

@@ -27,10 +27,10 @@ from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import number
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNotFoundError, ViduSubmitUnknownError
 from airflow_provider_vidu.network.limits import TOTAL_TIMEOUTS
-from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, find_lost
+from airflow_provider_vidu.orders.lost_order import GRACE_SECONDS, SETTLE_SECONDS, find_lost
 from airflow_provider_vidu.orders.order import Record
 from airflow_provider_vidu.stores.base import DestinationExistsError, StoredFile
-from airflow_provider_vidu.stores.small_files import content_of, create_file, write_file
+from airflow_provider_vidu.stores.small_files import MOST_AHEAD_SECONDS, content_of, create_file, write_file
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
@@ -41,13 +41,9 @@ MOST_TAKEOVERS: Final = 1_000
 """The most files of one claim that are read: other writers of the folder may add files for ever."""
 MOST_WAITS: Final = 10.0
 """How many times as long as a create may take one task waits for another's: claims may be renewed for ever."""
-MOST_AHEAD_SECONDS: Final = 3600.0
-"""A claim of a later time is damaged: no worker's clock is so far ahead."""
 MAX_OWNER_CHARS: Final = 300
 MOST_BYTES: Final = 64 * 1024
 """The largest claim that is read; one takes about a kilobyte."""
-GRACE_SECONDS: Final = 60.0
-"""How old a create must be before "no such generation" is accepted for its id."""
 
 
 class SharedOrderError(Exception):
@@ -356,7 +352,7 @@ def _checked(record: Record, began: object) -> Record:
     :param began: the time of the first send, as stored: in a record, one that is none counts as unknown.
     :raises ValueError, ViduConfigError: for any other.
     """
-    latest = time.time() + MOST_AHEAD_SECONDS
+    latest = time.time() + MOST_AHEAD_SECONDS  # a claim of a later time is damaged
     if not (0 < record.at <= latest and 0 <= (number(began) or 0.0) <= latest):
         raise ValueError("a time that no clock shows")
     if not isinstance(record.marker, str) or len(record.marker) > MAX_OWNER_CHARS:

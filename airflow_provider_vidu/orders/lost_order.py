@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 SETTLE_SECONDS: Final = 20.0
 """Seconds after a create before a search without a result proves that nothing was created."""
 
+GRACE_SECONDS: Final = 60.0
+"""How old a create must be before "no such generation" is accepted for its id."""
+
 NAMED_CANDIDATES: Final = 20
 
 
@@ -58,6 +61,40 @@ def intent_of(
     now = time.time()
     record = Record(number, marker, now, marked is not None, request=request, began=now, looks=looks)
     return record, marked or body
+
+
+class Sends:
+    """The steps right before each send of a create, as ``ViduHook._submit`` calls them; counts the sends.
+
+    :param checks: raise if the create is no longer wanted. Called before a repetition, too, which may come minutes
+        after the intent: meanwhile, others may have spent the budget, or taken the claim over.
+    :param renew: stores the intent again with the time of a repetition, from which a search for it counts.
+    """
+
+    def __init__(self, *checks: Callable[[], object], renew: Callable[[], None]) -> None:
+        self._checks = checks
+        self._renew = renew
+        self.count = 0
+
+    def __call__(self) -> None:
+        """Check whether the create is still wanted, and count it as sent.
+
+        :raises Exception: of a check; nothing is sent then.
+        """
+        for check in self._checks:
+            check()
+        self.count += 1
+        if self.count > 1:
+            self._renew()
+
+
+def named_id(record: Record, error: ViduSubmitUnknownError) -> str | None:
+    """Return the generation to follow after a create of unknown outcome; None if the list decides, or nothing does.
+
+    If there is a list, it decides, because the id in an error may be another generation's. Otherwise that id is all
+    there is. Either way, budgets count the create as possibly spent until its price is known.
+    """
+    return None if record.is_searchable else error.generation_id or None
 
 
 def find_lost(

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.common.values import strict_int
@@ -16,6 +16,8 @@ from airflow_provider_vidu.orders.upstream import filled
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.models import Generation
+
+OnClear = Literal["new", "resume"]
 
 NAMES: Final = ("prompt", "model", "images", "endpoint", "parameters", "body")
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
@@ -29,9 +29,9 @@ from airflow_provider_vidu.exceptions import (
 )
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.orders.claims import NoClaim
-from airflow_provider_vidu.orders.lost_order import find_lost, intent_of, uncertain
+from airflow_provider_vidu.orders.lost_order import GRACE_SECONDS, Sends, find_lost, intent_of, named_id, uncertain
 from airflow_provider_vidu.orders.media.request import Prepared
-from airflow_provider_vidu.orders.money.spending import Unlimited
+from airflow_provider_vidu.orders.money.spending import NoSpending
 from airflow_provider_vidu.orders.order import Order, Record
 from airflow_provider_vidu.polling.failures import failure, is_doubtful
 from airflow_provider_vidu.tasks.deferral import not_resumed
@@ -39,14 +39,10 @@ from airflow_provider_vidu.tasks.deferral import not_resumed
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.orders.records import RecordStore
+    from airflow_provider_vidu.orders.request import OnClear
     from airflow_provider_vidu.tasks.callbacks.tokens import CallbackAddress
 
-GRACE_SECONDS: Final = 60.0
-"""How old an intent must be before "no such generation" is accepted for its id."""
-
 GRACE_PAUSE_SECONDS: Final = 5.0
-
-OnClear = Literal["new", "resume"]
 
 
 class Submission:
@@ -78,7 +74,7 @@ class Submission:
         on_clear: OnClear = "new",
         before_order: Callable[[], None] = lambda: None,
         before_send: Callable[[], None] = lambda: None,
-        spending: Unlimited | None = None,
+        spending: NoSpending | None = None,
         callback: CallbackAddress | None = None,
         claim: NoClaim | None = None,
         sleep: Callable[[float], None] = time.sleep,
@@ -91,7 +87,7 @@ class Submission:
         self._on_clear = on_clear
         self._before_order = before_order
         self._before_send = before_send
-        self._spending = Unlimited() if spending is None else spending
+        self._spending = NoSpending() if spending is None else spending
         self._callback = callback
         self._claim = NoClaim() if claim is None else claim
         self._sleep = sleep
@@ -125,14 +121,14 @@ class Submission:
             record = self._loaded = self._store.load()
             request = self._digest_of(prepared, endpoint, record)
             if record is not None and record.credits and not record.refunded:
-                self._spending.paid(record)  # an earlier try may have ended before it could
+                self._spending.count_paid(record)  # an earlier try may have ended before it could
             if record is None:
                 earlier = None
             elif record.was_cleared(self._order, request):
                 self._claim = NoClaim()
                 earlier = self._after_clear(record, request)
             else:
-                earlier = self._earlier(record, request)
+                earlier = self._resumed(record, request)
             self.ordered_at = record.at if earlier is not None and record is not None else time.time()
             if earlier is not None and record is not None:
                 self.callback, self.price = record.callback or None, record.credits
@@ -167,20 +163,20 @@ class Submission:
             self._log.warning("The inputs can no longer be read, so they are not compared: %s", error)
             return ""
 
-    def _earlier(self, record: Record, request: str) -> Generation | None:
+    def _resumed(self, record: Record, request: str) -> Generation | None:
         """Return the generation that an earlier try submitted, or None if a new submit is right."""
         if record.refused and record.generation_id is not None:
             self._refused = record
             # What the record knows; it is not queried, because no try may use it.
             return Generation(id=record.generation_id, status=GenerationStatus.UNKNOWN, credits=record.credits)
-        generation_id = record.generation_id or self._found(record)
+        generation_id = record.generation_id or self._searched(record)
         if generation_id is None:
             self._log.info("An earlier try was interrupted before its create was carried out; submitting now.")
             return None
         self._claim.submitted(generation_id)
         # With this try's counters: the fewer clears may have happened since, the less is left to guess.
         self._store.save(replace(record.handled_by(self._order), generation_id=generation_id))
-        generation = self._known(generation_id, record)
+        generation = self._queried(generation_id, record)
         self._price_late(record.handled_by(self._order), generation)
         if not generation.failed:
             self._log.info("Resuming generation %s of an earlier try: %s", generation_id, generation.describe())
@@ -201,15 +197,15 @@ class Submission:
         self.failed, self.ordered_at, self.price = generation, record.at, record.credits
         raise failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
 
-    def _found(self, record: Record, *, is_cleared: bool = False) -> str | None:
+    def _searched(self, record: Record, *, is_cleared: bool = False) -> str | None:
         """Return the generation of a create of unknown outcome; None if there is certainly none."""
         try:
             generation_id = find_lost(self._hook, record, self._log, self._sleep, is_cleared=is_cleared)
         except ViduError:
-            self._spending.lost(record)  # the try that sent it may have been killed before it could say so
+            self._spending.count_lost(record)  # the try that sent it may have been killed before it could say so
             raise
         if generation_id is None:
-            self._spending.settled(record)
+            self._spending.settle(record)
         return generation_id
 
     def _price_late(self, record: Record, generation: Generation) -> Record:
@@ -220,11 +216,11 @@ class Submission:
             record = replace(record, generation_id=generation.id, credits=generation.credits)
             self._loaded = record  # what follows may submit again, and must not forget what was spent
             self._store.save(record)
-            self._spending.paid(record)
-        self._spending.settled(record)
+            self._spending.count_paid(record)
+        self._spending.settle(record)
         return record
 
-    def _known(self, generation_id: str, record: Record) -> Generation:
+    def _queried(self, generation_id: str, record: Record) -> Generation:
         """Query a generation; right after its create the service may not find it yet."""
         for left in reversed(range(round(GRACE_SECONDS / GRACE_PAUSE_SECONDS) + 1)):
             try:
@@ -250,51 +246,43 @@ class Submission:
 
     def _submit(self, prepared: Prepared, endpoint: str | None, request: str) -> Generation:
         self._claim.look(request)
-        self._spending.check()
+        self._spending.checked_left()
         self._before_order()
         # Before the intent: an upload costs nothing, and one that fails leaves nothing to search for.
         body = prepared.resolve(self._hook, self._log)
         record, sent = self._intent(body, endpoint, request)
         record = self._claim.take(record)
         self._store.save(record)
-        sends = 0
-
-        def before_send() -> None:
-            nonlocal sends
-            self._before_send()
-            self._spending.check()  # again: meanwhile, others may have spent
-            self._claim.check()
-            sends += 1
-            if sends > 1:  # a repetition may come minutes after the intent
-                self._store.save(replace(record, at=time.time()))
-
+        sends = Sends(
+            *(self._before_send, self._spending.checked_left, self._claim.check),
+            renew=lambda: self._store.save(replace(record, at=time.time())),
+        )
         try:
-            generation = self._hook._submit(sent, endpoint, before_send, queues=True)
+            generation = self._hook._submit(sent, endpoint, sends, queues=True)
         except ViduSubmitUnknownError as error:
-            self._spending.lost(record)
-            if not self._store.is_durable or not (record.is_searchable or error.generation_id):
+            self._spending.count_lost(record)
+            known = named_id(record, error)
+            if not self._store.is_durable or not (record.is_searchable or known):
                 raise
-            # The service may take as long again, so the time counts from here. A list decides if there is one, because
-            # the id in an error may be another generation's; otherwise that id is all there is.
-            known = None if record.is_searchable else error.generation_id
+            # The service may take as long again, so the time counts from here.
             self._store.save(replace(record, at=time.time(), generation_id=known))
             if known is not None:
                 self._claim.submitted(known)
             raise uncertain(error) from error
         except BaseException as error:
             # Refused, or never sent. Any other end of a send (a timeout, a kill) leaves the intent.
-            if isinstance(error, ViduError) or not sends:
+            if isinstance(error, ViduError) or not sends.count:
                 self._forget_intent()
                 self._claim.release()
             else:
-                self._spending.lost(record)
+                self._spending.count_lost(record)
             raise
         paid = self._recorded(record, generation)
         self._claim.submitted(generation.id)
         if (price := self._price_of(generation, endpoint)) is not None:
             generation = generation.model_copy(update={"credits": price})
             paid = self._recorded(record, generation)
-        self._spending.paid(paid)
+        self._spending.count_paid(paid)
         self._refused = paid if paid.refused else None
         self.callback = record.callback or None
         return generation
@@ -350,10 +338,10 @@ class Submission:
         """
         generation_id, was_lost = record.generation_id, record.is_lost
         if generation_id is None and not was_lost:
-            self._spending.lost(record)  # nothing can find it
+            self._spending.count_lost(record)  # nothing can find it
         if was_lost:
             try:
-                generation_id = self._found(record, is_cleared=True)
+                generation_id = self._searched(record, is_cleared=True)
             except ViduSubmitUnknownError:
                 # Reported once; a further clear submits a new generation.
                 self._store.save(replace(record.taken_by(self._order), marked=False, looks=None))
@@ -381,7 +369,7 @@ class Submission:
         """
         try:
             if is_needed:
-                generation = self._known(generation_id, record)
+                generation = self._queried(generation_id, record)
             else:
                 generation = self._hook.get_generation(generation_id, endpoint=self._endpoint)
         except ViduError as error:

@@ -45,7 +45,7 @@ _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # The file systems of S3 and Azure cut it off and use the part before it.
-_VERSION = re.compile(r"\?versionid=", re.IGNORECASE)
+VERSION_QUERY: Final = re.compile(r"\?versionid=", re.IGNORECASE)
 
 
 def checked_destination(value: object) -> str:
@@ -82,7 +82,7 @@ def _problem_with(text: str) -> str | None:
         return f"lacks a slash: write {scheme[1].lower()}://… ."
     if "::" in text:  # fsspec reads it as a chain of file systems and would write to the part before it
         return "must not contain '::'."
-    if "://" in text and _VERSION.search(text):
+    if "://" in text and VERSION_QUERY.search(text):
         return "must not contain '?versionId=': a version cannot be written to."
     if advice := account_advice(text):
         return advice

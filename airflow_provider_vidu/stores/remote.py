@@ -9,9 +9,16 @@ from typing import Any
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
-from airflow_provider_vidu.stores.base import READ_BYTES, AtomicWriter, StoredFile, storage_error, temporary_name
+from airflow_provider_vidu.stores.base import (
+    READ_BYTES,
+    AtomicWriter,
+    FsspecWriter,
+    StoredFile,
+    storage_error,
+    temporary_name,
+)
 from airflow_provider_vidu.stores.schemes import STORES, is_forbidden, reading_advice
-from airflow_provider_vidu.stores.uploads import UPLOADS, FsspecWriter
+from airflow_provider_vidu.stores.uploads import UPLOADS
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """One table of the object stores' differences, and the interpretation of their errors.
 
-To add a store, add a row here and a class in :mod:`.uploads`.
+To add a store, add a row here, to :data:`ALL` too, and a class in :mod:`.uploads`.
 """
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ AZURE: Final = Store(
     "to read and list blobs (Storage Blob Data Reader)",
     unread=("wasb", "wasbs", "adl"),  # Airflow's provider registers adl, but upath 0.3 refuses it
 )
-STORES: Final = {scheme: store for store in (S3, GOOGLE, AZURE) for scheme in (store.scheme, *store.aliases)}
+ALL: Final = (S3, GOOGLE, AZURE)
+STORES: Final = {scheme: store for store in ALL for scheme in (store.scheme, *store.aliases)}
 """Each store by each of its schemes."""
-_UNREAD: Final = {scheme: store for store in (S3, GOOGLE, AZURE) for scheme in store.unread}
+_UNREAD: Final = {scheme: store for store in ALL for scheme in store.unread}
 
 _UNKNOWN_HEADER: Final = frozenset({"InvalidArgument", "InvalidRequest", "NotImplemented"})
 _UNKNOWN_SCHEME: Final = ("No filesystem registered", "Protocol not known", "Unsupported filesystem")

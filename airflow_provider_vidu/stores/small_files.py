@@ -12,6 +12,8 @@ from airflow_provider_vidu.stores.schemes import is_forbidden, scheme_of, state_
 
 MOST_BYTES: Final = 256 * 1024 * 1024
 """The largest file that is read. Others may write to the store; the state of 100,000 rows takes about 80 MiB."""
+MOST_AHEAD_SECONDS: Final = 3600.0
+"""A time in a file that is so far ahead proves nothing: no worker's clock is."""
 _WRITTEN_PIECES: Final = 256
 """How many pieces are written at once: each write is a call of the system."""
 

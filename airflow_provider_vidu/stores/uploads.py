@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from abc import abstractmethod
 from typing import Any, Final
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
-from airflow_provider_vidu.stores.base import MIB, AtomicWriter, file_exists_error, storage_error
+from airflow_provider_vidu.stores.base import MIB, FsspecWriter
 from airflow_provider_vidu.stores.schemes import (
     AZURE,
     GOOGLE,
     S3,
     Store,
     is_not_implemented,
-    is_precondition_failed,
     is_refusal,
 )
 
@@ -27,66 +25,6 @@ UPLOAD_BYTES: Final = 5 * MIB
 MAX_PART_BYTES: Final = 64 * MIB
 """Largest size of parts for a large file: a server's announcement must not determine a worker's memory."""
 MOST_PARTS: Final = 9_500  # S3 accepts 10,000
-
-
-class FsspecWriter(AtomicWriter):
-    """A file opened with fsspec; errors name the destination."""
-
-    def __init__(self, fs: Any, path: str, uri: str, *, replace: bool) -> None:
-        self._fs = fs
-        self._path = path
-        self.uri = uri
-        self._replace = replace
-        self._file: Any = None
-        self._done = False
-
-    def write(self, data: memoryview) -> None:
-        """Append to the upload."""
-        try:
-            self._file.write(data)
-        except Exception as error:  # each store has its own exceptions
-            raise storage_error("written", self.uri, error) from error
-
-    def publish(self) -> None:
-        """Complete the file."""
-        try:
-            if not self._replace:
-                self._fs.invalidate_cache()
-                if self._fs.exists(self._path):
-                    raise file_exists_error(self.uri)
-            self._complete()
-        except FileExistsError:
-            raise file_exists_error(self.uri) from None
-        except ViduDownloadRefusedError:
-            raise
-        except Exception as error:  # each store has its own exceptions
-            published = self._is_published(error)
-            if not published:
-                if not self._replace and is_precondition_failed(error):
-                    raise file_exists_error(self.uri) from None
-                raise storage_error("completed", self.uri, error, certain=published is not None) from error
-            log.warning("The store's last answer was lost (%s), but %s is complete.", redacted(error), self.uri)
-        self._done = True
-
-    def discard(self) -> None:
-        """Abort and clean up as far as possible."""
-        if self._done:
-            return
-        self._done = True
-        try:
-            self._abandon()
-        except Exception as error:  # noqa: BLE001 - best effort; the original failure matters more
-            log.warning("The incomplete upload of %s could not be removed: %s", self.uri, redacted(error))
-
-    def _is_published(self, error: Exception) -> bool | None:
-        """Return whether the file was completed although the store reported ``error``; None if unknown."""
-        return False
-
-    @abstractmethod
-    def _complete(self) -> None: ...
-
-    @abstractmethod
-    def _abandon(self) -> None: ...
 
 
 class UploadWriter(FsspecWriter):

@@ -22,15 +22,15 @@ from airflow_provider_vidu.ui import refusals
 from airflow_provider_vidu.ui.batches import routes as batches
 from airflow_provider_vidu.ui.callbacks import routes as callbacks
 from airflow_provider_vidu.ui.clips import views
-from airflow_provider_vidu.ui.clips.cards import ORDERS
+from airflow_provider_vidu.ui.clips.cards import ORDERS, STAGES
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.slots import slot_view
-from airflow_provider_vidu.ui.looks import Looks
+from airflow_provider_vidu.ui.looks import PageLooks
 from airflow_provider_vidu.ui.pages import GuardHeaders, page
 from airflow_provider_vidu.ui.playing.shelf import SHEET_SECONDS
 from airflow_provider_vidu.ui.records import store
-from airflow_provider_vidu.ui.records.counts import MAX_TASKS, STAGES
+from airflow_provider_vidu.ui.records.counts import MAX_TASKS
 from airflow_provider_vidu.ui.sending import NO_PIECE, send
 from airflow_provider_vidu.ui.shared import pause_after
 from airflow_provider_vidu.ui.spending import routes as spending
@@ -92,7 +92,7 @@ def make_app() -> Any:
 
 def prepare(state: Any) -> None:
     """Put into the application's state what its requests share."""
-    state.looks = Looks()
+    state.looks = PageLooks()
     spending.prepare(state)
     batches.prepare(state)
 
@@ -160,8 +160,8 @@ ClipAt = Annotated[tuple[store.Page, float], Depends(clip_at)]
 PieceIndex = Annotated[int, Query(ge=0, lt=MAX_PIECES)]
 
 
-def _looks(request: Request) -> Looks:
-    looks: Looks = request.app.state.looks
+def _looks(request: Request) -> PageLooks:
+    looks: PageLooks = request.app.state.looks
     return looks
 
 

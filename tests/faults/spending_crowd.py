@@ -105,7 +105,7 @@ class Worker:
         lost_order.SETTLE_SECONDS = 0.0
         for owner, method in ((StateStore, "save"), (Files, "keys"), (Files, "set"), (SyncClient, "submit")):
             self._stepwise(owner, method)
-        self._noted(spending.Spending, "check", before="checks")
+        self._noted(spending.Spending, "checked_left", before="checks")
         self._noted(ledger.ListedLedger, "add", after="entered")
 
     def run(self, index: int) -> bool:

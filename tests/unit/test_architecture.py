@@ -27,7 +27,7 @@ IO = frozenset(
 
 SHELLS = {
     "batches.trigger",
-    "api.async_client", "api.async_connection", "api.looks", "api.sync_client", "api.sync_connection",
+    "api.async_client", "api.async_connection", "api.looks", "api.polls", "api.sync_client", "api.sync_connection",
     "downloads.transfer",
     "event_triggers", "triggers",
     "network.addresses", "network.connection", "network.stream", "network.tls", "api.uploads",

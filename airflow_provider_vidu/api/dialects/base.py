@@ -61,10 +61,15 @@ class Dialect(ABC):
     """
 
     name: ClassVar[str]
+    """What the connection's field ``dialect`` holds."""
     auth_scheme: ClassVar[str]
+    """The authorization scheme (``Bearer``, ``Token``) of a connection that names none."""
     default_host: ClassVar[str | None] = None
+    """The host of a connection without one; None if it must name one."""
     default_query_path: ClassVar[str]
+    """The path of a query, with ``{id}`` for the id."""
     default_create_path: ClassVar[str]
+    """The path of a create, with ``{endpoint}`` if the dialect has several."""
     root: ClassVar[str]
     """The leading path segment(s); a host that already ends in it is accepted."""
     status_field: ClassVar[str] = "status"
@@ -109,7 +114,11 @@ class Dialect(ABC):
         return Call(request, partial(self.read_created, synchronous=self.is_synchronous(body, endpoint)))
 
     @abstractmethod
-    def _create_request(self, body: Mapping[str, Any], endpoint: str | None) -> ApiRequest: ...
+    def _create_request(self, body: Mapping[str, Any], endpoint: str | None) -> ApiRequest:
+        """Return the request of :meth:`create`, which is billed.
+
+        :raises ViduConfigError: as :meth:`create` does.
+        """
 
     def can_cancel(self, endpoint: str | None = None) -> bool:
         """Whether a generation submitted to ``endpoint`` can be cancelled."""
@@ -144,7 +153,7 @@ class Dialect(ABC):
     def look(self, generation_ids: Sequence[str], form: Form) -> Call[Look]:
         """Return the call that reads the states of several generations.
 
-        :param generation_ids: at most 100 ids for which ``may_be_listed`` is true.
+        :param generation_ids: at most 100 ids for which :func:`.polling.look.may_be_listed` is true.
         :param form: how they are written.
         :raises ViduConfigError: unless :attr:`has_look`.
         """

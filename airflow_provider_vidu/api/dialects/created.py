@@ -29,7 +29,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 from airflow_provider_vidu.api.dialects.errors import is_error, is_success_code
-from airflow_provider_vidu.api.dialects.levels import RESULT_FIELDS, STATUSES, Level, as_object, state_word
+from airflow_provider_vidu.api.dialects.levels import RESULT_FIELDS, STATUSES, WRAPPERS, Level, as_object, state_word
 from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.common.parsing import Document
 from airflow_provider_vidu.common.url_parts import split_url
@@ -48,7 +48,6 @@ _HOLDERS: Final = frozenset(
     {"data", "output", "result", "response", "task", "generation", "job", "video", "taskid", "jobid", "generationid"}
 )
 """Fields that hold the job, as documented or recorded; an object instead of an id counts, too."""
-_BARE: Final = ("data", "output", "result")
 _BARE_JOBS: Final = ("task", "generation", "job")
 """Often the kind of job (``"task": "text2video"``), so a text counts only if it looks like an id."""
 ID_FIELDS: Final = frozenset(
@@ -210,7 +209,7 @@ def _sure_rank(payload: Level) -> Rank | None:
     rank = best[0].rank
     if rank > Rank.NUMBER:
         return None
-    is_cut_off = any(payload.get(name) in ({}, []) for name in _BARE)  # the job's own id was to follow
+    is_cut_off = any(payload.get(name) in ({}, []) for name in WRAPPERS)  # the job's own id was to follow
     return None if is_cut_off and rank is not Rank.NAMED else rank
 
 
@@ -366,7 +365,7 @@ def _named_ids(place: _Place) -> tuple[str, ...]:
 
 def _bare_ids(place: _Place) -> Iterator[tuple[Rank, str]]:
     """Yield ids in place of an object: ``{"code": "success", "data": "task_…"}``."""
-    for name in (*_BARE, *_BARE_JOBS):
+    for name in (*WRAPPERS, *_BARE_JOBS):
         value = place.names.get(name)
         if isinstance(value, list):
             value = value[0] if len(value) == 1 else None
@@ -375,7 +374,7 @@ def _bare_ids(place: _Place) -> Iterator[tuple[Rank, str]]:
             continue
         if _SURELY_AN_ID.fullmatch(word):
             yield Rank.OWN, word
-        elif name in _BARE and (isinstance(value, int) or len(word) > len("ok")):
+        elif name in WRAPPERS and (isinstance(value, int) or len(word) > len("ok")):
             yield Rank.ROW if _is_small(word) else Rank.BARE, word
 
 

@@ -20,7 +20,7 @@ MAX_ID_CHARS: Final = 1024
 _MAX_ID_NUMBER: Final = 10**40
 """Far above any id of digits; Python refuses to write very long numbers."""
 _UNFIT_ID: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_ID_NAMES: Final = ("id", "task_id")
+ID_NAMES: Final = ("id", "task_id")
 """The names of a job's id. Other names that end in "id" may confirm an id, but not disprove it."""
 
 
@@ -98,7 +98,7 @@ def _entry(generation_id: str, listed: list[Any]) -> dict[str, Any] | None:
     named = next((entry for entry in entries if _names(entry, generation_id)), None)
     if named is not None or len(listed) != 1 or not entries:
         return named
-    return None if any(text(entries[0].get(name)) for name in _ID_NAMES) else entries[0]
+    return None if any(text(entries[0].get(name)) for name in ID_NAMES) else entries[0]
 
 
 def _lists_jobs(payload: Level, listed: list[Any]) -> bool:

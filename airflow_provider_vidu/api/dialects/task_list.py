@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from airflow_provider_vidu.api.dialects.identity import ID_NAMES
 from airflow_provider_vidu.api.dialects.levels import MAX_WORD_CHARS, STATUSES, state_word, status_of
 from airflow_provider_vidu.common.values import moment, percent, text
 from airflow_provider_vidu.exceptions import ViduConfigError
@@ -30,7 +31,6 @@ MAX_PAGES: Final = 50
 """The limit on requests for one listing: 5,000 generations."""
 ZONE_MARGIN_SECONDS: Final = 86_400.0
 """How much earlier than needed a listing begins: a service may read the time in its own zone."""
-_ID_FIELDS: Final = ("id", "task_id")
 _WITHOUT_ZONE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([ Tt][0-9:.,]+)?")
 
 
@@ -240,7 +240,7 @@ def look_of(
     disputed: set[str] = set()
     is_foreign = False
     for entry in entries:
-        names = [name for name in map(text, map(entry.get, _ID_FIELDS)) if name is not None]
+        names = [name for name in map(text, map(entry.get, ID_NAMES)) if name is not None]
         name = next((name for name in names if name in requested), None)
         if name is None:
             is_foreign |= bool(names)

@@ -262,9 +262,9 @@ class Backlog:
         except ViduBudgetError:
             raise
         except ViduError:
-            if not self._state.intents:
+            if not self._state.has_lost:
                 raise
-            return False  # one of its own creates may have spent the rest, and is about to be searched for
+            return False  # one of its own creates may have spent the rest: a search, or its end, names the price
         state, limit = self._state, self._settings.max_credits
         if limit is None:
             return True

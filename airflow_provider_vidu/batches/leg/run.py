@@ -160,7 +160,8 @@ class BatchRun:
                     self._timed_out()
                 if self._settings.deferrable and self._may_defer():
                     return self._deferred()
-                self._collector.pause(self._pause())
+                seconds = self._collector.next_poll() - time.time()
+                self._collector.pause(min(max(seconds, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS))
                 self._check_wanted()
         finally:
             self._collector.close()
@@ -182,7 +183,7 @@ class BatchRun:
         state = self.state
         for intent in state.intents.values():  # a process ended in the middle of this create
             intent.is_lost = True
-            self._spending.lost(intent.record)
+            self._spending.count_lost(intent.record)
         now = time.time()
         for key, job in list(state.open.items()):
             if (row := self._by_key.get(key)) is None:
@@ -190,7 +191,7 @@ class BatchRun:
             is_reported = ended is None or job.id in ended
             self._collector.watch(row, job, poll_at=now if is_reported else None)
             if not was_resumed:  # an earlier try may have ended before it could
-                self._spending.paid(job, state)
+                self._spending.count_paid(job, state)
         if not was_resumed:
             self._warn_of_changed()
         self._warn_of_removed()
@@ -295,10 +296,6 @@ class BatchRun:
 
     def _wanted(self) -> int:
         return plan.wake_count(self._settings.max_in_flight, self._collector.in_flight, self._backlog.has_more)
-
-    def _pause(self) -> float:
-        seconds = self._collector.next_poll() - time.time()
-        return min(max(seconds, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
 
     def _deferred(self) -> plan.Pending:
         self._end_leg()

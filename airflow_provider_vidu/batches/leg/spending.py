@@ -42,41 +42,52 @@ class BatchSpending:
             return
         now = self._clock()
         if self._read_at is None or now - self._read_at >= READ_SECONDS or self._left <= 0:
-            self._left, self._read_at = self._spending.check(), now
+            self._left, self._read_at = self._spending.checked_left(), now
 
-    def paid(self, job: Open, state: BatchState) -> None:
+    def count_paid(self, job: Open, state: BatchState) -> None:
         """Make what a generation costs visible to the other tasks; repeating it changes nothing.
 
         :param state: of the batch, with the generation.
         """
         if self._spending is None:
             return
+        if job.marker:
+            self.count_lost(_lost(job))
+            return
         if job.credits is None:
             if not self._is_unpriced:
-                self._spending.unpriced(job.at)
+                self._spending.count_unpriced(job.at)
             self._is_unpriced = True
             return
         self._left -= job.credits
         if self._spending.is_counted:
             before = max(state.credits - job.credits, 0)
-            self._spending.paid(Record(0, "", job.at, generation_id=job.id, credits=job.credits, spent=before))
+            self._spending.count_paid(Record(0, "", job.at, generation_id=job.id, credits=job.credits, spent=before))
 
-    def lost(self, record: Record) -> None:
+    def count_lost(self, record: Record) -> None:
         """Count a create of unknown outcome as possibly spent, until it is settled; repeating it changes nothing."""
         if self._spending is not None:
-            self._spending.lost(record)
+            self._spending.count_lost(record)
             self._read_at = None  # what is left of the budget has changed
 
-    def settled(self, record: Record) -> None:
+    def settle(self, record: Record) -> None:
         """Count a create no longer as possibly spent: what it has cost is entered, or nothing was created."""
         if self._spending is not None:
-            self._spending.settled(record)
+            self._spending.settle(record)
             self._read_at = None
 
     def ended(self, job: Open, generation: Generation | None) -> None:
         """Count a price that only the end of a generation names."""
-        if self._spending is None or job.credits is not None or generation is None or generation.credits is None:
+        if self._spending is None or job.credits is not None or generation is None:
             return
-        self._left -= generation.credits
-        if self._spending.is_counted:
-            self._spending.named_late(generation, datetime.fromtimestamp(job.at, UTC).isoformat())
+        if generation.credits is not None:
+            self._left -= generation.credits
+            if self._spending.is_counted:
+                self._spending.named_late(generation, datetime.fromtimestamp(job.at, UTC).isoformat())
+        if job.marker and (generation.is_done or generation.credits is not None):
+            self.settle(_lost(job))
+
+
+def _lost(job: Open) -> Record:
+    """Return the record of a create of unknown outcome whose generation is known."""
+    return Record(0, job.marker, job.at, generation_id=job.id)

@@ -15,7 +15,7 @@ from airflow_provider_vidu.batches.state import Event, Intent, intended, opened
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduSubmitUnknownError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.claims import BusyClaimError, ClaimLostError, NoClaim, SharedOrderError
-from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, find_lost, intent_of
+from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, Sends, find_lost, intent_of, named_id
 from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.request import endpoint_of, request_of, required_arguments
 from airflow_provider_vidu.polling.failures import failure
@@ -128,19 +128,12 @@ class Submitter:
         if (other := self._without_claim(row, endpoint, record, claim)) is not None:
             return other
         self._journal.append(_intent(row, endpoint, record))
-        sends = 0
-
-        def before_send() -> None:
-            nonlocal sends
-            self._check()
-            self._spending.check()  # again: a repetition may come minutes later
-            claim.check()
-            sends += 1
-            if sends > 1:  # a repetition may come minutes after the intent
-                self._journal.append(_intent(row, endpoint, replace(record, at=time.time())))
-
+        sends = Sends(
+            *(self._check, self._spending.check, claim.check),
+            renew=lambda: self._journal.append(_intent(row, endpoint, replace(record, at=time.time()))),
+        )
         try:
-            generation = self._hook._submit(body, endpoint, before_send, queues=True)
+            generation = self._hook._submit(body, endpoint, sends, queues=True)
         except ViduSubmitUnknownError as error:
             return self._unknown(row, endpoint, record, error, claim)
         except ClaimLostError:
@@ -148,14 +141,14 @@ class Submitter:
             return Submitted(shared=record.request)
         except ViduError as error:
             claim.release()
-            about = blame(error) if sends else Blame.ACCOUNT  # what prevents a send is not the row's fault
+            about = blame(error) if sends.count else Blame.ACCOUNT  # what prevents a send is not the row's fault
             if about is Blame.ROW:
                 self._fail(row, error)
                 return Submitted()
             self._journal.append({"e": "back", "keys": [row.key]})
             return Submitted(refusal=error, is_full=about is Blame.FULL)
         except BaseException:  # a kill before the send: the row is open again, and the intent means nothing
-            if not sends:
+            if not sends.count:
                 self._journal.append({"e": "back", "keys": [row.key]})
                 claim.release()
             raise
@@ -171,11 +164,11 @@ class Submitter:
             failed = failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
             self._fail(row, repeatable(failed, generation), job=job, generation=generation)
             claim.release()
-            self._spending.paid(job, self._journal.state)
+            self._spending.count_paid(job, self._journal.state)
             return Submitted()
         self._journal.append(opened(row.key, job))
         claim.submitted(job.id)
-        self._spending.paid(job, self._journal.state)
+        self._spending.count_paid(job, self._journal.state)
         return Submitted(generation)
 
     @contextmanager
@@ -214,14 +207,14 @@ class Submitter:
     def _unknown(
         self, row: Row, endpoint: str | None, record: Record, error: ViduSubmitUnknownError, claim: NoClaim
     ) -> Submitted:
-        if not record.is_searchable and error.generation_id:
-            # Without a list, the id in the error is all there is.
-            job = open_of(row, error.generation_id, time.time(), endpoint, record.request)
+        self._spending.count_lost(record)
+        if (generation_id := named_id(record, error)) is not None:
+            at = record.began or record.at
+            job = open_of(row, generation_id, at, endpoint, record.request, marker=record.marker)
             self._journal.append(opened(row.key, job))
             claim.submitted(job.id)
             return Submitted(is_lost=True)
         self._log.warning("Row %s: %s", row.key, error)
-        self._spending.lost(record)
         self._journal.append(_intent(row, endpoint, replace(record, at=time.time()), is_lost=True))
         return Submitted(is_lost=True)
 
@@ -235,7 +228,7 @@ class Submitter:
         try:
             generation_id = find_lost(self._hook, record, self._log, time.sleep)
         except ViduSubmitUnknownError as error:
-            self._spending.lost(record)
+            self._spending.count_lost(record)
             self._fail(row, error)
         except ViduError as error:
             return error
@@ -248,8 +241,8 @@ class Submitter:
                 job = open_of(row, generation_id, at, endpoint, record.request, credits=cost)
                 self._journal.append(opened(row.key, job))
                 self.claim(record.request, endpoint).submitted(generation_id)
-                self._spending.paid(job, self._journal.state)
-            self._spending.settled(record)
+                self._spending.count_paid(job, self._journal.state)
+            self._spending.settle(record)
         return None
 
     def _price_of(self, generation_id: str, endpoint: str | None) -> float | int | None:

@@ -18,7 +18,7 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.orders.media.fields import Kind
 from airflow_provider_vidu.stores.destination import needed_host, options_of
-from airflow_provider_vidu.stores.naming import plain_scheme
+from airflow_provider_vidu.stores.naming import VERSION_QUERY, plain_scheme
 from airflow_provider_vidu.stores.places import account_advice, split_connection
 from airflow_provider_vidu.stores.roots import check_input, check_opened, local_path
 from airflow_provider_vidu.stores.schemes import (
@@ -42,7 +42,6 @@ _LOCAL_URI_OF_A_HOST = re.compile(r"(?i)(?:file|local):(?!//(?:/|localhost/))")
 # A name that nothing proves wrong may be a file's; "C:" is a drive.
 _LIKE_AN_ADDRESS = re.compile(r"(?i)//|www\.|[a-z][a-z0-9+.-]+:(?!//)|https?//")
 _USER = re.compile(r"(://[^/@:]*:)[^/@]*@")  # the password in an address
-_VERSION = re.compile(r"(?i)\?versionid=")
 
 
 class MediaFile:
@@ -165,7 +164,7 @@ class MediaFile:
         return source
 
     def _open_object(self, path: Any, text: str) -> BinaryIO:
-        is_cut = _VERSION.search(text) and STORES.get(scheme_of(text)) in (S3, AZURE)
+        is_cut = VERSION_QUERY.search(text) and STORES.get(scheme_of(text)) in (S3, AZURE)
         if is_cut and not getattr(path.fs, "version_aware", False):
             # The file systems of S3 and Azure drop it: the newest version would be sent, and paid for.
             raise self.error("names a version, but its store would read the newest one. Give the object alone.")

@@ -105,10 +105,10 @@ class Scope:
         """Return the name of the entry of a create of unknown outcome."""
         return f"{self.prefix}{_digest(marker)}{_LOST}"
 
-    def lost(self, names: Iterable[str]) -> int:
+    def lost_among(self, names: Iterable[str]) -> int:
         """Return how many creates of unknown outcome count, by the names of entries.
 
-        None at a service that answers and names no price: no limit on credits applies to it.
+        At a service that answers and names no price, that is 0: no limit on credits applies to it.
         """
         known = {name for name in names if name.startswith(self.prefix)}
         if self.unpriced_entry in known and not self.prices(known):

@@ -35,7 +35,7 @@ SPENT_KEY: Final = "vidu_spent"
 REFUNDED: Final = Cancellation(accepted=True, reason="it was cancelled")
 
 
-class Unlimited:
+class NoSpending:
     """The spending of a task that has no limit, and that no budget counts."""
 
     @property
@@ -43,8 +43,8 @@ class Unlimited:
         """Whether the price of a generation matters as soon as it is submitted."""
         return False
 
-    def check(self) -> float:
-        """Refuse a create if the budget is spent; return the credits that are left of it.
+    def checked_left(self) -> float:
+        """Return the credits that are left of the budget; refuse a create if it is spent.
 
         :raises ViduBudgetError: when it is.
         :raises ViduError: when the ledger cannot be read. Nothing has been submitted; a retry may help.
@@ -55,13 +55,13 @@ class Unlimited:
         """Whether a generation costs more than the task allows."""
         return False
 
-    def paid(self, record: Record) -> None:
+    def count_paid(self, record: Record) -> None:
         """Make what a generation costs visible to the other tasks; repeating it changes nothing."""
 
-    def lost(self, record: Record) -> None:
+    def count_lost(self, record: Record) -> None:
         """Count a create of unknown outcome as possibly spent, until it is settled; repeating it changes nothing."""
 
-    def settled(self, record: Record) -> None:
+    def settle(self, record: Record) -> None:
         """Count a create no longer as possibly spent: what it has cost is entered, or nothing was created."""
 
     def refuse(self, hook: ViduHook, record: Record, endpoint: str | None) -> tuple[ViduError, bool]:
@@ -69,7 +69,7 @@ class Unlimited:
         raise AssertionError("not reached")
 
 
-class Spending(Unlimited):
+class Spending(NoSpending):
     """The credits of one task instance, and the limits on them.
 
     :param context: the task's context; in a user's unit test, which has no task instance, only the cap applies.
@@ -100,8 +100,8 @@ class Spending(Unlimited):
         """Whether a budget of the DAG counts what the task spends."""
         return bool(self._periods)
 
-    def check(self) -> float:
-        """Refuse a create if the budget is spent; return the credits that are left of it."""
+    def checked_left(self) -> float:
+        """Return the credits that are left of the budget; refuse a create if it is spent."""
         if self._budget is None or self._ti is None:
             return math.inf
         entries, scope = ledger(), self._scope(self._budget.per, time.time())
@@ -113,7 +113,7 @@ class Spending(Unlimited):
             raise ViduError(
                 f"Could not read what was spent within the budget, so nothing was submitted: {redacted(error)}"
             ) from error
-        return check_budget(self._budget, scope.prices(names), scope.lost(names))
+        return check_budget(self._budget, scope.prices(names), scope.lost_among(names))
 
     def exceeds(self, generation: Generation) -> bool:
         """Whether a generation costs more than the task allows, and has not ended: no cancel brings back what has."""
@@ -121,7 +121,7 @@ class Spending(Unlimited):
             self._warn_of(generation, "The create's answer is the result")
         return self._is_above_cap(generation) and not generation.is_done
 
-    def paid(self, record: Record) -> None:
+    def count_paid(self, record: Record) -> None:
         """Make what a generation costs visible to the other tasks.
 
         A ledger that cannot be written must not lose a generation that is paid for, so that is only logged.
@@ -132,24 +132,24 @@ class Spending(Unlimited):
                     "The service named no price for generation %s: no limit on credits applies to it.",
                     record.generation_id,
                 )
-            self.unpriced(record.began or record.at)
+            self.count_unpriced(record.began or record.at)
             return
         self._publish(record)
         self._enter(record.generation_id or "", record.credits, record.began or record.at)
 
-    def unpriced(self, at: float) -> None:
+    def count_unpriced(self, at: float) -> None:
         """Make known that the service has answered a create, and named no price.
 
         :param at: when it was sent, in epoch seconds.
         """
         self._add(at, lambda scope: scope.unpriced_entry, credits=None)
 
-    def lost(self, record: Record) -> None:
+    def count_lost(self, record: Record) -> None:
         """Count a create of unknown outcome as possibly spent, until it is settled; repeating it changes nothing."""
         at, marker = record.began or record.at, record.marker
         self._add(at, lambda scope: scope.lost_entry(marker), outcome="unknown", marker=marker)
 
-    def settled(self, record: Record) -> None:
+    def settle(self, record: Record) -> None:
         """Count a create no longer as possibly spent: what it has cost is entered, or nothing was created."""
         self._remove(record.began or record.at, lambda scope: scope.lost_entry(record.marker))
 

@@ -16,12 +16,11 @@ from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from airflow_provider_vidu.common.url_parts import CALLBACK_PATH
 from airflow_provider_vidu.exceptions import ViduConfigError
 
 OPTION: Final = "callback_base_url"
 """The option of section ``[vidu]``."""
-PATH: Final = "/vidu/callbacks/"
-"""The path of the route below the API server's address; the token follows."""
 SECRET_BYTES: Final = 17
 """With the 16 bytes of the task instance's id, the token has 44 characters without padding: one spelling each."""
 _LENGTH: Final = 44
@@ -60,7 +59,7 @@ def new_address(base_url: str, instance: UUID, *, nudges: str = "") -> CallbackA
     """
     raw = instance.bytes + secrets.token_bytes(SECRET_BYTES)
     token = base64.urlsafe_b64encode(raw).decode("ascii")
-    return CallbackAddress(base_url + PATH + token, _digest(raw), nudges)
+    return CallbackAddress(base_url + CALLBACK_PATH + token, _digest(raw), nudges)
 
 
 def read_token(token: str) -> tuple[UUID, str] | None:

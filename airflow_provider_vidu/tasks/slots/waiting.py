@@ -99,6 +99,7 @@ class SlotWait:
             try:
                 return submit()
             except ViduRateLimitError as error:
+                # After other temporary refusals Airflow retries the task (a batch waits: `blame` in batches.plan).
                 if error.generation_id is not None:  # of a generation that exists
                     raise
                 self._wait(error)

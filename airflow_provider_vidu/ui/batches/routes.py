@@ -23,10 +23,10 @@ from airflow_provider_vidu.ui.batches import rows
 from airflow_provider_vidu.ui.batches.journals import NO_ROOT, Read, latest_cost, read_journal
 from airflow_provider_vidu.ui.batches.records import Batch, DryRunError, read_batch, read_batches
 from airflow_provider_vidu.ui.clips import views
-from airflow_provider_vidu.ui.clips.cards import ORDERS
+from airflow_provider_vidu.ui.clips.cards import ORDERS, STAGES
 from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
-from airflow_provider_vidu.ui.looks import Looks
+from airflow_provider_vidu.ui.looks import PageLooks
 from airflow_provider_vidu.ui.pages import page
 from airflow_provider_vidu.ui.playing.preview import place_of
 from airflow_provider_vidu.ui.playing.shelf import SHEET_SECONDS
@@ -84,8 +84,8 @@ def _weight(found: Any) -> int:
     return ROW_CHARS * len(found.entries if isinstance(found, rows.Chosen) else found)
 
 
-def _looks(request: Request) -> Looks:
-    looks: Looks = request.app.state.looks
+def _looks(request: Request) -> PageLooks:
+    looks: PageLooks = request.app.state.looks
     return looks
 
 
@@ -229,7 +229,7 @@ async def batch_data(
     dag_id: str,
     run_id: str,
     at: BatchAt,
-    stage: Annotated[str | None, Query(pattern=f"^({'|'.join(rows.STAGES)})$")] = None,
+    stage: Annotated[str | None, Query(pattern=f"^({'|'.join(STAGES)})$")] = None,
     offset: Annotated[int, Query(ge=0, le=MOST_ROWS)] = 0,
     limit: Annotated[int, Query(ge=1, le=100)] = PAGE_SIZE,
     order: Annotated[str, Query(pattern=f"^({'|'.join(ORDERS)})$")] = ORDERS[0],

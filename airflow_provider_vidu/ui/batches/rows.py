@@ -17,7 +17,7 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, moment, text, whole
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.ui.batches.records import Batch
-from airflow_provider_vidu.ui.clips.cards import STAGE_RANK
+from airflow_provider_vidu.ui.clips.cards import STAGE_RANK, STAGES
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.failures import CLEARING, STORE_AGAIN, arguments
 from airflow_provider_vidu.ui.clips.outlook import retry_view
@@ -25,7 +25,6 @@ from airflow_provider_vidu.ui.clips.pieces import Record
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.xcoms import slim, usable_id
 
-STAGES: Final = ("working", "submitted", "ready", "stored", "failed")
 FACTS: Final = ("duration", "fps", "width", "height")
 ADVICE: Final = "The manifest holds the reasons of all rows."
 _UNLESS: Final = 'unless the task has on_clear="new": then it orders, and pays for, every row again.'

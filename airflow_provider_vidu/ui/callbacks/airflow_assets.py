@@ -22,7 +22,8 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.order import Record
 from airflow_provider_vidu.orders.records import STATE_KEY
 from airflow_provider_vidu.tasks.callbacks.nudges import NUDGE_KEY
-from airflow_provider_vidu.ui.callbacks.airflow_tasks import arguments_of, as_uuid, ids_in, is_short
+from airflow_provider_vidu.ui.callbacks.airflow_tasks import as_uuid, ids_in, is_short
+from airflow_provider_vidu.ui.records.arguments import arguments_of
 
 _TRIGGER: Final = "airflow_provider_vidu.event_triggers.ViduGenerationFinishedTrigger"
 MAX_RECORD_CHARS: Final = 64 * 1024

@@ -7,7 +7,6 @@ nothing is resumed, and triggers poll.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import and_, func, select, update
 from sqlalchemy.orm import aliased, lazyload
 
-log = logging.getLogger(__name__)
+from airflow_provider_vidu.ui.records.arguments import arguments_of
 
 _TRIGGER: Final = "airflow_provider_vidu.triggers.ViduGenerationTrigger"
 MAX_SUCCESSORS: Final = 100
@@ -168,16 +167,6 @@ def _spelt(instance: UUID, column: Any = None) -> Any:
 def as_uuid(value: Any) -> UUID:
     """Return the id in a column of task instances."""
     return value if isinstance(value, UUID) else UUID(str(value))
-
-
-def arguments_of(trigger: Any) -> Mapping[str, Any] | None:
-    """Return the stored arguments of a trigger; None if they cannot be read."""
-    try:
-        arguments = trigger.kwargs
-    except Exception as error:  # noqa: BLE001 - a key that was replaced, or what another version has written
-        log.warning("The arguments of trigger %s cannot be read (%s).", trigger.id, type(error).__name__)
-        return None
-    return arguments if isinstance(arguments, Mapping) else None
 
 
 def _task(row: Any) -> WaitingTask | None:

@@ -17,9 +17,10 @@ from uuid import UUID
 
 from starlette.routing import Route
 
+from airflow_provider_vidu.common.url_parts import CALLBACK_PATH
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.tasks.callbacks.arrivals import callback_base_url
-from airflow_provider_vidu.tasks.callbacks.tokens import PATH, read_token
+from airflow_provider_vidu.tasks.callbacks.tokens import read_token
 from airflow_provider_vidu.ui.callbacks import airflow_assets, airflow_tasks
 from airflow_provider_vidu.ui.callbacks.airflow_tasks import WaitingTask
 from airflow_provider_vidu.ui.callbacks.keys import Keys
@@ -69,7 +70,7 @@ def _registered_path() -> str | None:
     if (lack := airflow_tasks.missing()) is not None:
         log.warning("No callbacks are taken, because this Airflow has changed (%s). Triggers poll instead.", lack)
         return None
-    return urlsplit(base).path + PATH
+    return urlsplit(base).path + CALLBACK_PATH
 
 
 def _finder(path: str | None) -> Find:

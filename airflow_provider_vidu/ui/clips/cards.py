@@ -14,6 +14,7 @@ from airflow_provider_vidu.ui.clips.xcoms import MAX_PARAMETER_CHARS, prompt_sta
 
 ORDERS: Final = ("scene", "newest", "cost", "state", "label")
 """The orders of a sheet: as the DAG runs, the newest first, the most expensive first, what failed first, by label."""
+STAGES: Final = ("working", "submitted", "ready", "stored", "failed")
 STAGE_RANK: Final[Mapping[str, int]] = {"failed": 0, "working": 1, "submitted": 2, "ready": 3, "stored": 4}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from airflow_provider_vidu.api.dialects.answers import MAX_TEXT_CHARS
 from airflow_provider_vidu.common.text import redacted, redacted_lines
 from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.models import Generation, GenerationStatus
@@ -17,7 +18,6 @@ from airflow_provider_vidu.ui.clips.outlook import next_try, outlook
 from airflow_provider_vidu.ui.clips.pieces import Piece, Record, pieces_of
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import iso, timeline
-from airflow_provider_vidu.ui.clips.xcoms import MAX_TEXT_CHARS
 from airflow_provider_vidu.ui.playing.shelf import Lost
 
 URL_LIFE: Final = timedelta(hours=24)

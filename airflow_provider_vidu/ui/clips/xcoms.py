@@ -14,13 +14,13 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from airflow_provider_vidu.api.dialects import checked_id
+from airflow_provider_vidu.api.dialects.answers import MAX_TEXT_CHARS
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, number, percent, text, trace_id, whole
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Record
 
-MAX_TEXT_CHARS: Final = 20_000
 MAX_NOTE_CHARS: Final = 300
 NOTED: Final = (
     *("conn_id", "role", "artifact", "endpoint", "created_at", "credits", "seed"),

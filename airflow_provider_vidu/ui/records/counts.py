@@ -21,12 +21,11 @@ from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import Boolean
 
 from airflow_provider_vidu.links import DRY_RUN_PREFIX, ID_KEY, MAX_PUBLISHED, WATCH_KEY, numbered
-from airflow_provider_vidu.ui.clips.cards import STAGE_RANK
+from airflow_provider_vidu.ui.clips.cards import STAGE_RANK, STAGES
 from airflow_provider_vidu.ui.clips.facts import ENDED, TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import BESIDE, MAKING, STORES
 from airflow_provider_vidu.ui.records.instances import BY_TIME, PLACE, place_in, placed, same_task
 
-STAGES: Final = ("working", "submitted", "ready", "stored", "failed")
 MAX_TASKS: Final = 100_000
 """A contact sheet covers at most this many task instances of a run."""
 MAX_PLACED: Final = 2_000

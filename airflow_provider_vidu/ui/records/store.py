@@ -19,7 +19,7 @@ from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_provider_vidu.links import BATCH_KEY, ID_KEY, WATCH_KEY, numbered
-from airflow_provider_vidu.ui.clips.cards import in_order
+from airflow_provider_vidu.ui.clips.cards import STAGES, in_order
 from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, chars_of, grouped, with_result
 from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed, usable_id
 from airflow_provider_vidu.ui.records import counts
@@ -198,7 +198,7 @@ def read_sheet(
         if reader.must_resolve():
             tasks = reader.tasks(limit=MAX_RESOLVED_TASKS + 1)
             clips = grouped(tasks[:MAX_RESOLVED_TASKS], run_is_over=is_over)
-            counted = {name: sum(clip.stage == name for clip in clips) for name in counts.STAGES}
+            counted = {name: sum(clip.stage == name for clip in clips) for name in STAGES}
             chosen = [clip for clip in clips if stage in (None, clip.stage)]
             prices = [cost for clip in chosen if (cost := clip.credits) is not None]
             price = (float(sum(prices)), len(prices))
@@ -312,7 +312,8 @@ class _Reader:
         keys = list(dict.fromkeys(task.key for task in tasks))
         fields = rendered_fields(self._session, *self._run, keys)
         found = [replace(task, fields=fields.get(task.key)) for task in tasks]
-        own = self._of(XComModel, RETURN_KEY)
+        dag_id, run_id = self._run
+        own = (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == RETURN_KEY)
         sizes = self._session.execute(sizes_of(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, are(keys)))
         stored = {key_of(row): row for row in sizes}
         fits = fitting(keys, {key: row.size for key, row in stored.items()})
@@ -355,10 +356,6 @@ class _Reader:
             (key_of(row), counts.KEY_NUMBERS[row.key]): note_in(self._resolver.value(parsed(row.text), row.timestamp))
             for row in self._session.execute(query)
         }
-
-    def _of(self, model: Any, key: str) -> tuple[Any, ...]:
-        dag_id, run_id = self._run
-        return model.dag_id == dag_id, model.run_id == run_id, model.key == key
 
 
 def _neighbours(

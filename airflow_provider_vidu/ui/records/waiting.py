@@ -6,7 +6,6 @@ queue is read from Airflow's triggers: those of other DAGs are counted, and noth
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +24,7 @@ from airflow_provider_vidu.polling.turns import turn
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed
 from airflow_provider_vidu.ui.records import counts
+from airflow_provider_vidu.ui.records.arguments import arguments_of
 from airflow_provider_vidu.ui.records.instances import (
     BY_TIME,
     TASK_COLUMNS,
@@ -36,8 +36,6 @@ from airflow_provider_vidu.ui.records.instances import (
 )
 from airflow_provider_vidu.ui.records.json_fields import text_field
 from airflow_provider_vidu.ui.records.references import Resolver
-
-log = logging.getLogger(__name__)
 
 MAX_QUEUE: Final = 2_000
 """The most triggers that are read to find a task's place; of a longer queue only that it is longer is known."""
@@ -199,13 +197,4 @@ def _arguments(session: Session, *where: Any, limit: int) -> dict[int, Mapping[s
         .order_by(Trigger.id)
         .limit(limit)
     )
-    return {trigger.id: _decrypted(trigger) for trigger in session.scalars(query)}
-
-
-def _decrypted(trigger: Any) -> Mapping[str, Any]:
-    try:
-        arguments = trigger.kwargs
-    except Exception as error:  # noqa: BLE001 - a key that was replaced, or what another version has written
-        log.warning("The arguments of trigger %s cannot be read (%s).", trigger.id, type(error).__name__)
-        return {}
-    return arguments if isinstance(arguments, Mapping) else {}
+    return {trigger.id: arguments_of(trigger) or {} for trigger in session.scalars(query)}

@@ -28,6 +28,7 @@ from airflow_provider_vidu.orders.money.spending import SPENT_KEY
 from airflow_provider_vidu.ui.records.counts import MAX_SMALL_CHARS, WATCH_KEYS
 from airflow_provider_vidu.ui.records.instances import HAS_REGIONS, same_task
 from airflow_provider_vidu.ui.records.json_fields import as_number, text_field
+from airflow_provider_vidu.ui.records.no_generation import ORDERING
 from airflow_provider_vidu.ui.spending.account import Account, Spent
 
 MAX_GENERATIONS: Final = 100_000
@@ -48,7 +49,6 @@ _ONGOING: Final = (
     "awaiting_input",
 )  # fmt: skip
 
-_ORDERING: Final = ("ViduGenerateOperator", "ViduBatchOperator")
 _BEGUN: Final = ("running", "restarting", "up_for_retry", "failed")
 """The states of a task that has begun a try, and may not have published anything in it."""
 
@@ -143,7 +143,7 @@ def _begun_again(since: datetime) -> Any:
         select(TaskInstance.dag_id, func.count().label("tasks"))
         .where(
             TaskInstance.state.in_(_BEGUN),
-            TaskInstance.operator.in_(_ORDERING),
+            TaskInstance.operator.in_(ORDERING),
             TaskInstance.try_number > 1,
             TaskInstance.start_date >= since,
             ~has_published,

@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.sync_client import SyncClient
 from airflow_provider_vidu.batches.leg import spending, submitting
+from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduBudget
 from airflow_provider_vidu.orders import lost_order
 from tests.integration.batches.batch_task import BatchTask
@@ -63,7 +64,7 @@ def test_a_try_counts_what_an_earlier_one_has_paid(connect, sandbox, tmp_path, v
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr(spending.BatchSpending, "paid", dies)
+        dying.setattr(spending.BatchSpending, "count_paid", dies)
         with pytest.raises(KeyboardInterrupt):
             task.start()
     assert variables.keys("vidu_spent_") == []
@@ -103,6 +104,29 @@ def test_creates_that_nothing_can_find_end_a_batch(connect, sandbox, tmp_path, v
     with pytest.raises(exceptions.ViduError, match="may be spent: 10 of 30 credits"):
         task.run()
     assert (len(sandbox.creates), entries(variables)) == (3, [str(PRICE), "lost", "lost"])
+
+
+def test_lost_creates_that_an_error_names_count_until_they_end(connect, sandbox, tmp_path, variables, monkeypatch):
+    """Without a list, the id in the error is followed; until its end names the price, it may have spent the rest."""
+    submit, query, sent = SyncClient.submit, ViduHook.get_generation, []
+
+    def submitted(*args, **kwargs):
+        sent.append(submit(*args, **kwargs).model_copy(update={"credits": PRICE}))
+        if len(sent) > 1:
+            raise exceptions.ViduSubmitUnknownError("the answer is damaged", generation_id=sent[-1].id)
+        return sent[-1]
+
+    def queried(*args, **kwargs):
+        generation = query(*args, **kwargs)
+        return generation.model_copy(update={"credits": PRICE if generation.is_done else None})
+
+    monkeypatch.setattr(SyncClient, "submit", submitted)
+    monkeypatch.setattr(ViduHook, "get_generation", queried)
+    connect("vidu-native")
+    task = BatchTask(tmp_path, prompts(6), max_in_flight=6, budget=ViduBudget(credits=3 * PRICE))
+    with pytest.raises(exceptions.ViduBudgetError, match="30 of 30 credits, in 3 generations"):
+        task.run()
+    assert (len(sandbox.creates), entries(variables)) == (3, [str(PRICE)] * 3)
 
 
 def test_a_dry_run_sends_and_writes_nothing(connect, sandbox, tmp_path):

@@ -6,8 +6,8 @@ import pytest
 
 from airflow_provider_vidu.downloads.decisions import (
     LEAST_GAIN,
-    Budget,
     Do,
+    Failures,
     Pace,
     Progress,
     after_answer,
@@ -143,34 +143,34 @@ def test_only_a_validated_rest_is_asked_for():
 
 def test_the_budget_resets_only_beyond_the_furthest_byte():
     """Progress earns new tries; coming to the same point again and again does not."""
-    budget = Budget(2, Backoff(base=1.0))
+    failures = Failures(2, Backoff(base=1.0))
     error = ViduDownloadError("broken")
     reached = (LEAST_GAIN, LEAST_GAIN, 2 * LEAST_GAIN, 2 * LEAST_GAIN, 2 * LEAST_GAIN)
-    assert [budget.spend(error, at) is None for at in reached] == [False, False, False, False, True]
+    assert [failures.count(error, at) is None for at in reached] == [False, False, False, False, True]
 
 
 def test_a_trickle_earns_no_new_tries():
     """A few bytes more at every try do not count as progress."""
-    budget = Budget(2, Backoff(base=1.0))
+    failures = Failures(2, Backoff(base=1.0))
     error = ViduDownloadError("too slow")
-    assert [budget.spend(error, at) is None for at in (40, 41, 43)] == [False, False, True]
+    assert [failures.count(error, at) is None for at in (40, 41, 43)] == [False, False, True]
 
 
 def test_the_budget_ends_even_with_progress():
     """A server that gives a little per connection does not hold the worker for ever."""
-    budget = Budget(2, Backoff(base=1.0))
-    spent = [budget.spend(ViduDownloadError("broken"), at * LEAST_GAIN) is None for at in range(1, 30)]
-    assert spent.index(True) == 20
+    failures = Failures(2, Backoff(base=1.0))
+    counted = [failures.count(ViduDownloadError("broken"), at * LEAST_GAIN) is None for at in range(1, 30)]
+    assert counted.index(True) == 20
 
 
 def test_no_retries_means_none():
     """With max_retries 0 the first failure is the last."""
-    assert Budget(0, Backoff()).spend(ViduDownloadError("broken"), 5) is None
+    assert Failures(0, Backoff()).count(ViduDownloadError("broken"), 5) is None
 
 
 def test_retry_after_is_a_lower_bound():
     """The server's wish is honoured."""
-    delay = Budget(3, Backoff(base=1.0)).spend(ViduDownloadError("busy", retry_after=30), 0)
+    delay = Failures(3, Backoff(base=1.0)).count(ViduDownloadError("busy", retry_after=30), 0)
     assert delay is not None
     assert delay >= 30
 

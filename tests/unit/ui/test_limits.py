@@ -178,7 +178,7 @@ def test_looks_at_stored_files_take_no_turn_from_players(tmp_path, monkeypatch):
     monkeypatch.setattr(shelf, "_looked", silent)
 
     async def main() -> None:
-        looks = looks_module.Looks()
+        looks = looks_module.PageLooks()
         uri = f"file://{tmp_path}/a.mp4"
         clip = SimpleNamespace(records=[Record(uri, 5, None, "video/mp4", None)], with_known=lambda known: known)
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from airflow_provider_vidu.batches.leg.spending import READ_SECONDS, BatchSpending
@@ -21,26 +23,26 @@ class Ledger:
         self.reads = 0
         self.late: list[str] = []
 
-    def check(self) -> float:
+    def checked_left(self) -> float:
         """Return what is left."""
         self.reads += 1
         if self.spent >= 100:
             raise ViduBudgetError("spent")
         return 100 - self.spent
 
-    def paid(self, record) -> None:
+    def count_paid(self, record) -> None:
         """Enter a generation."""
         self.spent += record.credits
 
-    def unpriced(self, at) -> None:
+    def count_unpriced(self, at) -> None:
         """Note that the service names no price."""
         self.late.append("unpriced")
 
-    def lost(self, record) -> None:
+    def count_lost(self, record) -> None:
         """Count a create of unknown outcome."""
         self.spent += 40
 
-    def settled(self, record) -> None:
+    def settle(self, record) -> None:
         """Count it no longer."""
         self.spent -= 40
 
@@ -60,10 +62,10 @@ def test_the_ledger_is_read_now_and_then():
     spending = BatchSpending(ledger, lambda: now[0])
     for _ in range(2):
         spending.check()
-        spending.paid(job(), BatchState())
+        spending.count_paid(job(), BatchState())
     assert ledger.reads == 1
     spending.check()
-    spending.paid(job(), BatchState())
+    spending.count_paid(job(), BatchState())
     with pytest.raises(ViduBudgetError):
         spending.check()
     assert ledger.reads == 2
@@ -79,7 +81,7 @@ def test_a_service_that_names_no_price_is_noted_once():
     ledger = Ledger()
     spending = BatchSpending(ledger)
     for _ in range(3):
-        spending.paid(job(None), BatchState())
+        spending.count_paid(job(None), BatchState())
     assert ledger.late == ["unpriced"]
 
 
@@ -89,14 +91,14 @@ def test_a_create_of_unknown_outcome_is_read_at_once():
     spending, record = BatchSpending(ledger, lambda: 0.0), Record(0, "airflow:m", 1.0)
     spending.check()
     for _ in range(3):
-        spending.lost(record)
+        spending.count_lost(record)
     with pytest.raises(ViduBudgetError):
         spending.check()
-    spending.settled(record)
+    spending.settle(record)
     spending.check()
     assert ledger.reads == 3
-    BatchSpending(None).lost(record)
-    BatchSpending(None).settled(record)
+    BatchSpending(None).count_lost(record)
+    BatchSpending(None).settle(record)
 
 
 def test_a_price_counts_once():
@@ -110,3 +112,15 @@ def test_a_price_counts_once():
     assert ledger.late == ["g"]
     spending.ended(job(None), Generation(id="g", status="failed", raw={}))
     assert ledger.late == ["g"]
+
+
+def test_a_lost_create_whose_id_is_known_counts_until_it_ends():
+    """At the error, at the next try, and after polls that were given up: only an end, or a price, settles it."""
+    ledger, lost = Ledger(), Open.from_json(asdict(Open("g", 1.0, marker="airflow:m")))
+    spending = BatchSpending(ledger)
+    spending.count_paid(lost, BatchState())
+    spending.ended(lost, None)
+    spending.ended(lost, Generation(id="g", status="running", raw={}))
+    assert (ledger.spent, ledger.late) == (40, [])
+    spending.ended(lost, Generation(id="g", status="failed", raw={}))
+    assert (ledger.spent, ledger.late) == (0, [])

@@ -101,15 +101,15 @@ def test_a_generation_is_counted_once():
 def test_a_create_of_unknown_outcome_has_an_entry_without_a_price():
     """Counted once, in its own period, and a name that an earlier version leaves out."""
     names = [RUN.lost_entry("m1"), RUN.lost_entry("m1"), RUN.lost_entry("m2"), DAY.lost_entry("m1"), RUN.entry("g", 4)]
-    assert (RUN.lost(names), DAY.lost(names)) == (2, 1)
+    assert (RUN.lost_among(names), DAY.lost_among(names)) == (2, 1)
     assert RUN.prices(names) == [4.0]
 
 
 def test_a_service_that_names_no_price_counts_nothing():
     """No limit applies to it, until one of its answers has named a price."""
     names = [RUN.unpriced_entry, RUN.lost_entry("m1")]
-    assert (RUN.lost(names), RUN.prices(names)) == (0, [])
-    assert RUN.lost([*names, RUN.entry("g", 4)]) == 1
+    assert (RUN.lost_among(names), RUN.prices(names)) == (0, [])
+    assert RUN.lost_among([*names, RUN.entry("g", 4)]) == 1
 
 
 @pytest.mark.parametrize(
