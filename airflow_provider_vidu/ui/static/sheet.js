@@ -73,7 +73,7 @@ function sum(view) {
   const { sum: cost, clips } = view.credits;
   if (!view.total) return [];
   const known = clips && clips < view.total ? `, known of ${clips}` : "";
-  const title = "What the service named as the price at the submits. If it refunds failed or cancelled clips, that is not deducted.";
+  const title = "What the service named as the price at the submits. If it refunds failed or cancelled clips, that is not deducted. Rows of a batch that have ended count what the service named at their end.";
   return [
     `${view.total} ${view.total === 1 ? "clip" : "clips"}`,
     clips ? el("span", { title }, ` · ${cost.toLocaleString("en")} credits${known}`) : null,

@@ -6,7 +6,7 @@ const OUTCOMES = {
   succeeded: ["Succeeded", "The task has succeeded."],
   working: ["In progress", "The task has not ended."],
   submitted: ["Submitted", "The task has submitted without waiting for the result."],
-  failed: ["Failed", "The task has failed or was skipped. Refunds are not deducted, except after a cancel because of max_credits."],
+  failed: ["Failed", "The task has failed or was skipped. Refunds are not deducted, except after a cancel because of max_credits, and in batches."],
 };
 const main = document.getElementById("main");
 const parts = {};
@@ -140,7 +140,7 @@ function rows(view) {
   return [
     el("h2", {}, "By day, DAG, model and outcome", shown && ` (${shown})`),
     table(["Day (UTC)", "DAG", "Model", "Outcome", "Credits", "Generations"], view.rows.map(line)),
-    el("p.quiet", {}, "Prices are those that the service named at the submits. Refunds of failed or cancelled generations are not deducted, except for a cancel because of max_credits. A batch counts as a whole, on the day when its task last worked on it."),
+    el("p.quiet", {}, "Prices are those that the service named at the submits. Refunds of failed or cancelled generations are not deducted, except for a cancel because of max_credits. A batch counts as a whole, on the day when its task last worked on it; its ended rows count what the service named at their end, refunds deducted."),
   ];
 }
 
