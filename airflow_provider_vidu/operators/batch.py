@@ -29,6 +29,7 @@ from airflow_provider_vidu.defaults import (
     DEFAULT_CONN_ID,
     OFF_PEAK_WAIT_SECONDS,
     WAIT_SECONDS,
+    check_size,
     check_word,
     checked_count,
     checked_flag,
@@ -337,12 +338,13 @@ class ViduBatchOperator(SignedURLOperator):
 
     def _settings(self, rows: Sequence[Row], context: Any) -> Settings:
         from airflow_provider_vidu.api.dialects.endpoints import is_off_peak
-        from airflow_provider_vidu.network.target import most_bytes
+        from airflow_provider_vidu.network.target import deployment_hosts, most_bytes
 
         # Also those that were rendered to JSON text. Each row holds the batch's own parameters.
         is_late = self.timeout is None and any(
             is_off_peak(further_fields({**dict.fromkeys(NAMES), **row.arguments})) for row in rows
         )
+        deployment_hosts()  # a setting that no download can use: all rows would be paid for
         longest = OFF_PEAK_WAIT_SECONDS if is_late else WAIT_SECONDS
         return Settings(
             vidu_conn_id=self.vidu_conn_id,
@@ -378,6 +380,7 @@ class ViduBatchOperator(SignedURLOperator):
         ):
             check_word(name, value, words)
         check_limits(self.max_in_flight, self.max_credits)
+        check_size("max_bytes", self.max_bytes)
         if self.rows is None:
             raise ViduConfigError("rows is None: give a list of rows, the output of a task, or the path of a file.")
         text = path_text(self.destination)

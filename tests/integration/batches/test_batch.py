@@ -438,9 +438,19 @@ def test_wrong_arguments_fail_at_parse_time():
         ({"naming": "{key} {x}"}, "unknown field 'x'"),
         ({"rows": None}, "rows is None"),
         ({"on_clear": "maybe"}, "on_clear must be one of"),
+        ({"max_bytes": "1"}, "max_bytes must be a number of bytes above 0"),
+        ({"max_bytes": 0}, "max_bytes must be a number of bytes above 0"),
     ):
         with pytest.raises(exceptions.ViduConfigError, match=words):
             ViduBatchOperator(**{"task_id": "b", "rows": [], "destination": "/tmp/x/", **arguments})
+
+
+def test_a_setting_that_no_download_can_use_orders_nothing(dialect, sandbox, tmp_path, monkeypatch):
+    """Each row would be paid for, and none kept."""
+    monkeypatch.setenv("AIRFLOW__VIDU__ALLOWED_HOSTS", "10.0.0.0/99")
+    with pytest.raises(exceptions.ViduConfigError, match=r"\[vidu\] allowed_hosts"):
+        BatchTask(tmp_path, prompts(2)).start()
+    assert sandbox.requests("create") == []
 
 
 def test_an_old_event_only_costs_polls(dialect, sandbox, tmp_path):
