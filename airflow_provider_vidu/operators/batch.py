@@ -237,7 +237,8 @@ class ViduBatchOperator(SignedURLOperator):
                 "same key in another instance. Put {{ ti.map_index }} into destination, or {generation_id} into naming."
             )
         journal = Journal(destination, name, log=self.log, owner=owner_of(context))
-        open_journal(self, journal, name, event, settings.timeout, was_resumed=was_resumed)
+        with retryable_after_wait(was_resumed=was_resumed):  # the connection of the store may have been deleted
+            open_journal(self, journal, name, event, settings.timeout, was_resumed=was_resumed)
         if was_resumed and journal.state.order is None:
             raise vanished(journal, name, destination, event)
         spending = BatchSpending(Spending(context, self, self.budget, None, self.log))

@@ -16,6 +16,7 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.operators import ViduBatchOperator
 from airflow_provider_vidu.operators.batch_names import batch_name
+from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.tasks import handover
 from airflow_provider_vidu.triggers import ViduBatchTrigger
 from processes import wait_for
@@ -420,6 +421,26 @@ def test_a_file_of_rows_that_is_gone_after_the_wait(connect, sandbox, tmp_path):
     with pytest.raises(exceptions.ViduConfigError, match="does not exist"):
         BatchTask(tmp_path / "other", str(path)).start()
     (tmp_path / "aside").rename(path)
+    sandbox.set_speed(250)
+    assert task.run()["stored"] == len(sandbox.creates) == 2
+
+
+@pytest.mark.usefixtures("short_stay")
+def test_a_connection_of_the_store_that_is_gone_after_the_wait(connect, sandbox, tmp_path, monkeypatch):
+    """The generations are paid for, so a retry goes on with them as soon as the connection is back."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, prompts(2))
+    sandbox.set_speed(0)
+    deferred = deferred_by(task)
+
+    def missing(*_: object) -> None:
+        raise exceptions.ViduConfigError("There is no Airflow connection 'store'.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Destination, "file", missing)
+        with pytest.raises(exceptions.ViduError, match=r"no Airflow connection.*a retry or a clear resumes") as caught:
+            task.wake(deferred, None)
+    assert caught.value.retryable
     sandbox.set_speed(250)
     assert task.run()["stored"] == len(sandbox.creates) == 2
 
