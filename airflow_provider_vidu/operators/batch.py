@@ -21,7 +21,7 @@ from airflow_provider_vidu.batches.plan import (
     checked_min_success,
     ended_in,
 )
-from airflow_provider_vidu.batches.rows import DEFAULT_NAMING, Row, check_names, check_naming, rows_of
+from airflow_provider_vidu.batches.rows import DEFAULT_NAMING, Row, WrittenRows, check_names, check_naming, rows_of
 from airflow_provider_vidu.batches.settings import FORMATS, OnClear, OnFailure, Reuse, RowsFormat, Settings
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import given
@@ -318,7 +318,7 @@ class ViduBatchOperator(SignedURLOperator):
         defaults = self._defaults()
         request_of({**dict.fromkeys(NAMES), **defaults}, self._required)  # refuses what was rendered to nothing
         listed = rows_in(self.rows, self.rows_format, self._storage())
-        rows = check_names(rows_of(listed, defaults), self.naming)
+        rows = check_names(self._written_rows.checked(rows_of(listed, defaults), self.rows), self.naming)
         if not rows:
             self.log.warning("There are no rows: nothing is ordered.")
         return rows
@@ -370,6 +370,7 @@ class ViduBatchOperator(SignedURLOperator):
     def _check_arguments(self) -> None:
         """Refuse at parse time what is wrong in every run, and note what holds a value before it is rendered."""
         self._required = required_arguments({**dict.fromkeys(NAMES), **self._defaults()})
+        self._written_rows = WrittenRows(self.rows)
         self.written: Mapping[str, Any] = {"batch": self.batch, "destination": self.destination}
         """Arguments before their templates are rendered."""
         for name, value, words in (

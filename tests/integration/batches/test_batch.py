@@ -405,6 +405,22 @@ def test_rows_in_a_file(connect, sandbox, tmp_path, ending):
     assert [create.body.get("duration") for create in sandbox.creates] == [4, None]
 
 
+@pytest.mark.parametrize("field", ["images", "template", "parameters"])
+def test_a_field_of_a_row_that_renders_to_none_orders_nothing(connect, sandbox, tmp_path, field):
+    """An upstream task had no result: without the field, the row would be another product, and paid for."""
+    connect("ent-v2")
+    written = {"key": "a", "prompt": "a cat", "style": None, field: "{{ x }}"}
+    if field == "parameters":
+        written["parameters"] = {"video_creation_id": "{{ x }}"}
+    rendered = {**written, field: {"video_creation_id": None} if field == "parameters" else None}
+    task = ViduBatchOperator(**{**BatchTask(tmp_path, [written, {"prompt": "a dog"}]).kwargs, "min_success": 1})
+    task.rows = [rendered, {"prompt": "a dog"}]
+    task.deferrable = False
+    assert (task.execute({})["stored"], len(sandbox.creates)) == (1, 1)
+    (line,) = [line for line in map(json.loads, next(tmp_path.glob("*.jsonl")).open()) if line["key"] == "a"]
+    assert f"{field if field != 'parameters' else 'parameters.video_creation_id'} is None" in line["error"]["message"]
+
+
 @pytest.mark.usefixtures("short_stay")
 def test_a_file_of_rows_that_is_gone_after_the_wait(connect, sandbox, tmp_path):
     """The generations are paid for, so the error is retryable; a try that orders nothing yet fails for good."""
