@@ -376,6 +376,18 @@ def test_a_failed_download_does_not_order_again(dialect, sandbox, tmp_path):
     assert len(sandbox.creates) == 2
 
 
+def test_a_success_without_an_address_is_not_ordered_again(dialect, sandbox, tmp_path):
+    """It is paid for, and its file may come: a clear polls it again, and orders nothing."""
+    task = BatchTask(tmp_path, [{"key": "a", "prompt": "a cat [nourl]"}], deferrable=False)
+    with pytest.raises(exceptions.ViduBatchFailedError, match="no usable video URL"):
+        task.run()
+    assert task.lines[0]["paid"] is True
+    (generation,) = sandbox.core.generations.values()
+    generation.without_url = False
+    task.clear()
+    assert (task.run()["stored"], len(sandbox.creates)) == (1, 1)
+
+
 def test_a_lost_create_is_found(connect, sandbox, tmp_path, monkeypatch):
     """The answer to a create is lost: the row's generation is searched for, and paid once."""
     from airflow_provider_vidu.batches.leg import submitting
