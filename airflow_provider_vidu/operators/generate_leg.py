@@ -37,7 +37,7 @@ from airflow_provider_vidu.orders.request import (
 from airflow_provider_vidu.orders.tries import resumes_order
 from airflow_provider_vidu.tasks.deferral import check_execution_timeout
 from airflow_provider_vidu.tasks.endings import log_end
-from airflow_provider_vidu.tasks.masking import as_result
+from airflow_provider_vidu.tasks.masking import as_result, check_result_setting
 from airflow_provider_vidu.tasks.slots.queue import no_triggerer
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ class GenerateLeg:
         task, hook = self._task, self._hook
         with self._resumes_order():
             self._config = hook.config
+            check_result_setting()
             request = TaskRequest.of(task, self._required, hook)
             spending = self._spending()
             if self._written_destination is not None and task.destination is None:  # the file would be lost

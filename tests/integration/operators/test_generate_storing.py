@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath, TaskDeferred
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.operators import ViduGenerateOperator
@@ -127,6 +127,21 @@ def test_a_setting_that_no_download_can_use_costs_nothing(dialect, sandbox, tmp_
     with pytest.raises(exceptions.ViduConfigError, match=r"\[vidu\] allowed_hosts"):
         Task(destination=f"{tmp_path}/").run()
     assert sandbox.requests("create") == []
+
+
+@pytest.mark.parametrize("value", ["maybe", ""])
+def test_a_setting_with_which_no_result_is_returned_costs_nothing(dialect, sandbox, monkeypatch, value):
+    """Each try would fail at its end, after the generation is paid for; a try that has paid is retried."""
+    task = Task(deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.start()
+    monkeypatch.setenv("AIRFLOW__VIDU__SIGNED_URLS_IN_XCOM", value)
+    with pytest.raises(Exception, match="signed_urls_in_xcom") as caught:  # of a class that is no AirflowException
+        task.resume(deferred.value)
+    assert not isinstance(caught.value, AirflowFailException)
+    with pytest.raises(exceptions.ViduConfigError, match=r"\[vidu\] signed_urls_in_xcom"):
+        Task().run()
+    assert len(sandbox.creates) == 1
 
 
 @pytest.mark.parametrize(
