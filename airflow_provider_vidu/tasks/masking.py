@@ -52,7 +52,8 @@ def check_result_setting() -> None:
 
 
 def _may_be_signed() -> bool:
-    return conf.getboolean("vidu", "signed_urls_in_xcom", fallback=True)
+    signed: bool = conf.getboolean("vidu", "signed_urls_in_xcom", fallback=True)
+    return signed
 
 
 class SignedURLOperator(RenderedOperator):
