@@ -19,6 +19,7 @@ from airflow_provider_vidu.operators.reuse import (
     claim_lost,
     reused_result,
 )
+from airflow_provider_vidu.operators.shared_names import mapped_to_nothing
 from airflow_provider_vidu.operators.storing import ResultStore, report_stored
 from airflow_provider_vidu.operators.waiting import GenerationWait
 from airflow_provider_vidu.orders.claims import ClaimLostError, SharedOrderError
@@ -97,9 +98,11 @@ class GenerateLeg:
         with self._resumes_order():
             self._config = hook.config
             check_result_setting()
-            request = TaskRequest.of(task, self._required, hook)
+            lost = mapped_to_nothing(task, self._context)
+            request = TaskRequest.of(task, {*self._required, *lost}, hook)
             spending = self._spending()
-            if self._written_destination is not None and task.destination is None:  # the file would be lost
+            is_kept = self._written_destination is not None or "destination" in lost
+            if is_kept and task.destination is None:  # the file would be lost
                 raise ViduConfigError(
                     "destination is empty: check the XCom or the param that it is templated from. Nothing was "
                     "submitted."
