@@ -62,6 +62,15 @@ def checked_count(name: str, value: int) -> int:
     return value
 
 
+def check_size(name: str, value: object) -> None:
+    """Refuse a limit in bytes that no file could keep, or that cannot be compared; None passes.
+
+    :raises ViduConfigError: unless it is a number above 0.
+    """
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
+        raise ViduConfigError(f"{name} must be a number of bytes above 0, not {sanitized(value, 40)!r}.")
+
+
 def checked_flag(name: str, value: object) -> bool:
     """Return a flag as a bool, also if an environment variable or a file gave it as text.
 

@@ -146,15 +146,26 @@ class ViduGenerationTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the watch ends; yield one event."""
         try:
+            event = await self._event()
+        except asyncio.CancelledError:
+            if not hasattr(BaseTrigger, "on_kill"):
+                await self.on_kill()  # before Airflow 3.3 nothing else reports a kill
+            raise
+        event |= {"since": self.since, "deadline": self.deadline}  # a task that defers again needs them
+        if self.callback:
+            event["callback"] = self.callback
+        yield TriggerEvent(event)
+
+    async def _event(self) -> dict[str, Any]:
+        """Poll until the watch ends; return the event, also of an error that ends the trigger."""
+        begun = time.time()
+        try:
             queue = slot_queue(self.vidu_conn_id)
             with queue.watching(self.generation_id, self.task_instance, self.since, self.endpoint) as watching:
                 async with await shared_client(self.vidu_conn_id) as client:
                     event, watching.lasted = await self._watch(client)
                 watching.is_over = event["outcome"] in (Outcome.SUCCEEDED, Outcome.FAILED)
-        except asyncio.CancelledError:
-            if not hasattr(BaseTrigger, "on_kill"):
-                await self.on_kill()  # before Airflow 3.3 nothing else reports a kill
-            raise
+            return event
         except ViduError as error:
             error.with_context(generation_id=self.generation_id, conn_id=self.vidu_conn_id)
             event = make_event(self.generation_id, None, error)
@@ -166,10 +177,9 @@ class ViduGenerationTrigger(BaseTrigger):
                 conn_id=self.vidu_conn_id,
             )
             event = make_event(self.generation_id, None, fault)
-        event |= {"since": self.since, "deadline": self.deadline}  # a task that defers again needs them
-        if self.callback:
-            event["callback"] = self.callback
-        yield TriggerEvent(event)
+        # Airflow marks a task failed whose event fires within a few seconds of its deferral.
+        await asyncio.sleep(max(earliest_event(begun) - time.time(), 0))
+        return event
 
     async def on_kill(self) -> None:
         """Cancel the generation if a user acted on the task, but not if a triggerer hands it over.

@@ -7,7 +7,7 @@ import json
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -225,6 +225,52 @@ def _check_keys(rows: Sequence[Row]) -> None:
         raise ViduConfigError(
             f"Several rows have the same key: {_some(twice)}. Nothing was ordered. Give each row a key of its own."
         )
+
+
+class WrittenRows:
+    """What the author of a DAG has filled in in rows that the DAG itself holds.
+
+    In a row that comes from a file or from another task, an empty field counts as omitted. Here, one that an upstream
+    task without a result has left empty would let another product be paid for.
+
+    :param rows: the argument before templates are rendered.
+    """
+
+    def __init__(self, rows: object) -> None:
+        listed = rows if isinstance(rows, (list, tuple)) else ()
+        self._filled = [{name for name, value in _content(row) if not _is_empty(value)} for row in listed]
+
+    def checked(self, rows: list[Row], rendered: object) -> list[Row]:
+        """Return the rows; one with a field that was rendered to None has a problem, so that it is not ordered.
+
+        :param rendered: the argument after templates are rendered.
+        """
+        if not isinstance(rendered, (list, tuple)) or not len(rendered) == len(rows) == len(self._filled):
+            return rows
+        return [_checked(row, given, names) for row, given, names in zip(rows, rendered, self._filled, strict=True)]
+
+
+def _checked(row: Row, given: object, filled: Collection[str]) -> Row:
+    lost = set(filled) - {name for name, value in _content(given) if value is not None}
+    if not lost or row.problem is not None:
+        return row
+    return replace(
+        row,
+        problem=ViduConfigError(
+            f"{min(lost)} is None: check the XCom or the param that it is templated from. Nothing was submitted."
+        ),
+    )
+
+
+def _content(row: object) -> Iterator[tuple[str, Any]]:
+    """Yield the fields that a row's product is made of, by their paths."""
+    from airflow_provider_vidu.api.dialects.endpoints import CONTENT
+
+    for name, value in row.items() if isinstance(row, Mapping) else ():
+        if name in NAMES or name in CONTENT:
+            yield name, value
+        if name in _OBJECTS and isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", value[inner]) for inner in value if inner == "prompt" or inner in CONTENT)
 
 
 def check_naming(template: str) -> str:

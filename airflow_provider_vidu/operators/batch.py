@@ -21,7 +21,7 @@ from airflow_provider_vidu.batches.plan import (
     checked_min_success,
     ended_in,
 )
-from airflow_provider_vidu.batches.rows import DEFAULT_NAMING, Row, check_names, check_naming, rows_of
+from airflow_provider_vidu.batches.rows import DEFAULT_NAMING, Row, WrittenRows, check_names, check_naming, rows_of
 from airflow_provider_vidu.batches.settings import FORMATS, OnFailure, Reuse, RowsFormat, Settings
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import given
@@ -29,6 +29,7 @@ from airflow_provider_vidu.defaults import (
     DEFAULT_CONN_ID,
     OFF_PEAK_WAIT_SECONDS,
     WAIT_SECONDS,
+    check_size,
     check_word,
     checked_count,
     checked_flag,
@@ -236,7 +237,8 @@ class ViduBatchOperator(SignedURLOperator):
                 "same key in another instance. Put {{ ti.map_index }} into destination, or {generation_id} into naming."
             )
         journal = Journal(destination, name, log=self.log, owner=owner_of(context))
-        open_journal(self, journal, name, event, settings.timeout, was_resumed=was_resumed)
+        with retryable_after_wait(was_resumed=was_resumed):  # the connection of the store may have been deleted
+            open_journal(self, journal, name, event, settings.timeout, was_resumed=was_resumed)
         if was_resumed and journal.state.order is None:
             raise vanished(journal, name, destination, event)
         spending = BatchSpending(Spending(context, self, self.budget, None, self.log))
@@ -316,7 +318,7 @@ class ViduBatchOperator(SignedURLOperator):
         defaults = self._defaults()
         request_of({**dict.fromkeys(NAMES), **defaults}, self._required)  # refuses what was rendered to nothing
         listed = rows_in(self.rows, self.rows_format, self._storage())
-        rows = check_names(rows_of(listed, defaults), self.naming)
+        rows = check_names(self._written_rows.checked(rows_of(listed, defaults), self.rows), self.naming)
         if not rows:
             self.log.warning("There are no rows: nothing is ordered.")
         return rows
@@ -337,12 +339,13 @@ class ViduBatchOperator(SignedURLOperator):
 
     def _settings(self, rows: Sequence[Row], context: Any) -> Settings:
         from airflow_provider_vidu.api.dialects.endpoints import is_off_peak
-        from airflow_provider_vidu.network.target import most_bytes
+        from airflow_provider_vidu.network.target import deployment_hosts, most_bytes
 
         # Also those that were rendered to JSON text. Each row holds the batch's own parameters.
         is_late = self.timeout is None and any(
             is_off_peak(further_fields({**dict.fromkeys(NAMES), **row.arguments})) for row in rows
         )
+        deployment_hosts()  # a setting that no download can use: all rows would be paid for
         longest = OFF_PEAK_WAIT_SECONDS if is_late else WAIT_SECONDS
         return Settings(
             vidu_conn_id=self.vidu_conn_id,
@@ -367,6 +370,7 @@ class ViduBatchOperator(SignedURLOperator):
     def _check_arguments(self) -> None:
         """Refuse at parse time what is wrong in every run, and note what holds a value before it is rendered."""
         self._required = required_arguments({**dict.fromkeys(NAMES), **self._defaults()})
+        self._written_rows = WrittenRows(self.rows)
         self.written: Mapping[str, Any] = {"batch": self.batch, "destination": self.destination}
         """Arguments before their templates are rendered."""
         for name, value, words in (
@@ -378,6 +382,7 @@ class ViduBatchOperator(SignedURLOperator):
         ):
             check_word(name, value, words)
         check_limits(self.max_in_flight, self.max_credits)
+        check_size("max_bytes", self.max_bytes)
         if self.rows is None:
             raise ViduConfigError("rows is None: give a list of rows, the output of a task, or the path of a file.")
         text = path_text(self.destination)

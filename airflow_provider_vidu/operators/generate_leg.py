@@ -19,6 +19,7 @@ from airflow_provider_vidu.operators.reuse import (
     claim_lost,
     reused_result,
 )
+from airflow_provider_vidu.operators.shared_names import mapped_to_nothing
 from airflow_provider_vidu.operators.storing import ResultStore, report_stored
 from airflow_provider_vidu.operators.waiting import GenerationWait
 from airflow_provider_vidu.orders.claims import ClaimLostError, SharedOrderError
@@ -37,7 +38,7 @@ from airflow_provider_vidu.orders.request import (
 from airflow_provider_vidu.orders.tries import resumes_order
 from airflow_provider_vidu.tasks.deferral import check_execution_timeout
 from airflow_provider_vidu.tasks.endings import log_end
-from airflow_provider_vidu.tasks.masking import as_result
+from airflow_provider_vidu.tasks.masking import as_result, check_result_setting
 from airflow_provider_vidu.tasks.slots.queue import no_triggerer
 
 if TYPE_CHECKING:
@@ -96,9 +97,12 @@ class GenerateLeg:
         task, hook = self._task, self._hook
         with self._resumes_order():
             self._config = hook.config
-            request = TaskRequest.of(task, self._required, hook)
+            check_result_setting()
+            lost = mapped_to_nothing(task, self._context)
+            request = TaskRequest.of(task, {*self._required, *lost}, hook)
             spending = self._spending()
-            if self._written_destination is not None and task.destination is None:  # the file would be lost
+            is_kept = self._written_destination is not None or "destination" in lost
+            if is_kept and task.destination is None:  # the file would be lost
                 raise ViduConfigError(
                     "destination is empty: check the XCom or the param that it is templated from. Nothing was "
                     "submitted."

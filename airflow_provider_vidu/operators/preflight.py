@@ -142,7 +142,7 @@ def _problem(destination: Any, conn_id: object, *, here: bool) -> str | None:
         return None
     if missing := missing_file_system(text):
         return missing.reason
-    if unknown := _unknown_connection(text, _final(conn_id)):
+    if unknown := unknown_connection(text, _final(conn_id)):
         return unknown
     path = local_path(text)
     try:
@@ -158,7 +158,7 @@ def _problem(destination: Any, conn_id: object, *, here: bool) -> str | None:
     return None
 
 
-def _unknown_connection(text: str, conn_id: str | None) -> str | None:
+def unknown_connection(text: str, conn_id: str | None) -> str | None:
     """Return the problem if a destination names an Airflow connection that does not exist.
 
     Google's and Azure's file systems fail without it. Amazon's falls back to the worker's own credentials.

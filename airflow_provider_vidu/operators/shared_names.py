@@ -96,6 +96,20 @@ def is_same_for_all(task: Any, name: str, written: object) -> bool:
     )
 
 
+def mapped_to_nothing(operator: Any, context: Any) -> set[str]:
+    """Return the arguments that ``expand`` maps over and that are None in this instance, as an upstream task has it.
+
+    A None that the author has written into the DAG's own list is meant.
+
+    :param operator: the instance of the mapped operator.
+    :param context: its task's context.
+    """
+    expanded = _expanded(getattr(context.get("dag"), "task_dict", {}).get(operator.task_id))
+    mapped = expanded.items() if isinstance(expanded, Mapping) else ()
+    given = {name for name, value in mapped if not (_is_listed(value) and any(one is None for one in value))}
+    return {name for name in given if getattr(operator, name, None) is None}
+
+
 def destinations_of(task: Any) -> list[Any]:
     """Return the destinations of a mapped operator's instances that are written in the DAG."""
     written = getattr(task, "partial_kwargs", {}).get("destination")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_vidu.defaults import check_word
+from airflow_provider_vidu.defaults import check_size, check_word
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators.shared_names import is_shared_in, one_file_for_all
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS
@@ -32,6 +33,7 @@ def check_storing(destination: object, artifact: object, max_bytes: object, reus
     if destination is None and (artifact is not None or max_bytes is not None):
         raise ViduConfigError("artifact and max_bytes need a destination: without one, nothing is stored.")
     check_word("artifact", artifact, (None, *ARTIFACTS))
+    check_size("max_bytes", max_bytes)
     if destination is not None and not waits:
         raise ViduConfigError("destination needs wait_for_completion: there is no file before the end.")
     path = path_text(destination)
@@ -57,7 +59,7 @@ class ResultStore:
     def __init__(
         self, destination: Any, storage_conn_id: str | None, artifact: Artifact | None, max_bytes: int | None, log: Any
     ) -> None:
-        from airflow_provider_vidu.network.target import most_bytes
+        from airflow_provider_vidu.network.target import deployment_hosts, most_bytes
         from airflow_provider_vidu.stores.destination import Destination, missing_file_system, options_of
         from airflow_provider_vidu.stores.roots import check_destination
 
@@ -66,8 +68,10 @@ class ResultStore:
         if (missing := missing_file_system(self._text)) is not None:
             raise missing
         self._destination: Destination = Destination(self._text, storage_conn_id, options_of(destination))
+        self._conn_id = storage_conn_id
         self._artifact = artifact
         self._most = most_bytes(max_bytes)
+        deployment_hosts()  # a setting that no download can use
         self._log = log
         self._transfer: Transfer | None = None
         self._is_cancelled = False
@@ -88,16 +92,12 @@ class ResultStore:
         return self._artifact
 
     def check(self, operator: Any, context: Any, written: object) -> None:
-        """Refuse, before the order, a folder that cannot be written to, and a mapped task with one file for all.
+        """Refuse, before the order, a place that cannot be written to, and a mapped task with one file for all.
 
         :param written: the destination as the DAG's author wrote it.
         :raises ViduConfigError: naming the destination.
         """
-        from airflow_provider_vidu.stores.local import obstacle
-        from airflow_provider_vidu.stores.roots import local_path
-
-        path = local_path(self._text)
-        if path is not None and (problem := obstacle(path, is_folder=is_folder(self._text))):
+        if problem := self._obstacle():
             raise ViduConfigError(f"Nothing was ordered: the file could not be stored. {problem.rstrip('.')}.")
         index = getattr(context.get("ti"), "map_index", -1)
         if not isinstance(index, int) or index < 0 or is_folder(self._text):
@@ -105,6 +105,19 @@ class ResultStore:
         task = getattr(context.get("dag"), "task_dict", {}).get(operator.task_id)
         if is_shared_in(task, written):
             raise ViduConfigError(one_file_for_all(written))
+
+    def _obstacle(self) -> str | None:
+        """Return why the file could not be stored, as far as that is visible without its store; None if nothing."""
+        from airflow_provider_vidu.operators.preflight import unknown_connection
+        from airflow_provider_vidu.stores.local import obstacle
+        from airflow_provider_vidu.stores.roots import local_path
+
+        if (path := local_path(self._text)) is not None:
+            self._destination.file("x" if is_folder(self._text) else None)  # refuses what applies to no local file
+            return obstacle(path, is_folder=is_folder(self._text))
+        with suppress(Exception):  # an outage of the secrets backend may be over by then
+            return unknown_connection(self._text, self._conn_id)
+        return None
 
     def store(self, generation: Generation, hook: ViduHook, endpoint: str | None) -> dict[str, Any]:
         """Store the file; return its record, as ``ViduDownloadOperator`` returns it.

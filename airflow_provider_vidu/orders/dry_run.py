@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, conf
 from airflow_provider_vidu.common.progress import request_lines
 from airflow_provider_vidu.common.text import without_query, without_signatures
 from airflow_provider_vidu.common.url_parts import split_url
-from airflow_provider_vidu.common.values import mapping, whole
+from airflow_provider_vidu.common.values import mapping, whole, without_media
 from airflow_provider_vidu.links import DRY_RUN_PREFIX, ID_KEY
 from airflow_provider_vidu.orders.records import iteration_of
 
@@ -67,7 +67,7 @@ def dry_run(
     for line in request_lines(sent):
         log.info("%s", config.redact(line))
     log.info("::endgroup::")
-    public = {name: value for name, value in request.items() if name not in _PRIVATE}
+    public = without_media({name: value for name, value in request.items() if name not in _PRIVATE})
     whole_result = {"dry_run": True, "endpoint": split_url(url).path, "request": without_signatures(public), **terms}
     result: dict[str, Any] = json.loads(config.redact(json.dumps(whole_result, default=str)))
     if (price := _earlier_price(context, terms)) is not None:

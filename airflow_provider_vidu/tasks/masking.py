@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow.providers.common.compat.sdk import conf, mask_secret
 
 from airflow_provider_vidu.common.redaction import is_secret_name
-from airflow_provider_vidu.common.text import signatures, without_signatures
+from airflow_provider_vidu.common.text import redacted, signatures, without_signatures
 from airflow_provider_vidu.common.values import unserialized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.tasks.rendering import RenderedOperator
@@ -32,12 +32,28 @@ def as_result(generation: Generation, parameters: Mapping[str, Any] | None = Non
 
     It holds signed URLs unless ``[vidu] signed_urls_in_xcom`` is false.
     """
-    signed = conf.getboolean("vidu", "signed_urls_in_xcom", fallback=True)
+    signed = _may_be_signed()
     result = generation.as_xcom(signed_urls=signed)
     if parameters is not None:
         fields = unserialized(parameters)
         result["parameters"] = fields if signed else without_signatures(fields)
     return result
+
+
+def check_result_setting() -> None:
+    """Refuse, before an order, a setting with which no result can be returned.
+
+    :raises ViduConfigError: when ``[vidu] signed_urls_in_xcom`` is neither true nor false.
+    """
+    try:
+        _may_be_signed()
+    except Exception as error:  # noqa: BLE001 - its class differs between the versions of Airflow
+        raise ViduConfigError(f"[vidu] signed_urls_in_xcom in Airflow's configuration: {redacted(error)}") from None
+
+
+def _may_be_signed() -> bool:
+    signed: bool = conf.getboolean("vidu", "signed_urls_in_xcom", fallback=True)
+    return signed
 
 
 class SignedURLOperator(RenderedOperator):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import time
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,6 +39,20 @@ async def fire(**kwargs: Any) -> dict[str, Any]:
     events = [event async for event in trigger.run()]
     assert len(events) == 1
     return json.loads(json.dumps(events[0].payload))
+
+
+@pytest.mark.parametrize("broken", ["setting", "import"])
+async def test_an_error_at_the_start_fires_no_event_too_early(connect, sandbox, monkeypatch, broken):
+    """Airflow fails a task whose event fires within a few seconds of its deferral, and its generation is paid for."""
+    connect("ent-v2")
+    monkeypatch.setattr(watch, "FIRST_POLL_FLOOR", 0.4)
+    if broken == "setting":
+        monkeypatch.setenv("AIRFLOW__VIDU__MAX_CONNECTIONS", "")
+    else:
+        monkeypatch.setattr(triggers, "shared_client", lambda _conn_id: import_module("no_such_client"))
+    begun = time.time()
+    assert (await fire(generation_id="123"))["outcome"] == "error"
+    assert time.time() - begun >= 0.4
 
 
 async def test_it_fires_when_the_generation_is_done(dialect, sandbox):

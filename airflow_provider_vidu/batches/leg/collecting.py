@@ -263,8 +263,8 @@ class Collector:
         self.forget(watched.key)
         if isinstance(error.__cause__, ViduNotFoundError):  # no retry may order it again, but a clear
             error = error.__cause__
-        is_known = (generation is not None and generation.is_done) or isinstance(error, ViduNotFoundError)
-        # Otherwise the service did not answer: the generation is paid for, and a retry resumes the wait.
+        is_known = (generation is not None and generation.failed) or isinstance(error, ViduNotFoundError)
+        # Otherwise the service did not answer, or named no file: the generation is paid for, and may be polled again.
         return Lost(watched.key, watched.job, error, generation, is_paid=not is_known)
 
     def _ended(self, watched: _Watched, generation: Generation) -> None:

@@ -16,6 +16,7 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.operators import ViduBatchOperator
 from airflow_provider_vidu.operators.batch_names import batch_name
+from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.tasks import handover
 from airflow_provider_vidu.triggers import ViduBatchTrigger
 from processes import wait_for
@@ -375,6 +376,18 @@ def test_a_failed_download_does_not_order_again(dialect, sandbox, tmp_path):
     assert len(sandbox.creates) == 2
 
 
+def test_a_success_without_an_address_is_not_ordered_again(dialect, sandbox, tmp_path):
+    """It is paid for, and its file may come: a clear polls it again, and orders nothing."""
+    task = BatchTask(tmp_path, [{"key": "a", "prompt": "a cat [nourl]"}], deferrable=False)
+    with pytest.raises(exceptions.ViduBatchFailedError, match="no usable video URL"):
+        task.run()
+    assert task.lines[0]["paid"] is True
+    (generation,) = sandbox.core.generations.values()
+    generation.without_url = False
+    task.clear()
+    assert (task.run()["stored"], len(sandbox.creates)) == (1, 1)
+
+
 def test_a_lost_create_is_found(connect, sandbox, tmp_path, monkeypatch):
     """The answer to a create is lost: the row's generation is searched for, and paid once."""
     from airflow_provider_vidu.batches.leg import submitting
@@ -404,6 +417,22 @@ def test_rows_in_a_file(connect, sandbox, tmp_path, ending):
     assert [create.body.get("duration") for create in sandbox.creates] == [4, None]
 
 
+@pytest.mark.parametrize("field", ["images", "template", "parameters"])
+def test_a_field_of_a_row_that_renders_to_none_orders_nothing(connect, sandbox, tmp_path, field):
+    """An upstream task had no result: without the field, the row would be another product, and paid for."""
+    connect("ent-v2")
+    written = {"key": "a", "prompt": "a cat", "style": None, field: "{{ x }}"}
+    if field == "parameters":
+        written["parameters"] = {"video_creation_id": "{{ x }}"}
+    rendered = {**written, field: {"video_creation_id": None} if field == "parameters" else None}
+    task = ViduBatchOperator(**{**BatchTask(tmp_path, [written, {"prompt": "a dog"}]).kwargs, "min_success": 1})
+    task.rows = [rendered, {"prompt": "a dog"}]
+    task.deferrable = False
+    assert (task.execute({})["stored"], len(sandbox.creates)) == (1, 1)
+    (line,) = [line for line in map(json.loads, next(tmp_path.glob("*.jsonl")).open()) if line["key"] == "a"]
+    assert f"{field if field != 'parameters' else 'parameters.video_creation_id'} is None" in line["error"]["message"]
+
+
 @pytest.mark.usefixtures("short_stay")
 def test_a_file_of_rows_that_is_gone_after_the_wait(connect, sandbox, tmp_path):
     """The generations are paid for, so the error is retryable; a try that orders nothing yet fails for good."""
@@ -424,6 +453,26 @@ def test_a_file_of_rows_that_is_gone_after_the_wait(connect, sandbox, tmp_path):
     assert task.run()["stored"] == len(sandbox.creates) == 2
 
 
+@pytest.mark.usefixtures("short_stay")
+def test_a_connection_of_the_store_that_is_gone_after_the_wait(connect, sandbox, tmp_path, monkeypatch):
+    """The generations are paid for, so a retry goes on with them as soon as the connection is back."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, prompts(2))
+    sandbox.set_speed(0)
+    deferred = deferred_by(task)
+
+    def missing(*_: object) -> None:
+        raise exceptions.ViduConfigError("There is no Airflow connection 'store'.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Destination, "file", missing)
+        with pytest.raises(exceptions.ViduError, match=r"no Airflow connection.*a retry or a clear resumes") as caught:
+            task.wake(deferred, None)
+    assert caught.value.retryable
+    sandbox.set_speed(250)
+    assert task.run()["stored"] == len(sandbox.creates) == 2
+
+
 def test_wrong_arguments_fail_at_parse_time():
     """What is wrong in every run is reported when the DAG is read."""
     from airflow_provider_vidu.operators import ViduBatchOperator
@@ -438,9 +487,19 @@ def test_wrong_arguments_fail_at_parse_time():
         ({"naming": "{key} {x}"}, "unknown field 'x'"),
         ({"rows": None}, "rows is None"),
         ({"on_clear": "maybe"}, "on_clear must be one of"),
+        ({"max_bytes": "1"}, "max_bytes must be a number of bytes above 0"),
+        ({"max_bytes": 0}, "max_bytes must be a number of bytes above 0"),
     ):
         with pytest.raises(exceptions.ViduConfigError, match=words):
             ViduBatchOperator(**{"task_id": "b", "rows": [], "destination": "/tmp/x/", **arguments})
+
+
+def test_a_setting_that_no_download_can_use_orders_nothing(dialect, sandbox, tmp_path, monkeypatch):
+    """Each row would be paid for, and none kept."""
+    monkeypatch.setenv("AIRFLOW__VIDU__ALLOWED_HOSTS", "10.0.0.0/99")
+    with pytest.raises(exceptions.ViduConfigError, match=r"\[vidu\] allowed_hosts"):
+        BatchTask(tmp_path, prompts(2)).start()
+    assert sandbox.requests("create") == []
 
 
 def test_an_old_event_only_costs_polls(dialect, sandbox, tmp_path):

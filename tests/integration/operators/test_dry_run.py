@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +41,14 @@ def test_a_dry_run_says_what_would_be_sent(connect, tmp_path):
     assert json.loads(json.dumps(result)) == result
     assert task.store == {}
     assert "vidu_watch" not in task.xcoms
+
+
+def test_inline_media_do_not_get_into_the_result(connect):
+    """A data URI, and bare Base64, would put megabytes into an XCom."""
+    connect("ent-v2")
+    data = base64.b64encode(png("start") * 50).decode()
+    task = Task(images=[f"data:image/png;base64,{data}"], parameters={"start_image": data}, endpoint="x", dry_run=True)
+    assert len(json.dumps(task.run())) < 2000
 
 
 def test_the_deployment_can_run_dry(connect, monkeypatch):

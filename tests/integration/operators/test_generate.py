@@ -534,6 +534,26 @@ def test_what_renders_to_nothing_is_not_paid_for(dialect, sandbox, name):
     assert task.store == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("images", "images is None"), ("prompt", "prompt is None"), ("destination", "destination is empty")],
+)
+def test_what_is_mapped_over_nothing_is_not_paid_for(connect, sandbox, name, words):
+    """An upstream task had no value for one of the instances; a None that the DAG itself holds is meant."""
+    connect("ent-v2")
+    known = {"images": ["https://x.example/a.png"], name: None}
+
+    def run(mapped_over: object) -> Any:
+        task = Task(**known)
+        mapped = SimpleNamespace(expand_input=SimpleNamespace(value={name: mapped_over}))
+        return task.operator.execute({**task.context(), "dag": SimpleNamespace(task_dict={"film": mapped})})
+
+    with pytest.raises(exceptions.ViduConfigError, match=words):
+        run("the output of an upstream task")
+    assert sandbox.creates == []
+    assert run(["x", None])["status"] == "succeeded"
+
+
 @pytest.mark.vidu_sandbox(surplus_fields="ignore")
 def test_names_of_several_types_within_the_request(dialect, sandbox):
     """What JSON can say is sent, and can be compared with an earlier try's."""

@@ -6,10 +6,11 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath, TaskDeferred
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.operators import ViduGenerateOperator
+from airflow_provider_vidu.stores import schemes
 from airflow_provider_vidu.stores.naming import stem_of
 from tests.integration.operators.test_generate import Task
 
@@ -106,10 +107,53 @@ def test_a_destination_that_cannot_be_written_costs_nothing(dialect, sandbox, tm
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ({"storage_conn_id": "my_aws"}, "does not apply to a local destination"),
+        ({"destination": ObjectStoragePath("file:///tmp/clips/", auto_mkdir=True)}, "takes no options"),
+        ({"destination": "gs://slip@bucket/clips/"}, "There is no Airflow connection 'slip'"),
+        ({"destination": "gs://bucket/clips/", "storage_conn_id": "slip"}, "There is no Airflow connection 'slip'"),
+    ],
+)
+def test_a_destination_that_no_store_takes_costs_nothing(dialect, sandbox, tmp_path, monkeypatch, arguments, words):
+    """What is looked at for a download that follows is looked at for the task's own file, too."""
+    monkeypatch.setattr(schemes, "find_spec", lambda _name: True)
+    with pytest.raises(exceptions.ViduConfigError, match=words):
+        Task(**{"destination": f"{tmp_path}/", **arguments}).run()
+    assert sandbox.requests("create") == []
+
+
+def test_a_setting_that_no_download_can_use_costs_nothing(dialect, sandbox, tmp_path, monkeypatch):
+    """It is read before the order, like the largest size."""
+    monkeypatch.setenv("AIRFLOW__VIDU__ALLOWED_HOSTS", "10.0.0.0/99")
+    with pytest.raises(exceptions.ViduConfigError, match=r"\[vidu\] allowed_hosts"):
+        Task(destination=f"{tmp_path}/").run()
+    assert sandbox.requests("create") == []
+
+
+@pytest.mark.parametrize("value", ["maybe", ""])
+def test_a_setting_with_which_no_result_is_returned_costs_nothing(dialect, sandbox, monkeypatch, value):
+    """Each try would fail at its end, after the generation is paid for; a try that has paid is retried."""
+    task = Task(deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.start()
+    monkeypatch.setenv("AIRFLOW__VIDU__SIGNED_URLS_IN_XCOM", value)
+    with pytest.raises(Exception, match="signed_urls_in_xcom") as caught:  # of a class that is no AirflowException
+        task.resume(deferred.value)
+    assert not isinstance(caught.value, AirflowFailException)
+    with pytest.raises(exceptions.ViduConfigError, match=r"\[vidu\] signed_urls_in_xcom"):
+        Task().run()
+    assert len(sandbox.creates) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
         ({"artifact": "cover"}, "need a destination"),
         ({"destination": "/tmp/x/", "wait_for_completion": False}, "wait_for_completion"),
         ({"destination": "/tmp/x/", "artifact": "gif"}, "artifact must be one of"),
         ({"destination": "/a/../b/"}, r"'\.\.' segment"),
+        ({"destination": "/tmp/x/", "max_bytes": "1"}, "max_bytes must be a number of bytes above 0"),
+        ({"destination": "/tmp/x/", "max_bytes": 0}, "max_bytes must be a number of bytes above 0"),
+        ({"destination": "/tmp/x/", "max_bytes": True}, "max_bytes must be a number of bytes above 0"),
     ],
 )
 def test_wrong_arguments_fail_at_parse_time(arguments, words):
