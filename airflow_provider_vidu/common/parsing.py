@@ -37,8 +37,7 @@ def parse(body: bytes, redact: Callable[[str], str] = str, most_values: int = 20
     :raises ValueError, RecursionError: if it is not JSON, or is nested deeper than 100 levels.
     """
     body = _in_utf8(body)
-    if value_count(body, most_values) > most_values:
-        raise TooManyValuesError("too many values")
+    _check_values(body, most_values)
     try:
         if (text := _harmless(body)) is not None:
             # Parse first: a page of megabytes is rejected before the costlier search for secrets.
@@ -49,7 +48,18 @@ def parse(body: bytes, redact: Callable[[str], str] = str, most_values: int = 20
     except json.JSONDecodeError:
         if (inner := _unwrapped(_text(body))) is None:
             raise
+        # Once more: after a quotation mark in the wrapper, values were taken for text.
+        _check_values(inner.encode("utf-8", "replace"), most_values)
         return plain(_DECODER.decode(inner), redact)
+
+
+def _check_values(body: bytes, most: int) -> None:
+    """Refuse JSON with more values than ``most``.
+
+    :raises TooManyValuesError: if there are more.
+    """
+    if value_count(body, most) > most:
+        raise TooManyValuesError("too many values")
 
 
 def _harmless(body: bytes) -> str | None:

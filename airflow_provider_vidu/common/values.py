@@ -253,15 +253,10 @@ def embedded(value: Any, redact: Callable[[str], str] = str) -> Any:
     """
     if not isinstance(value, str) or len(value) > _MAX_EMBEDDED_CHARS:
         return None
-    if len(value) > _MAX_EMBEDDED_VALUES:
-        # Values inside a string have not been counted yet.
-        count = value_count(value.encode("utf-8", "replace"), _MAX_EMBEDDED_VALUES)
-        if count > _MAX_EMBEDDED_VALUES:
-            return None
     content = value.strip()
     start = 0 if content.startswith(("{", "[")) else content.find("{")
     for _ in range(_EMBEDDED_TRIES):
-        if start < 0:
+        if start < 0 or _is_too_much(content, start):
             return None
         try:
             inner, end = _DECODER.raw_decode(content, start)
@@ -272,6 +267,16 @@ def embedded(value: Any, redact: Callable[[str], str] = str) -> Any:
             pass
         start = content.find("{", start + 1)
     return None
+
+
+def _is_too_much(content: str, start: int) -> bool:
+    """Whether JSON inside a string holds too many values, which have not been counted yet.
+
+    Counted from where a parser begins: after a quotation mark before that, values would be taken for text.
+    """
+    if len(content) - start <= _MAX_EMBEDDED_VALUES:
+        return False
+    return value_count(content[start:].encode("utf-8", "replace"), _MAX_EMBEDDED_VALUES) > _MAX_EMBEDDED_VALUES
 
 
 _DECODER: Final = json.JSONDecoder(parse_int=integer)
