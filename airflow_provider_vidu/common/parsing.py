@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any, Final, NamedTuple
 
-from airflow_provider_vidu.common.values import MAX_DEPTH, integer, plain, value_count, without_texts
+from airflow_provider_vidu.common.values import MAX_DEPTH, integer, plain, shortened, value_count, without_texts
 
 # Possibly an integer of more than 64 bits; ids have 18 or 19 digits. A search in two passes: a pattern would read each
 # digit of an id up to 19 times, which took half the time of a page of them.
@@ -60,6 +60,33 @@ def _check_values(body: bytes, most: int) -> None:
     """
     if value_count(body, most) > most:
         raise TooManyValuesError("too many values")
+
+
+def bounded_texts(value: Any, body: bytes, most: int) -> Any:
+    """Return parsed JSON without what is too much within its texts, which may be JSON themselves.
+
+    Each of them is parsed where it may explain an error or hold an id: thousands in one answer took minutes.
+
+    :param value: parsed JSON; it is not changed.
+    :param body: the JSON.
+    :param most: how many objects and lists the texts may hold together; a text that would be too much is cut out.
+    """
+    if body.count(b"{") + body.count(b"[") <= most:
+        return value
+    left = most
+
+    def bounded(item: Any) -> Any:
+        nonlocal left
+        if isinstance(item, str):
+            if (held := item.count("{") + item.count("[")) > left:
+                return shortened(item, 0)
+            left -= held
+            return item
+        if isinstance(item, dict):
+            return {name: bounded(inner) for name, inner in item.items()}
+        return [bounded(inner) for inner in item] if isinstance(item, list) else item
+
+    return bounded(value)
 
 
 def _harmless(body: bytes) -> str | None:
