@@ -9,7 +9,16 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any, Final, NamedTuple
 
-from airflow_provider_vidu.common.values import MAX_DEPTH, integer, plain, shortened, value_count, without_texts
+from airflow_provider_vidu.common.values import (
+    MAX_DEPTH,
+    embedded_count,
+    integer,
+    marks,
+    plain,
+    shortened,
+    value_count,
+    without_texts,
+)
 
 # Possibly an integer of more than 64 bits; ids have 18 or 19 digits. A search in two passes: a pattern would read each
 # digit of an id up to 19 times, which took half the time of a page of them.
@@ -69,16 +78,16 @@ def bounded_texts(value: Any, body: bytes, most: int) -> Any:
 
     :param value: parsed JSON; it is not changed.
     :param body: the JSON.
-    :param most: how many objects and lists the texts may hold together; a text that would be too much is cut out.
+    :param most: how many values the texts may hold together; a text that would be too much is cut out.
     """
-    if body.count(b"{") + body.count(b"[") <= most:
+    if marks(body) <= most:
         return value
     left = most
 
     def bounded(item: Any) -> Any:
         nonlocal left
         if isinstance(item, str):
-            if (held := item.count("{") + item.count("[")) > left:
+            if (held := embedded_count(item)) > left:
                 return shortened(item, 0)
             left -= held
             return item
