@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _TRIGGER: Final = "airflow_provider_vidu.triggers.ViduGenerationTrigger"
 MAX_SUCCESSORS: Final = 100
 """The most current task instances that are compared with the token of an earlier try."""
-MAX_ARGUMENT_CHARS: Final = 64 * 1024
+MAX_ARGUMENT_CHARS: Final = 16 * 1024
 """The longest stored arguments that are read of a wait, and of the method that its task resumes with. The author of a
 DAG may have written any; ours take two thousand."""
 _SAME_DEFERRAL: Final = timedelta(seconds=1)
