@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import quote
 
-from airflow_provider_vidu.common.parsing import Document, TooManyValuesError, documents, parse
+from airflow_provider_vidu.common.parsing import Document, TooManyValuesError, bounded_texts, documents, parse
 from airflow_provider_vidu.common.redaction import unescaped
 from airflow_provider_vidu.common.text import redacted, sanitized, without_data_uris
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduResponseError
@@ -171,16 +171,18 @@ class ApiAnswer:
         body = self.body
         return b"ase64," in body or b"ASE64," in body or has_long_run(body, _BARE_MEDIA_BYTES)
 
-    def json(self) -> Any:
+    def json(self, *, is_whole: bool = False) -> Any:
         """Return the body as JSON that every store can hold.
 
+        :param is_whole: whether texts that hold thousands of objects stay; no text in it may be parsed then.
         :raises ViduResponseError: when it is not JSON or holds too many values; the message quotes its beginning.
         :raises ViduError: when the body ended too early.
         """
         if self.lost is not None:
             raise self.lost
         try:
-            return parse(self.body, self.redact, self.most_values)
+            value = parse(self.body, self.redact, self.most_values)
+            return value if is_whole else bounded_texts(value, self.body, self.most_values)
         except TooManyValuesError:
             reason, code = f"holds more than {self.most_values:,} values", TOO_LARGE
         except (ValueError, RecursionError):
@@ -193,10 +195,10 @@ class ApiAnswer:
             code=code,
         )
 
-    def json_or_none(self) -> Any:
-        """Return the body as JSON, or None if it is not JSON (error pages are HTML)."""
+    def json_or_none(self, *, is_whole: bool = False) -> Any:
+        """Return the body as JSON as :meth:`json` does, or None if it is not JSON (error pages are HTML)."""
         try:
-            return self.json()
+            return self.json(is_whole=is_whole)
         except ViduError:
             return None
 
@@ -227,7 +229,7 @@ def unwrapped(answer: ApiAnswer) -> ApiAnswer:
     """
     if b'"statusCode"' not in answer.body:
         return answer
-    envelope = answer.json_or_none()
+    envelope = answer.json_or_none(is_whole=True)
     if not isinstance(envelope, dict) or not {"statusCode", "body"} <= envelope.keys() <= _OF_A_FUNCTION:
         return answer
     status, body = envelope["statusCode"], envelope["body"]

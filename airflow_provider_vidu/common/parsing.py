@@ -9,7 +9,16 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any, Final, NamedTuple
 
-from airflow_provider_vidu.common.values import MAX_DEPTH, integer, plain, value_count, without_texts
+from airflow_provider_vidu.common.values import (
+    MAX_DEPTH,
+    embedded_count,
+    integer,
+    marks,
+    plain,
+    shortened,
+    value_count,
+    without_texts,
+)
 
 # Possibly an integer of more than 64 bits; ids have 18 or 19 digits. A search in two passes: a pattern would read each
 # digit of an id up to 19 times, which took half the time of a page of them.
@@ -37,8 +46,7 @@ def parse(body: bytes, redact: Callable[[str], str] = str, most_values: int = 20
     :raises ValueError, RecursionError: if it is not JSON, or is nested deeper than 100 levels.
     """
     body = _in_utf8(body)
-    if value_count(body, most_values) > most_values:
-        raise TooManyValuesError("too many values")
+    _check_values(body, most_values)
     try:
         if (text := _harmless(body)) is not None:
             # Parse first: a page of megabytes is rejected before the costlier search for secrets.
@@ -49,7 +57,45 @@ def parse(body: bytes, redact: Callable[[str], str] = str, most_values: int = 20
     except json.JSONDecodeError:
         if (inner := _unwrapped(_text(body))) is None:
             raise
+        # Once more: after a quotation mark in the wrapper, values were taken for text.
+        _check_values(inner.encode("utf-8", "replace"), most_values)
         return plain(_DECODER.decode(inner), redact)
+
+
+def _check_values(body: bytes, most: int) -> None:
+    """Refuse JSON with more values than ``most``.
+
+    :raises TooManyValuesError: if there are more.
+    """
+    if value_count(body, most) > most:
+        raise TooManyValuesError("too many values")
+
+
+def bounded_texts(value: Any, body: bytes, most: int) -> Any:
+    """Return parsed JSON without what is too much within its texts, which may be JSON themselves.
+
+    Each of them is parsed where it may explain an error or hold an id: thousands in one answer took minutes.
+
+    :param value: parsed JSON; it is not changed.
+    :param body: the JSON.
+    :param most: how many values the texts may hold together; a text that would be too much is cut out.
+    """
+    if marks(body) <= most:
+        return value
+    left = most
+
+    def bounded(item: Any) -> Any:
+        nonlocal left
+        if isinstance(item, str):
+            if (held := embedded_count(item)) > left:
+                return shortened(item, 0)
+            left -= held
+            return item
+        if isinstance(item, dict):
+            return {name: bounded(inner) for name, inner in item.items()}
+        return [bounded(inner) for inner in item] if isinstance(item, list) else item
+
+    return bounded(value)
 
 
 def _harmless(body: bytes) -> str | None:

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -93,11 +94,12 @@ def value_count(body: bytes, enough: int) -> int:
     """
     if len(body) <= enough:
         return len(body)
-    count = _marks(body)
-    return count if count <= enough else sum(map(_marks, _outside_texts(body)))
+    count = marks(body)
+    return count if count <= enough else sum(map(marks, _outside_texts(body)))
 
 
-def _marks(body: bytes) -> int:
+def marks(body: bytes) -> int:
+    """Return how many values JSON holds at most, with the signs of more within its texts."""
     return body.count(b",") + body.count(b"{") + body.count(b"[")
 
 
@@ -253,25 +255,52 @@ def embedded(value: Any, redact: Callable[[str], str] = str) -> Any:
     """
     if not isinstance(value, str) or len(value) > _MAX_EMBEDDED_CHARS:
         return None
-    if len(value) > _MAX_EMBEDDED_VALUES:
-        # Values inside a string have not been counted yet.
-        count = value_count(value.encode("utf-8", "replace"), _MAX_EMBEDDED_VALUES)
-        if count > _MAX_EMBEDDED_VALUES:
-            return None
     content = value.strip()
+    for start in _beginnings(content):
+        if len(content) - start > _MAX_EMBEDDED_VALUES and _count_from(content, start) > _MAX_EMBEDDED_VALUES:
+            return None
+        if (inner := _json_at(content, start)) is not None:
+            with suppress(ValueError):
+                return plain(inner, redact)
+    return None
+
+
+def embedded_count(value: str) -> int:
+    """Return approximately how many values :func:`embedded` parses of a text."""
+    content, count = value.strip(), 0
+    for start in _beginnings(content):
+        count += _count_from(content, start)
+        if count > _MAX_EMBEDDED_VALUES or _json_at(content, start) is not None:
+            break
+    return count
+
+
+def _beginnings(content: str) -> Iterator[int]:
+    """Yield where JSON may begin in a text."""
     start = 0 if content.startswith(("{", "[")) else content.find("{")
     for _ in range(_EMBEDDED_TRIES):
         if start < 0:
-            return None
-        try:
-            inner, end = _DECODER.raw_decode(content, start)
-            # A list must be the whole text: "[1] try again" is not JSON.
-            if isinstance(inner, dict) or (isinstance(inner, list) and end == len(content)):
-                return plain(inner, redact)
-        except (ValueError, RecursionError):
-            pass
+            return
+        yield start
         start = content.find("{", start + 1)
-    return None
+
+
+def _json_at(content: str, start: int) -> Any:
+    """Return the JSON object or list that begins somewhere in a text, else None."""
+    try:
+        inner, end = _DECODER.raw_decode(content, start)
+    except (ValueError, RecursionError):
+        return None
+    # A list must be the whole text: "[1] try again" is not JSON.
+    return inner if isinstance(inner, dict) or (isinstance(inner, list) and end == len(content)) else None
+
+
+def _count_from(content: str, start: int) -> int:
+    """Return how many values the JSON holds that begins somewhere in a text.
+
+    Not those of the whole text: after a quotation mark before that, values would be taken for text.
+    """
+    return value_count(content[start:].encode("utf-8", "replace"), 0)
 
 
 _DECODER: Final = json.JSONDecoder(parse_int=integer)

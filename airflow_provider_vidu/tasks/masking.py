@@ -100,7 +100,16 @@ def _secret_options(value: Any) -> Iterator[str]:
 
 def _secrets_in(options: Mapping[str, Any]) -> Iterator[str]:
     for name, value in options.items():
-        if isinstance(value, Mapping):
-            yield from _secrets_in(value)
-        elif isinstance(value, str) and (name == "connection_string" or is_secret_name(name)):
-            yield value
+        yield from _secrets_of(name, value)
+
+
+def _secrets_of(name: object, value: Any) -> Iterator[str]:
+    """Yield what is secret in an option: texts, bytes as rendered fields show them, and pairs of a name and a value."""
+    if isinstance(value, Mapping):
+        yield from _secrets_in(value)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            is_pair = isinstance(item, (list, tuple)) and len(item) == 2
+            yield from _secrets_of(item[0], item[1]) if is_pair else _secrets_of(name, item)
+    elif isinstance(value, (str, bytes)) and (name == "connection_string" or is_secret_name(str(name))):
+        yield value if isinstance(value, str) else repr(value)[2:-1]

@@ -331,7 +331,7 @@ class Dialect(ABC):
         if not answer.body.strip() and answer.lost is None:
             return None
         try:
-            payload = answer.json()
+            payload = answer.json(is_whole=True)
         except ViduError as error:
             raise self._with_id(error, answer) from None
         if isinstance(payload, dict) and is_error(payload) and not describes_generation(payload):

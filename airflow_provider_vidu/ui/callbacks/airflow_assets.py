@@ -30,6 +30,8 @@ MAX_RECORD_CHARS: Final = 64 * 1024
 """The longest record of an order that is read. The author of a DAG may have written any; ours take a few thousand."""
 MAX_ARGUMENT_CHARS: Final = 1024 * 1024
 """The same for the arguments of an event trigger, which may name thousands of generations."""
+MAX_ALL_ARGUMENT_CHARS: Final = 8 * 1024 * 1024
+"""The same for all event triggers together: a DAG may have any number of assets."""
 _missing: str | None = None
 
 try:
@@ -138,12 +140,19 @@ def _order(stored: str) -> UnawaitedOrder | None:
 
 
 def _watchers() -> Any:
-    return (
-        select(AssetWatcherModel.asset_id, Trigger)
-        .options(lazyload("*"))
+    """Select the event triggers of active assets, the shortest first, as far as they are not too long together."""
+    size = func.length(Trigger.encrypted_kwargs)
+    sized = (
+        select(AssetWatcherModel.asset_id, Trigger.id, func.sum(size).over(order_by=(size, Trigger.id)).label("total"))
         .join(Trigger, Trigger.id == AssetWatcherModel.trigger_id)
         .join(AssetModel, AssetModel.id == AssetWatcherModel.asset_id)
         .where(Trigger.classpath == _TRIGGER, AssetModel.active.has(), is_short(MAX_ARGUMENT_CHARS))
+    ).subquery()
+    return (
+        select(sized.c.asset_id, Trigger)
+        .options(lazyload("*"))
+        .join(sized, sized.c.id == Trigger.id)
+        .where(sized.c.total <= MAX_ALL_ARGUMENT_CHARS)
     )
 
 

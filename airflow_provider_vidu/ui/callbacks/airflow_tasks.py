@@ -13,17 +13,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import and_, func, select, update
-from sqlalchemy.orm import aliased, lazyload
+from sqlalchemy import String, and_, cast, func, select, update
+from sqlalchemy.orm import aliased, lazyload, load_only
 
 from airflow_provider_vidu.ui.records.arguments import arguments_of
 
 _TRIGGER: Final = "airflow_provider_vidu.triggers.ViduGenerationTrigger"
 MAX_SUCCESSORS: Final = 100
 """The most current task instances that are compared with the token of an earlier try."""
-MAX_ARGUMENT_CHARS: Final = 64 * 1024
-"""The longest stored arguments of a wait that are read. The author of a DAG may have written any; ours take two
-thousand."""
+MAX_ARGUMENT_CHARS: Final = 16 * 1024
+"""The longest stored arguments that are read of a wait, and of the method that its task resumes with. The author of a
+DAG may have written any; ours take two thousand."""
 _SAME_DEFERRAL: Final = timedelta(seconds=1)
 """A task that is resumed and defers again takes longer."""
 _missing: str | None = None
@@ -115,7 +115,9 @@ def resume(task: WaitingTask, event: Mapping[str, Any]) -> bool:
         )
         if session.execute(claim).rowcount != 1:  # type: ignore[attr-defined]  # of a CursorResult
             return False
-        row = session.scalars(select(TaskInstance).where(TaskInstance.id == _spelt(task.instance))).one()
+        # Nothing else of the task instance, nor the conf of its run: others decide how large these are.
+        own = select(TaskInstance).options(lazyload("*"), load_only(TaskInstance.next_kwargs))
+        row = session.scalars(own.where(TaskInstance.id == _spelt(task.instance))).one()
         handle_event_submit(TriggerEvent(dict(event)), task_instance=row, session=session)
         return True
 
@@ -133,6 +135,8 @@ def _waits() -> Any:
         .options(lazyload("*"))  # a trigger brings its task instance, and that its DAG run
         .join(Trigger, Trigger.id == TaskInstance.trigger_id)
         .where(TaskInstance.state == "deferred", Trigger.classpath == _TRIGGER, is_short(MAX_ARGUMENT_CHARS))
+        # What the task resumes with, which is read when it does.
+        .where(func.coalesce(func.length(cast(TaskInstance.next_kwargs, String)), 0) <= MAX_ARGUMENT_CHARS)
     )
 
 

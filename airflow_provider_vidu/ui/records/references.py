@@ -9,6 +9,7 @@ Runs in the API server's thread pool.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
@@ -49,9 +50,11 @@ UNKNOWN_SECONDS: Final = 30.0
 UNKNOWN: Final = object()
 """The value of a reference that could not be, or may not be, resolved."""
 
-_Key = tuple[str, str, str, datetime | None]
-"""DAG, run, and what the column holds: what one run may read is not handed to another that names the same address."""
-_kept: OrderedDict[_Key, tuple[Any, float]] = OrderedDict()
+_Key = tuple[str, str, bytes, datetime | None]
+"""DAG, run, and a digest of what the column holds, which may be long: what one run may read is not handed to another
+that names the same address."""
+_kept: OrderedDict[_Key, tuple[str | None, float]] = OrderedDict()
+"""Values as JSON, which may be small and take much as objects; None for :data:`UNKNOWN`."""
 _lock = threading.Lock()
 _turns = threading.BoundedSemaphore(MAX_AT_ONCE)
 
@@ -91,11 +94,11 @@ class Resolver:
             return value
         if self._backend is None:
             return UNKNOWN
-        key = (*self._names, json.dumps(value), at)
+        key = (*self._names, hashlib.sha256(json.dumps(value).encode()).digest(), at)
         with _lock:
-            found, good_until = _kept.get(key, (UNKNOWN, 0.0))
+            kept, good_until = _kept.get(key, (None, 0.0))
         if time.monotonic() < good_until:
-            return found
+            return UNKNOWN if kept is None else json.loads(kept)
         if not self._may_read() or not _turns.acquire(timeout=TURN_SECONDS):
             self._reads_left = 0
             return UNKNOWN
@@ -183,10 +186,11 @@ def _unpacked(name: str, data: bytes) -> Any:
 
 
 def _keep(key: _Key, value: Any) -> None:
-    if value is not UNKNOWN and len(key[2]) + len(json.dumps(value)) > MAX_KEPT_CHARS:
+    kept = None if value is UNKNOWN else json.dumps(value)
+    if kept is not None and len(kept) > MAX_KEPT_CHARS:
         return
     with _lock:
-        _kept[key] = (value, time.monotonic() + UNKNOWN_SECONDS if value is UNKNOWN else math.inf)
+        _kept[key] = (kept, time.monotonic() + UNKNOWN_SECONDS if kept is None else math.inf)
         _kept.move_to_end(key)
         while len(_kept) > MAX_KEPT:
             _kept.popitem(last=False)

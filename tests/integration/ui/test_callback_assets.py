@@ -106,6 +106,23 @@ def test_what_is_too_long_is_not_read(pages):
     assert airflow_assets.nudge(ENDED) == 1
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a DAG has a thousand assets whose event triggers have arguments of a megabyte",
+    outcome="survived",
+    side="pages",
+    seen="8 MiB of them are read at a callback, the shortest first",
+)
+def test_all_event_triggers_together_have_a_limit(pages, monkeypatch):
+    """At each callback, the arguments of all were read and parsed: a gigabyte, for minutes."""
+    long = [add_asset(pages, ViduGenerationFinishedTrigger(generation_ids=["911", "x" * 999])) for _ in range(5)]
+    short = [add_asset(pages, ViduGenerationFinishedTrigger()) for _ in range(2)]
+    monkeypatch.setattr(airflow_assets, "MAX_ALL_ARGUMENT_CHARS", 4_000)
+    nudged = airflow_assets.nudge(ENDED)
+    assert [nudged_at(pages, asset) is not None for asset in short] == [True, True]
+    assert sum(nudged_at(pages, asset) is not None for asset in long) == nudged - 2 < len(long)
+
+
 def test_a_state_of_another_name_is_not_read(pages):
     """Only this package's key holds records."""
     order = add_order(pages)

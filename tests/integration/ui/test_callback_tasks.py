@@ -95,6 +95,34 @@ def test_arguments_that_are_too_long_are_not_read(deferred):
     assert airflow_tasks.find_waiting([long.instance, usual.instance]).keys() == {usual.instance}
 
 
+def test_what_a_task_resumes_with_has_the_same_limit(pages, deferred):
+    """The author of a DAG decides how long that is, too, and the server reads it to resume the task."""
+    from airflow.models.taskinstance import TaskInstance
+
+    long, usual = deferred(), deferred()
+    table = TaskInstance.__table__
+    for wait, length in ((long, airflow_tasks.MAX_ARGUMENT_CHARS), (usual, 1_000)):
+        change = table.update().where(table.c.id == airflow_tasks._spelt(wait.instance))
+        with pages.engine.begin() as database:
+            database.execute(change.values(next_kwargs={"more": "x" * length}))
+    assert airflow_tasks.find_waiting([long.instance, usual.instance]).keys() == {usual.instance}
+
+
+def test_the_conf_of_the_run_is_not_read(pages, deferred):
+    """Whoever triggers a run chooses it: thirty megabytes took the server a gigabyte, and half a minute."""
+    from airflow.models.dagrun import DagRun
+    from sqlalchemy import String, literal
+
+    wait = deferred()
+    table = DagRun.__table__
+    for conf in ("no JSON", "{}"):
+        with pages.engine.begin() as database:
+            database.execute(table.update().where(table.c.dag_id == "called").values(conf=literal(conf, String())))
+        if conf == "no JSON":
+            (task,) = airflow_tasks.find_waiting([wait.instance])[wait.instance]
+            assert airflow_tasks.resume(task, {"kind": "callback"})
+
+
 def test_one_statement_decides(pages, deferred):
     """Of the same wait, resumed twice from what was read before, the second changes nothing."""
     wait = deferred()

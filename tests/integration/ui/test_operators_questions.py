@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -110,6 +112,40 @@ def test_when_a_task_is_retried(pages, generation, is_known):
     assert found["at"] == ((ended + timedelta(minutes=20)).isoformat() if is_known else None)
     assert (found["task"], found["number"]) == ("film", 2)
     assert found["does"] == "It submits a new generation and pays for it."
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a task is up for retry in a run whose conf has thirty megabytes, of a DAG that has as many",
+    outcome="survived",
+    seen="the conf is not read, and the moment of the next try is not known",
+)
+@pytest.mark.parametrize("what", ["conf", "DAG", "compressed DAG"])
+def test_nothing_large_is_read_for_the_time_of_a_retry(pages, what):
+    """Who triggers a run chooses its conf, and the author the size of the DAG: a look took a gigabyte."""
+    from airflow.models.dagrun import DagRun
+    from airflow.models.serialized_dag import SerializedDagModel
+    from airflow.sdk import DAG
+    from sqlalchemy import String, literal, null
+
+    from airflow_provider_vidu.operators import ViduGenerateOperator
+    from airflow_provider_vidu.ui.records.circumstances import MAX_DAG_CHARS
+
+    name = f"retried-large-{what.replace(' ', '-')}"
+    with DAG(name, schedule=None, doc_md=None if what == "conf" else "x" * MAX_DAG_CHARS) as dag:
+        ViduGenerateOperator(task_id="film", prompt="p", retries=1)
+    pages.add_dag(dag)
+    pages.add("film", f"g-{name}", dag=name, state="up_for_retry", watch=MADE, ended=datetime.now(UTC))
+    runs, dags = DagRun.__table__, SerializedDagModel.__table__
+    with pages.engine.begin() as database:
+        if what == "conf":
+            database.execute(runs.update().where(runs.c.dag_id == name).values(conf=literal("no JSON", String())))
+        if what == "compressed DAG":
+            stored = database.execute(dags.select().where(dags.c.dag_id == name)).one().data
+            packed = {"data": null(), "data_compressed": zlib.compress(json.dumps(stored).encode())}
+            database.execute(dags.update().where(dags.c.dag_id == name).values(packed))
+    found = pages.get(pages.at("film", dag=name, then="/clip.json"), user="admin").json()["next_try"]
+    assert (found["at"] is not None) == (what == "conf")
 
 
 def test_neighbours_cross_from_task_to_task(pages):

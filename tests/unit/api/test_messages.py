@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_vidu.api.messages import TOO_LARGE, ApiAnswer, ApiRequest
+from airflow_provider_vidu.api.messages import TOO_LARGE, ApiAnswer, ApiRequest, unwrapped
 from airflow_provider_vidu.common.values import MAX_DEPTH, MAX_INTEGER, MIN_INTEGER, plain
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.network.bodies import CREATE, LIST, SINGLE
@@ -112,6 +112,29 @@ def test_too_many_values_are_called_so() -> None:
         answer(b"[" + b"0," * 30_000 + b"0]").json()
     assert caught.value.code == TOO_LARGE
     assert len(ApiAnswer(200, {}, b"[" + b"0," * 30_000 + b"0]", most_values=LIST.values).json()) == 30_001
+
+
+@pytest.mark.parametrize("bomb", ["[]", "1"])
+def test_texts_hold_no_more_values_together_than_an_answer(bomb: str) -> None:
+    """Each is parsed where it may explain an error: six hundred in a megabyte held a poll for ten seconds."""
+    small = {
+        "message": '{"task_id": "x"}',
+        "payload": "[a cat], a dog",
+        "data": json.dumps({"payload": "[{}] " * 30_000}),
+    }
+    text = '" {"a":[' + f"{bomb}," * 3_000 + f"{bomb}]}}"
+    answer = ApiAnswer(200, {}, json.dumps({**small, **{f"layer {number}": text for number in range(100)}}).encode())
+    value = answer.json()
+    assert value.items() >= small.items()
+    assert 1 < list(value.values()).count(text) <= SINGLE.values / 3_000
+    assert value["layer 99"] == f"… ({len(text)} characters cut out)"
+    assert answer.json(is_whole=True)["layer 99"] == text
+
+
+def test_the_envelope_of_a_function_stays_whole() -> None:
+    """Its body is parsed by itself, and counted then."""
+    inner = json.dumps({"id": "x", "values": [[]] * 15_000, "payload": "[] " * 15_000})
+    assert unwrapped(ApiAnswer(200, {}, json.dumps({"statusCode": 200, "body": inner}).encode())).body == inner.encode()
 
 
 def test_inline_media_is_not_quoted() -> None:

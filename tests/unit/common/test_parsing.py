@@ -134,6 +134,13 @@ def test_bombs_are_counted_and_not_parsed(bomb, monkeypatch):
         parse(bomb)
 
 
+@pytest.mark.parametrize("wrapper", ['event: "\ndata: ', ': "\n\ndata: '])
+def test_bombs_in_a_wrapper_are_counted_without_it(wrapper):
+    """Behind a quotation mark in an event's name the values passed for text, and 16 MiB took a gigabyte."""
+    with pytest.raises(TooManyValuesError):
+        parse((wrapper + '{"a":[' + "[]," * 50_000 + "[]]}\n\n").encode())
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32-be"])
 def test_bombs_in_other_encodings_are_counted_too(encoding):
     """The second byte of a letter, or what escapes a quotation mark, does not shift where texts begin and end."""

@@ -288,6 +288,12 @@ def test_a_bomb_inside_a_text_is_prose() -> None:
     assert values.embedded(json.dumps({"task_id": "x", "payload": "a, " * 100_000}))["task_id"] == "x"
 
 
+@pytest.mark.parametrize("before", ['" ', 'status "400: ', '{" '])
+def test_a_bomb_inside_a_text_is_counted_from_where_a_parser_begins(before: str) -> None:
+    """Behind a quotation mark its values passed for text: a megabyte of them held a poll for seconds."""
+    assert values.embedded(before + '{"a": [' + "[]," * 50_000 + "[]]}") is None
+
+
 def test_integers_of_absurd_length_inside_a_text() -> None:
     """Python refuses to convert them, so they stay texts."""
     assert values.embedded('{"task_id": "x", "seed": ' + "1" * 5000 + "}") == {"task_id": "x", "seed": "1" * 5000}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.sensors import ViduGenerationSensor
+from airflow_provider_vidu.tasks import masking
 from airflow_provider_vidu.tasks.masking import as_result
 from tests.versions import redact, reset_secrets_masker
 
@@ -97,6 +99,20 @@ def test_secret_options_of_a_path_are_masked(masker, field):
     assert [secret for secret in SECRETS if secret in shown] == []
     assert "eu-central-1" in shown
     assert "minio.example" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "secrets"),
+    [
+        ({"SSECustomerKey": b"0123\x9f"}, ["0123\\x9f"]),
+        ({"client_kwargs": {"headers": [("Authorization", "Bearer abc"), ["Accept", "*/*"]]}}, ["Bearer abc"]),
+        ({"credentials": ["first", ["second"]], "regions": ["eu"]}, ["first", "second"]),
+        ({"session": {"region_name": "eu"}, "token": 5, "key": None}, []),
+    ],
+)
+def test_secrets_in_other_forms_of_options(options, secrets) -> None:
+    """Stores take keys as bytes, and headers as pairs; rendered fields show both."""
+    assert list(masking._secret_options([SimpleNamespace(storage_options=options)])) == secrets
 
 
 @pytest.mark.parametrize("signed", ["True", "False"])

@@ -7,6 +7,7 @@ import io
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -379,3 +380,28 @@ def test_every_line_of_a_forwarded_host_counts():
     ]
     own = sending._own_hosts(Request({"type": "http", "headers": lines}))
     assert {"inner", "a.example", "b.example", "c.example"} <= own
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a header of thousands of ranges for a script of the pages, without a login",
+    outcome="survived",
+    side="pages",
+    seen="the whole script",
+)
+def test_scripts_know_no_ranges():
+    """Versions of Starlette before 0.49.1 take minutes of the server's event loop to merge the ranges of one header."""
+    folder = Path(app.__file__).parent / "static"
+    headers = [(b"range", b"bytes=0-9,20-29")]
+    scope = {"type": "http", "method": "GET", "path": "/icon.svg", "root_path": "", "headers": headers}
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        await asyncio.sleep(3600)  # nobody disconnects
+
+    asyncio.run(app._Static(directory=folder)(scope, receive, send))
+    assert sent[0]["status"] == 200
+    assert b"".join(message.get("body", b"") for message in sent) == (folder / "icon.svg").read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -166,6 +167,28 @@ def test_what_is_kept_belongs_to_its_run(vault):
     for names in (("other", "r"), ("d", "other")):
         Resolver(*names).value("token", 5)
     assert vault.reads["token"] == 3
+
+
+@pytest.mark.fault(
+    "attacks",
+    "two thousand XComs of 250 kB look like addresses, or hold thousands of empty lists",
+    outcome="survived",
+    side="pages",
+    seen="digests and JSON are remembered",
+)
+def test_what_is_kept_takes_little_memory(vault, monkeypatch):
+    """The address was remembered whole, and a value as objects of thirty times its size: half a gigabyte of each."""
+    values = [f"1{number}" for number in range(10)] + ["x" * 50_000 + str(number) for number in range(90)]
+    tracemalloc.start()
+    try:
+        resolver = Resolver("d", "r")
+        monkeypatch.setattr(vault, "deserialize_value", lambda row: [[]] * 4_000 if row.value[0] == "1" else 1 / 0)
+        assert [resolver.value(value, None) == [[]] * 4_000 for value in values] == [True] * 10 + [False] * 90
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000
+    assert len(references._kept) == 100
 
 
 @pytest.mark.fault(
