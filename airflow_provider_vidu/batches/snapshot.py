@@ -21,8 +21,8 @@ from typing import Any, Final
 
 from airflow_provider_vidu.batches.lines import checked_line
 from airflow_provider_vidu.batches.state import BatchState
+from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.parsing import parse
-from airflow_provider_vidu.common.values import value_count
 
 MOST_BYTES: Final = 256 * 1024 * 1024
 """The largest document that is read, unpacked. Others may write to the store; 100,000 rows take about 80 MiB."""

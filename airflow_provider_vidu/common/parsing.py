@@ -9,16 +9,8 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any, Final, NamedTuple
 
-from airflow_provider_vidu.common.values import (
-    MAX_DEPTH,
-    embedded_count,
-    integer,
-    marks,
-    plain,
-    shortened,
-    value_count,
-    without_texts,
-)
+from airflow_provider_vidu.common.json_size import marks, value_count, without_texts
+from airflow_provider_vidu.common.values import MAX_DEPTH, embedded_count, integer, plain, shortened
 
 # Possibly an integer of more than 64 bits; ids have 18 or 19 digits. A search in two passes: a pattern would read each
 # digit of an id up to 19 times, which took half the time of a page of them.

@@ -15,6 +15,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.text import without_data_uris
 from airflow_provider_vidu.common.url_parts import split_url
 
@@ -37,7 +38,6 @@ _FRACTION = re.compile(r"(\.\d{6})\d+")
 # Some parsers read a backslash as a slash, others as a letter, so they would disagree about the host.
 _UNFIT_FOR_URL = re.compile(r"[\x00-\x20\x7f\ud800-\udfff\\]")
 
-_PIECE_BYTES: Final = 64 * 1024
 _MAX_EMBEDDED_CHARS: Final = 16 * 1024 * 1024
 _MAX_EMBEDDED_VALUES: Final = 20_000
 _EMBEDDED_TRIES: Final = 4
@@ -60,47 +60,6 @@ MAX_RAW_CHARS: Final = 64 * 1024
 """The longest JSON of an answer that is kept, because it becomes an XCom, a row of Airflow's database."""
 # (characters per string, items per list or object): each pass cuts more.
 _TRIMS: Final = ((4096, 1000), (1024, 100), (256, 30), (64, 8))
-
-
-def without_texts(body: bytes) -> bytes:
-    """Return JSON without its strings, in time and memory proportional to its length.
-
-    If a backslash is outside of a string, where each parser stops, the rest of the result is meaningless.
-    """
-    return b"".join(_outside_texts(body))
-
-
-def _outside_texts(body: bytes) -> Iterator[bytes]:
-    """Yield JSON without its strings, in pieces: all its strings at once are objects of ten times its length."""
-    is_inside, at = False, 0
-    while at < len(body):
-        piece = body[at : at + _PIECE_BYTES]
-        at += len(piece)
-        if at < len(body) and (len(piece) - len(piece.rstrip(b"\\"))) % 2:  # what it escapes is in the next piece
-            piece, at = piece[:-1], at - 1
-        if b'\\"' in piece:
-            # From the left, as a parser reads a run of backslashes: pairs first, then each that escapes a quote.
-            piece = piece.replace(b"\\\\", b"").replace(b'\\"', b"")
-        parts = piece.split(b'"')  # each quotation mark begins or ends a string
-        yield b"".join(parts[is_inside::2])
-        is_inside ^= len(parts) % 2 == 0
-
-
-def value_count(body: bytes, enough: int) -> int:
-    """Return approximately how many values JSON holds, without parsing it.
-
-    :param body: the bytes.
-    :param enough: a count up to this number may be too high.
-    """
-    if len(body) <= enough:
-        return len(body)
-    count = marks(body)
-    return count if count <= enough else sum(map(marks, _outside_texts(body)))
-
-
-def marks(body: bytes) -> int:
-    """Return how many values JSON holds at most, with the signs of more within its texts."""
-    return body.count(b",") + body.count(b"{") + body.count(b"[")
 
 
 def integer(digits: str) -> int | str:

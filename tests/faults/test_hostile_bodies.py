@@ -15,9 +15,10 @@ import pytest
 from airflow_provider_vidu.api.dialects import DIALECTS, ViduNative
 from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.api.uploads import put
+from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.parsing import documents
 from airflow_provider_vidu.common.redaction import Secret
-from airflow_provider_vidu.common.values import MAX_INTEGER, MIN_INTEGER, reason, value_count
+from airflow_provider_vidu.common.values import MAX_INTEGER, MIN_INTEGER, reason
 from airflow_provider_vidu.downloads.transfer import Transfer
 from airflow_provider_vidu.exceptions import ViduCreditError, ViduError, ViduSubmitUnknownError, ViduTransportError
 from airflow_provider_vidu.hooks import ViduHook

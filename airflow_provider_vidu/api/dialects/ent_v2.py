@@ -22,18 +22,9 @@ from airflow_provider_vidu.api.dialects.identity import MAX_ID_CHARS, checked_id
 from airflow_provider_vidu.api.dialects.levels import job_and_inner
 from airflow_provider_vidu.api.dialects.task_list import Page
 from airflow_provider_vidu.api.messages import IF_IT_LASTS, TOO_LARGE, ApiAnswer, ApiRequest, fill
+from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.text import UNPRINTABLE, sanitized
-from airflow_provider_vidu.common.values import (
-    bounded,
-    mapping,
-    number,
-    objects,
-    text,
-    value_count,
-    web_url,
-    whole,
-    without_media,
-)
+from airflow_provider_vidu.common.values import bounded, mapping, number, objects, text, web_url, whole, without_media
 from airflow_provider_vidu.exceptions import (
     ViduAPIError,
     ViduConfigError,

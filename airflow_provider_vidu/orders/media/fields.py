@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from airflow_provider_vidu.api.json_values import plain
+from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.text import redacted, without_data_uris
-from airflow_provider_vidu.common.values import value_count
 from airflow_provider_vidu.exceptions import ViduConfigError
 
 Kind = Literal["image", "video", "audio"]

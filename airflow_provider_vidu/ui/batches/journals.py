@@ -18,8 +18,8 @@ from typing import Any, Final
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
 from airflow_provider_vidu.batches.snapshot import state_name
 from airflow_provider_vidu.batches.state import BatchState
+from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.parsing import TooManyValuesError, parse
-from airflow_provider_vidu.common.values import value_count
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.stores.places import root_of
 from airflow_provider_vidu.ui.playing.preview import AbsentError, Preview, PreviewError, open_beneath, place_of, roots

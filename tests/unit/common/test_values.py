@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tracemalloc
 from datetime import UTC, datetime
 from typing import Any
 
@@ -297,25 +296,3 @@ def test_a_bomb_inside_a_text_is_counted_from_where_a_parser_begins(before: str)
 def test_integers_of_absurd_length_inside_a_text() -> None:
     """Python refuses to convert them, so they stay texts."""
     assert values.embedded('{"task_id": "x", "seed": ' + "1" * 5000 + "}") == {"task_id": "x", "seed": "1" * 5000}
-
-
-@properties(300)
-@given(st.text('"\\\\,[{a', max_size=14), st.integers(2, 5))
-def test_values_are_counted_in_pieces(text: str, size: int) -> None:
-    """Wherever they begin, even between a backslash and what it escapes."""
-    body = json.dumps([{text: [text, {}]}, text]).encode()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(values, "_PIECE_BYTES", size)
-        assert values.value_count(body, 0) == 6
-        assert values.without_texts(body) == b"[{: [, {}]}, ]"
-
-
-def test_values_are_counted_in_little_memory() -> None:
-    """As objects, the strings of a page of 16 MiB took 300."""
-    body = b"[" + b'"aa",' * 400_000 + b"1]"
-    tracemalloc.start()
-    try:
-        assert values.value_count(body, 0) == 400_001
-        assert tracemalloc.get_traced_memory()[1] < len(body)
-    finally:
-        tracemalloc.stop()
