@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_vidu.api.calls import checked_body
-from airflow_provider_vidu.api.dialects import checked_id
 from airflow_provider_vidu.api.dialects.lost_create import Likeness, Search
 from airflow_provider_vidu.api.dialects.task_list import Listing, epoch_of
+from airflow_provider_vidu.api.ids import checked_id
 from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.api.messages import checked_request
 from airflow_provider_vidu.api.settings import form as connection_form

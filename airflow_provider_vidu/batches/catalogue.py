@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_vidu.api.dialects.identity import is_safe_id
+from airflow_provider_vidu.api.ids import is_safe_id
 from airflow_provider_vidu.batches.lines import STORED, Line, checked_line
 from airflow_provider_vidu.batches.manifest import failed_line, reused_line
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER, Row

@@ -7,7 +7,7 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from airflow_provider_vidu.api.dialects.identity import checked_id, is_safe_id
+from airflow_provider_vidu.api.ids import checked_id, is_safe_id
 from airflow_provider_vidu.common.values import epoch, mapping, price
 from airflow_provider_vidu.exceptions import ViduConfigError
 

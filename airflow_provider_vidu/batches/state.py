@@ -6,7 +6,6 @@ then it is *open*, until it has a *line* of the manifest: its file is stored, or
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -276,6 +275,8 @@ class BatchState:
         """
         latest = islice(reversed(self.lines.ended.values()), _RECENT)
         known = [row.took for row in latest if row.took is not None]
+        import statistics  # DAG files import this module
+
         return statistics.quantiles(known, n=4, method="inclusive")[0] if len(known) > 1 else next(iter(known), None)
 
     def to_json(self) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from airflow_provider_vidu.links import ViduWatchLink, is_task_instance
 from airflow_provider_vidu.operators.storing import check_storing
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
 from airflow_provider_vidu.orders.request import OnClear, arguments_of, check_arguments, required_arguments
-from airflow_provider_vidu.orders.tries import forget_order, record_returned
 from airflow_provider_vidu.stores.artifacts import Artifact
 from airflow_provider_vidu.tasks.deferral import was_given_up
 from airflow_provider_vidu.tasks.endings import without_known_causes
@@ -168,6 +167,8 @@ class ViduGenerateOperator(SignedURLOperator):
         from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
         if self.durable and self.on_clear == "new" and not AIRFLOW_V_3_3_PLUS:  # later, the state store keeps the order
+            from airflow_provider_vidu.orders.tries import forget_order
+
             # Set here, not as an argument, which would replace a callback from default_args.
             given: Any = self.on_success_callback or []
             self.on_success_callback = [*(given if isinstance(given, list | tuple) else [given]), forget_order]
@@ -200,6 +201,8 @@ class ViduGenerateOperator(SignedURLOperator):
         # Not [vidu] dry_run, which may have changed since: the result itself shows what it is of.
         is_paid = mapping(result).get("dry_run") is not True
         if self.durable and is_paid and context is not None and is_task_instance(context.get("ti")):
+            from airflow_provider_vidu.orders.tries import record_returned
+
             record_returned(context, self.log, keeps=self.on_clear == "resume")
 
     def on_kill(self) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_vidu.api.dialects.identity import checked_id, is_safe_id
+from airflow_provider_vidu.api.ids import checked_id, is_safe_id
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import number
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNotFoundError, ViduSubmitUnknownError

@@ -18,7 +18,6 @@ from airflow_provider_vidu.common.text import without_query, without_signatures
 from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.common.values import mapping, whole, without_media
 from airflow_provider_vidu.links import DRY_RUN_PREFIX, ID_KEY
-from airflow_provider_vidu.orders.records import iteration_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -97,6 +96,8 @@ def _is_of_dry_run(reference: object) -> bool:
 
 def _placeholders(context: Mapping[str, Any]) -> dict[str, str]:
     """Return an id and an address for the tasks behind this one; the id is published, as that of a generation is."""
+    from airflow_provider_vidu.orders.records import iteration_of  # DAG files import this module
+
     ti = context.get("ti")
     index, iteration = getattr(ti, "map_index", -1), iteration_of(cast("Context", context))
     # An id of its own for each task of a run: the clip pages show tasks with the same id as one clip.

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from airflow_provider_vidu.api.dialects.identity import checked_id, is_safe_id
+from airflow_provider_vidu.api.ids import checked_id, is_safe_id
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import epoch, price
 from airflow_provider_vidu.exceptions import ViduConfigError

@@ -41,7 +41,7 @@ def given_id(generation_id: object) -> str:
 
     :raises ViduConfigError: when it is not valid.
     """
-    from airflow_provider_vidu.api.dialects import checked_id
+    from airflow_provider_vidu.api.ids import checked_id
 
     return checked_id(stripped(generation_id))
 

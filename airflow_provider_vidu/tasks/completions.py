@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from airflow_provider_vidu.api.dialects import checked_id
-from airflow_provider_vidu.api.dialects.identity import is_safe_id
 from airflow_provider_vidu.api.dialects.task_list import ZONE_MARGIN_SECONDS, Listing, created_at
+from airflow_provider_vidu.api.ids import checked_id, is_safe_id
 from airflow_provider_vidu.common.values import moment, number
 from airflow_provider_vidu.events import make_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNotFoundError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowException, conf
@@ -14,7 +14,9 @@ from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.common.values import mapping, number
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.links import is_task_instance, watch_page
-from airflow_provider_vidu.models import Generation, GenerationStatus
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.models import Generation, GenerationStatus
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,6 +45,8 @@ class Observed:
 
     def __call__(self, generation: Generation) -> None:
         """Record a change of the state."""
+        from airflow_provider_vidu.models import GenerationStatus
+
         if self._last is GenerationStatus.WAITING and generation.status is GenerationStatus.RUNNING:
             self._queued = time.time() - self._since
         self._last = generation.status

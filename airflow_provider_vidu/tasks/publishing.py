@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from airflow.providers.common.compat.sdk import get_current_context
 
-from airflow_provider_vidu.api.dialects import checked_id
+from airflow_provider_vidu.api.ids import checked_id
 from airflow_provider_vidu.common.values import strict_int
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import MAX_PUBLISHED, Role, is_task_instance, publish, published_number

@@ -145,12 +145,21 @@ def test_dag_files_load_no_http_client(tmp_path: Path) -> None:
     code = (
         f"import {dag_api}, airflow.triggers.base, sys\nfrom airflow.providers.common.compat import sdk\n"
         f"{used}\nbefore = set(sys.modules)\n"
-        f"import {NAME}.sensors, {NAME}.operators, {NAME}.triggers{finished}"
+        f"from {NAME}.operators import *\nimport {NAME}.sensors, {NAME}.triggers{finished}"
     )
     more = loaded(code, tmp_path)
-    assert {f"{NAME}.sensors", f"{NAME}.operators", f"{NAME}.triggers"} <= more
+    operators = {f"{NAME}.operators.{name}" for name in ("batch", "download", "generate")}
+    assert {f"{NAME}.sensors", *operators, f"{NAME}.triggers"} <= more
     assert not {name for name in more if name.partition(".")[0] in {*CLIENTS, "s3fs", "botocore"}}
     assert f"{NAME}.downloads.transfer" not in more
+
+
+def test_dag_files_load_what_they_name(tmp_path: Path) -> None:
+    """No batches without a batch, and neither dialects nor models before a task runs: that was most of the time."""
+    code = f"from {NAME}.operators import ViduBudget, ViduDownloadOperator, ViduGenerateOperator\nimport {NAME}.sensors"
+    more = loaded(code, tmp_path)
+    unused = {"api.dialects", "batches.plan", "batches.rows", "models", "network", "orders.order", "triggers"}
+    assert not {name for name in more if name.removeprefix(f"{NAME}.") in unused}
 
 
 def test_importing_the_package_loads_nothing(tmp_path: Path) -> None:

@@ -55,8 +55,10 @@ def module_file(module: str) -> Path | None:
 def imports(file: Path) -> frozenset[str]:
     """Return what a module imports when it runs, also within its functions."""
     tree = ast.parse(file.read_text("utf-8"))
+    # A package with names of its own for others' imports these at their first use.
+    is_lazy = any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if not is_lazy and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             node.body = [ast.Pass()]
     nodes = list(ast.walk(tree))
     found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}

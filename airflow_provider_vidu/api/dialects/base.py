@@ -27,9 +27,10 @@ from airflow_provider_vidu.api.dialects.created import (
     written_out,
 )
 from airflow_provider_vidu.api.dialects.errors import error_of, error_text, is_error, is_known, refuses
-from airflow_provider_vidu.api.dialects.identity import checked_id, chosen, is_safe_id
+from airflow_provider_vidu.api.dialects.identity import chosen
 from airflow_provider_vidu.api.dialects.levels import state_word
 from airflow_provider_vidu.api.dialects.task_list import Page
+from airflow_provider_vidu.api.ids import checked_id, is_safe_id
 from airflow_provider_vidu.api.messages import IF_IT_LASTS, ApiAnswer, ApiRequest, fill, unwrapped
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import objects, without_media

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from airflow_provider_vidu.api.dialects import checked_id
 from airflow_provider_vidu.api.dialects.answers import MAX_TEXT_CHARS
+from airflow_provider_vidu.api.ids import checked_id
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, number, percent, text, trace_id, whole
 from airflow_provider_vidu.exceptions import ViduConfigError

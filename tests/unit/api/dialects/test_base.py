@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.api.dialects import DEFAULT_DIALECT, DIALECTS, EntV2, ViduNative, checked_id
+from airflow_provider_vidu.api.dialects import DEFAULT_DIALECT, DIALECTS, EntV2, ViduNative
 from airflow_provider_vidu.api.dialects.base import Dialect
 from airflow_provider_vidu.api.dialects.levels import status_words
+from airflow_provider_vidu.api.ids import checked_id
 from airflow_provider_vidu.api.messages import ApiAnswer, check_template, fill
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.models import GenerationStatus
