@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_vidu.batches.settings import Reuse
 from airflow_provider_vidu.common.values import mapping
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_word, checked_count, checked_flag, optional_seconds
 from airflow_provider_vidu.events import read_slot_event
@@ -24,6 +23,7 @@ from airflow_provider_vidu.tasks.masking import SignedURLOperator
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
+    from airflow_provider_vidu.batches.settings import Reuse
     from airflow_provider_vidu.operators.generate_leg import GenerateLeg
 
 
