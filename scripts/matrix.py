@@ -272,7 +272,7 @@ def test(cell: Cell, python: Path) -> list[str]:
 
 
 def _is_green(cell: Cell, name: str, python: Path) -> bool:
-    """Run a part of a cell's tests, print how it ended, and tell whether that was well."""
+    """Run a part of a cell's tests, print how it ended, and return whether all are green."""
     # A bare environment has no pytest: this one's looks at it.
     runner = sys.executable if name == "bare" else str(python)
     command = [runner, "-m", "pytest", "-q", "-p", "no:cacheprovider", *cell.arguments[name]]
@@ -347,7 +347,7 @@ def _uv(*arguments: str) -> list[str]:
 def _run(
     command: list[str], log: str, *, cwd: Path = ROOT, path: Path | None = None, check: bool = True, **variables: str
 ) -> bool:
-    """Run a command with its output in ``build/matrix``; tell whether it went well."""
+    """Run a command with its output in ``build/matrix``; return whether it succeeded."""
     target = BUILD / log
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = BUILD / "tmp"

@@ -141,19 +141,21 @@ def next_tries(session: Session, tasks: Iterable[TaskFacts]) -> dict[Key, dateti
         .where(*own, are(waiting, TaskInstance), TaskInstance.state == "up_for_retry")
     )
     try:
-        # Without its conf, which whoever triggers it chooses: thirty megabytes took a gigabyte and half a minute.
-        run = session.scalars(
-            select(DagRun)
-            .options(lazyload("*"), load_only(DagRun.dag_id, DagRun.run_id, DagRun.logical_date))
-            .where(DagRun.dag_id == first.dag_id, DagRun.run_id == first.run_id)
-        ).one()
-        if (dag := _dag_of(session, run)) is None:
-            return found
-        for row in session.execute(query):
-            instance: Any = row[0]
-            set_committed_value(instance, "dag_run", run)
-            instance.task = dag.get_task(instance.task_id)
-            found[key_of(row)] = instance.next_retry_datetime()
+        # In a savepoint: after a query that fails, PostgreSQL refuses all others of the page.
+        with session.begin_nested():
+            # Without its conf, which a user who triggers it chooses: thirty megabytes took a gigabyte.
+            run = session.scalars(
+                select(DagRun)
+                .options(lazyload("*"), load_only(DagRun.dag_id, DagRun.run_id, DagRun.logical_date))
+                .where(DagRun.dag_id == first.dag_id, DagRun.run_id == first.run_id)
+            ).one()
+            if (dag := _dag_of(session, run)) is None:
+                return found
+            for row in session.execute(query):
+                instance: Any = row[0]
+                set_committed_value(instance, "dag_run", run)
+                instance.task = dag.get_task(instance.task_id)
+                found[key_of(row)] = instance.next_retry_datetime()
     except Exception:  # the DAG is gone, or was written by another version
         log.debug("When the next try begins could not be found.", exc_info=True)
     return found

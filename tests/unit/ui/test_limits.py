@@ -400,7 +400,7 @@ def test_scripts_know_no_ranges():
         sent.append(message)
 
     async def receive() -> Any:
-        await asyncio.sleep(3600)  # nobody disconnects
+        await asyncio.sleep(3600)  # no client disconnects
 
     asyncio.run(app._Static(directory=folder)(scope, receive, send))
     assert sent[0]["status"] == 200

@@ -140,7 +140,7 @@ def test_what_the_next_try_does(watch, generation, does):
 
 
 def test_what_is_not_known_of_the_next_try():
-    """An equal order's generation may be submitted anew or not; a task that has ended has no next try."""
+    """An equal order's generation may be submitted again or not; a task that has ended has no next try."""
     reused = task(state="up_for_retry", watch={"role": "wait", "shared": True})
     found = next_try(Clip("g", [reused]), running())
     assert (found["does"], found["at"]) == ("", None)
