@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from airflow_provider_vidu.common.text import sanitized
-from airflow_provider_vidu.common.values import SWITCH
+from airflow_provider_vidu.common.values import SWITCH, strict_int
 from airflow_provider_vidu.exceptions import ViduConfigError
 
 DEFAULT_CONN_ID: Final = "vidu_default"
@@ -65,10 +65,10 @@ def checked_count(name: str, value: int) -> int:
 def check_size(name: str, value: object) -> None:
     """Refuse a limit in bytes that no file could keep, or that cannot be compared; None passes.
 
-    :raises ViduConfigError: unless it is a number above 0.
+    :raises ViduConfigError: unless it is a whole number above 0.
     """
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
-        raise ViduConfigError(f"{name} must be a number of bytes above 0, not {sanitized(value, 40)!r}.")
+    if value is not None and ((size := strict_int(value)) is None or size <= 0):
+        raise ViduConfigError(f"{name} must be a whole number above 0, not {sanitized(value, 40)!r}.")
 
 
 def checked_flag(name: str, value: object) -> bool:

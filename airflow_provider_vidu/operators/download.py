@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_vidu.common.text import sanitized, without_query
 from airflow_provider_vidu.common.urls import shown_url, url_problem
 from airflow_provider_vidu.common.values import strict_int, web_url
-from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_word
+from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_size, check_word
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
 from airflow_provider_vidu.operators.shared_names import is_shared_in, one_file_for_all
@@ -245,8 +245,7 @@ class ViduDownloadOperator(SignedURLOperator):
             )
         if self.creation and self.generation_id is None and self.generation is None:
             raise ViduConfigError("creation needs generation_id or generation: a video_url alone is one file.")
-        if self.max_bytes is not None and (strict_int(self.max_bytes) is None or self.max_bytes <= 0):
-            raise ViduConfigError(f"max_bytes must be a whole number above 0, not {sanitized(self.max_bytes, 40)!r}.")
+        check_size("max_bytes", self.max_bytes)
         if _is_final(self.destination) or (hasattr(self.destination, "parts") and _is_final(str(self.destination))):
             checked_destination(self.destination)
         if _is_final(self.video_url):

@@ -487,8 +487,8 @@ def test_wrong_arguments_fail_at_parse_time():
         ({"naming": "{key} {x}"}, "unknown field 'x'"),
         ({"rows": None}, "rows is None"),
         ({"on_clear": "maybe"}, "on_clear must be one of"),
-        ({"max_bytes": "1"}, "max_bytes must be a number of bytes above 0"),
-        ({"max_bytes": 0}, "max_bytes must be a number of bytes above 0"),
+        ({"max_bytes": "1"}, "max_bytes must be a whole number above 0"),
+        ({"max_bytes": 0}, "max_bytes must be a whole number above 0"),
     ):
         with pytest.raises(exceptions.ViduConfigError, match=words):
             ViduBatchOperator(**{"task_id": "b", "rows": [], "destination": "/tmp/x/", **arguments})

@@ -151,9 +151,10 @@ def test_a_setting_with_which_no_result_is_returned_costs_nothing(dialect, sandb
         ({"destination": "/tmp/x/", "wait_for_completion": False}, "wait_for_completion"),
         ({"destination": "/tmp/x/", "artifact": "gif"}, "artifact must be one of"),
         ({"destination": "/a/../b/"}, r"'\.\.' segment"),
-        ({"destination": "/tmp/x/", "max_bytes": "1"}, "max_bytes must be a number of bytes above 0"),
-        ({"destination": "/tmp/x/", "max_bytes": 0}, "max_bytes must be a number of bytes above 0"),
-        ({"destination": "/tmp/x/", "max_bytes": True}, "max_bytes must be a number of bytes above 0"),
+        ({"destination": "/tmp/x/", "max_bytes": "1"}, "max_bytes must be a whole number above 0"),
+        ({"destination": "/tmp/x/", "max_bytes": 0}, "max_bytes must be a whole number above 0"),
+        ({"destination": "/tmp/x/", "max_bytes": True}, "max_bytes must be a whole number above 0"),
+        ({"destination": "/tmp/x/", "max_bytes": 1.5}, "max_bytes must be a whole number above 0"),
     ],
 )
 def test_wrong_arguments_fail_at_parse_time(arguments, words):
