@@ -32,7 +32,7 @@ export PATH := $(BIN):$(PATH)
 # pytest rewrites every test module, which takes seconds in each process, unless it may keep the result.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup setup-faults test test-fast faults check demo ui bench docs tables matrix clean
+.PHONY: help setup setup-faults setup-docs test test-fast faults check demo ui bench docs tables matrix clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -114,7 +114,10 @@ $(VENV)/.docs: $(STAMP)
 	@$(INSTALL_US) '.[dev,docs]'
 	@touch "$@"
 
-docs: setup $(VENV)/.docs ## Build the manual into build/docs; a warning is an error.
+# Not in the list: .ci/run calls it, so that nothing is installed while other targets run beside it.
+setup-docs: setup $(VENV)/.docs
+
+docs: setup-docs ## Build the manual into build/docs; a warning is an error.
 	@"$(BIN)/python" -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "build/docs/index.html"
 
