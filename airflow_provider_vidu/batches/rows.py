@@ -16,8 +16,8 @@ from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.media_types import without_suffix
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
+from airflow_provider_vidu.orders.arguments import NAMES
 from airflow_provider_vidu.orders.media.fields import MOST_VALUES, read_json
-from airflow_provider_vidu.orders.request import NAMES
 from airflow_provider_vidu.stores.naming import stem_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Row:
 
     :param key: identifies it in the manifest, over all runs of the task.
     :param index: its place, from 0.
-    :param arguments: the arguments of its request, by their names in ``orders.request.NAMES``.
+    :param arguments: the arguments of its request, by their names in ``orders.arguments.NAMES``.
     :param name: the stem of its file that the row itself gives.
     :param problem: why the row cannot be ordered, if it was unreadable from the start.
     """
@@ -196,7 +196,7 @@ def _given_key(value: object) -> str | None:
 
 def _arguments(fields: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row's arguments; fields without a name of their own are parameters."""
-    from airflow_provider_vidu.api.dialects.endpoints import typed
+    from airflow_provider_vidu.api.endpoints import typed
 
     own: dict[str, Any] = {name: fields.pop(name) for name in NAMES if name in fields}
     parameters = {**_object("parameters", own.pop("parameters", None)), **typed(fields)}
@@ -264,7 +264,7 @@ def _checked(row: Row, given: object, filled: Collection[str]) -> Row:
 
 def _content(row: object) -> Iterator[tuple[str, Any]]:
     """Yield the fields that a row's product is made of, by their paths."""
-    from airflow_provider_vidu.api.dialects.endpoints import CONTENT
+    from airflow_provider_vidu.api.endpoints import CONTENT
 
     for name, value in row.items() if isinstance(row, Mapping) else ():
         if name in NAMES or name in CONTENT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from airflow_provider_vidu.orders.request import OnClear
+from airflow_provider_vidu.orders.arguments import OnClear
 from airflow_provider_vidu.stores.artifacts import Artifact
 
 OnFailure = Literal["continue", "stop"]

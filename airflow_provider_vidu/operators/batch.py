@@ -39,12 +39,13 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import ViduBatchLink, is_task_instance, publish_batch
 from airflow_provider_vidu.operators.batch_names import batch_name, may_share_files
 from airflow_provider_vidu.operators.batch_waits import open_journal, paused_without_connection, vanished
+from airflow_provider_vidu.orders.arguments import NAMES, OnClear, required_arguments
 from airflow_provider_vidu.orders.dry_run import is_dry
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
 from airflow_provider_vidu.orders.records import iteration_of
-from airflow_provider_vidu.orders.request import NAMES, OnClear, further_fields, request_of, required_arguments
+from airflow_provider_vidu.orders.request import further_fields, request_of
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS, Artifact
-from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, path_text
+from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template, path_text
 from airflow_provider_vidu.tasks.deferral import deferral_timeout, retryable_after_wait, was_given_up
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
@@ -338,7 +339,7 @@ class ViduBatchOperator(SignedURLOperator):
         return given(self.storage_conn_id)
 
     def _settings(self, rows: Sequence[Row], context: Any) -> Settings:
-        from airflow_provider_vidu.api.dialects.endpoints import is_off_peak
+        from airflow_provider_vidu.api.endpoints import is_off_peak
         from airflow_provider_vidu.network.target import deployment_hosts, most_bytes
 
         # Also those that were rendered to JSON text. Each row holds the batch's own parameters.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_vidu.api.dialects import EntV2, ViduNative
-from airflow_provider_vidu.api.dialects.endpoints import (
+from airflow_provider_vidu.api.endpoints import (
     ENDPOINTS,
     MEDIA_FIELDS,
     check_when_parsed,
