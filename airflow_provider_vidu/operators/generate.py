@@ -21,7 +21,7 @@ from airflow_provider_vidu.tasks.masking import SignedURLOperator
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
-    from airflow_provider_vidu.batches.settings import Reuse
+    from airflow_provider_vidu.batches.arguments import Reuse
     from airflow_provider_vidu.operators.generate_leg import GenerateLeg
 
 
