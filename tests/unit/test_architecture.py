@@ -194,6 +194,17 @@ def test_dag_files_load_what_they_name(tasks: str, names: str, unused: set[str],
     assert not {name for name in more if name.removeprefix(f"{NAME}.") in running | unused}
 
 
+def test_a_worker_that_has_preloaded_forks_warm(tmp_path: Path) -> None:
+    """What submits, polls, waits and downloads is there; `operators` alone, which it was before, loads nothing."""
+    more = loaded(f"import {NAME}.preload", tmp_path)
+    running = {
+        "api.dialects", "api.sync_client", "downloads.transfer", "hooks", "operators.download", "operators.generate",
+        "operators.generate_leg", "operators.submitting", "orders.submission", "polling.watch", "sensors",
+        "stores.destination", "tasks.deferral", "triggers",
+    }  # fmt: skip
+    assert {f"{NAME}.{module}" for module in running} <= more
+
+
 def test_importing_the_package_loads_nothing(tmp_path: Path) -> None:
     """The package's own name costs nothing, and Airflow's discovery asks for the metadata only."""
     more = loaded(f"import {NAME}, {NAME}.get_provider_info", tmp_path)
