@@ -23,10 +23,8 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_length, checked_count, checked_flag
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, is_task_instance, publish
-from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
 from airflow_provider_vidu.orders.upstream import check_source, continued, given_id, id_of
 from airflow_provider_vidu.polling.intervals import POLL_SECONDS, check_interval
-from airflow_provider_vidu.tasks.deferral import DeferredWait, was_given_up
 from airflow_provider_vidu.tasks.endings import log_end, without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
 
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.polling.watch import PollResult, Watch
+    from airflow_provider_vidu.tasks.deferral import DeferredWait
 
 
 class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
@@ -102,6 +101,8 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
     @without_known_causes
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait; return the succeeded generation as JSON, or leave the worker by deferring."""
+        from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
+
         context = {} if context is None else context  # in a user's unit test
         skip_after_dry_run(self._id())
         if self.reschedule and not is_task_instance(context.get("ti")):
@@ -157,6 +158,8 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
     @without_known_causes
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume; if Airflow gave up the wait because no triggerer ran it in time, poll once more."""
+        from airflow_provider_vidu.tasks.deferral import was_given_up
+
         with self._softened():
             if not was_given_up(next_method, next_kwargs):
                 return super().resume_execution(next_method, next_kwargs, context)
@@ -196,6 +199,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         raise result.error
 
     def _deferred_wait(self) -> DeferredWait:
+        from airflow_provider_vidu.tasks.deferral import DeferredWait
         from airflow_provider_vidu.triggers import ViduGenerationTrigger
 
         return DeferredWait(

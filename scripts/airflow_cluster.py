@@ -31,11 +31,7 @@ WARM: Final = (
     "airflow.sdk.execution_time.task_runner",
     "airflow.dag_processing.dagbag",
     "airflow.dag_processing.bundles.local",
-    "airflow_provider_vidu.sensors",
-    "airflow_provider_vidu.operators",
-    "airflow_provider_vidu.hooks",
-    "airflow_provider_vidu.api.sync_client",
-    "airflow_provider_vidu.triggers",
+    "airflow_provider_vidu.preload",
 )
 
 #: Lets Airflow notice dead components in seconds instead of minutes; defaults in parentheses.

@@ -6,7 +6,6 @@ import asyncio
 import functools
 from contextvars import ContextVar
 from typing import Any, Final
-from weakref import WeakSet
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -29,6 +28,8 @@ class _Protocol(ResponseHandler):
     number of interim answers at once: a gateway that sent nothing else blocked the event loop.
     """
 
+    was_used = False
+    """Whether an exchange has got this connection before."""
     _reader: AnswerReader | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -48,14 +49,18 @@ class _Protocol(ResponseHandler):
         if reader is None or not data:
             super().data_received(data)
             return
-        self.start_timeout()  # even if nothing is passed on
+        is_passed_on = False
         try:
             for piece in canonically(reader, data):
                 if reader.is_spoiled:
                     self.force_close()
-                super().data_received(piece)
+                super().data_received(piece)  # which restarts the timeout
+                is_passed_on = True
         except FramingError as error:
             self._give_up(aiohttp.ClientPayloadError(str(error)))
+        else:
+            if not is_passed_on:  # an interim answer, or a part of a head: the service is not silent
+                self.start_timeout()
         if reader.ended and reader.is_spoiled and self.transport is not None:
             self.transport.close()
 
@@ -90,7 +95,6 @@ class Connector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._factory = functools.partial(_Protocol, loop=self._loop)  # type: ignore[assignment]  # a subclass
-        self._known: WeakSet[Any] = WeakSet()
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Connection:  # noqa: ASYNC109 - aiohttp's signature
         """Return a connection, new or kept.
@@ -100,8 +104,9 @@ class Connector(aiohttp.TCPConnector):
         if has_connected.get(False):
             raise aiohttp.ServerDisconnectedError("the server closed it without an answer")
         connection = await super().connect(req, traces, timeout)
-        if connection.protocol not in self._known:
-            self._known.add(connection.protocol)
+        protocol: Any = connection.protocol
+        if not protocol.was_used:
+            protocol.was_used = True
             has_connected.set(True)
         was_sent.set(True)
         return connection

@@ -63,8 +63,10 @@ class ApiRequest:
                 "The path of a request must start with a slash and be percent-encoded ASCII without '..' segments, "
                 f"not {redacted(self.path, 100)!r}. Check endpoint."
             )
+        if self.body is None:  # as of every poll
+            return
         try:
-            json.dumps(dict(self.body or {}), allow_nan=False)
+            json.dumps(dict(self.body), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise ViduConfigError(f"The request body is not JSON serializable: {error}") from None
 

@@ -10,11 +10,7 @@ from typing import Any, Final
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches.state import Open
-from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError, ViduError
-
-MOST_IN_FLIGHT: Final = 1000
-"""The trigger's arguments hold the open ids, and MySQL's column for them ends at 64 KiB."""
 
 WAKE_SHARE: Final = 1 / 5
 WAKE_MOST: Final = 16
@@ -219,33 +215,6 @@ def least_stored(min_success: float | int, rows: int) -> int:
     :param min_success: a share (a float from 0 to 1) or a number of rows (a whole number).
     """
     return math.ceil(min_success * rows - 1e-9) if isinstance(min_success, float) else min(min_success, rows)
-
-
-def check_limits(max_in_flight: int, max_credits: object) -> None:
-    """Refuse limits of a batch that nothing can be ordered within.
-
-    :raises ViduConfigError: naming the argument.
-    """
-    if not 1 <= max_in_flight <= MOST_IN_FLIGHT:
-        raise ViduConfigError(f"max_in_flight must be from 1 to {MOST_IN_FLIGHT:,}, not {max_in_flight}.")
-    if max_credits is None:
-        return
-    if not isinstance(max_credits, (int, float)) or isinstance(max_credits, bool) or not max_credits > 0:
-        raise ViduConfigError(f"max_credits must be a number above 0, not {sanitized(max_credits, 40)!r}.")
-
-
-def checked_min_success(value: Any) -> float | int:
-    """Return ``min_success`` unchanged.
-
-    :raises ViduConfigError: unless it is a float from 0 to 1, or a whole number of 0 or more.
-    """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    if isinstance(value, float) and 0 <= value <= 1:
-        return value
-    raise ViduConfigError(
-        f"min_success must be a share from 0.0 to 1.0, such as 0.9, or a whole number of rows, not {value!r}."
-    )
 
 
 def make_batch_event(

@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import string
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_vidu.api.endpoints import typed
 from airflow_provider_vidu.api.json_values import plain
+from airflow_provider_vidu.batches.arguments import OBJECTS, is_empty
 from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.media_types import without_suffix
-from airflow_provider_vidu.common.text import redacted, sanitized
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
+from airflow_provider_vidu.orders.arguments import NAMES
 from airflow_provider_vidu.orders.media.fields import MOST_VALUES, read_json
-from airflow_provider_vidu.orders.request import NAMES
 from airflow_provider_vidu.stores.naming import stem_of
 
 if TYPE_CHECKING:
@@ -30,15 +31,10 @@ HIDDEN_FOLDER: Final = ".vidu"
 
 MAX_KEY_CHARS: Final = 200
 MAX_ROWS: Final = 100_000
-DEFAULT_NAMING: Final = "{key}"
-NAMING_FIELDS: Final = ("key", "index", "generation_id", "model", "prompt")
-_UNIQUE_FIELDS: Final = frozenset({"key", "index", "generation_id"})
 _NOTHING: Final[dict[str, Any]] = dict.fromkeys(NAMES)
 _OWN: Final = frozenset({KEY, NAME, *NAMES})
 """The fields of a row that are not parameters."""
 _DERIVED_CHARS: Final = 12
-_OBJECTS: Final = frozenset({"parameters", "body"})
-"""The fields of a row that hold objects, or the JSON text of one."""
 _NAMED_DUPLICATES: Final = 10
 _INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")
 """The index of a table of pandas, in Parquet and read from CSV. As a parameter, the API would refuse every row."""
@@ -52,7 +48,7 @@ class Row:
 
     :param key: identifies it in the manifest, over all runs of the task.
     :param index: its place, from 0.
-    :param arguments: the arguments of its request, by their names in ``orders.request.NAMES``.
+    :param arguments: the arguments of its request, by their names in ``orders.arguments.NAMES``.
     :param name: the stem of its file that the row itself gives.
     :param problem: why the row cannot be ordered, if it was unreadable from the start.
     """
@@ -114,7 +110,7 @@ def _values_in_texts(given: object) -> int:
     """Return how many values the JSON texts of a row hold, which are kept as objects."""
     if not isinstance(given, Mapping):
         return 0
-    texts = (value for name, value in given.items() if str(name).strip() in _OBJECTS and isinstance(value, str))
+    texts = (value for name, value in given.items() if str(name).strip() in OBJECTS and isinstance(value, str))
     return sum(value_count(text.encode("utf-8", "replace"), 0) for text in texts)
 
 
@@ -150,18 +146,10 @@ def _fields(given: object) -> dict[str, Any]:
             f"A row has the field {wrong[0]!r}. Write it in lower case: otherwise it is an unknown parameter, and "
             "the row would be ordered without it."
         )
-    filled = {name: value for name, value in fields.items() if not _is_empty(value)}
+    filled = {name: value for name, value in fields.items() if not is_empty(value)}
     if fields and not filled:  # a blank line of a table, or an empty prompt: the defaults alone would be paid for
         raise ViduConfigError("The row is empty.")
     return filled
-
-
-def _is_empty(value: object) -> bool:
-    if isinstance(value, str):
-        return not value.strip()
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # which pandas leaves in a gap
-        return True
-    return isinstance(value, float) and value != value
 
 
 def _derived_key(fields: Mapping[str, Any], seen: Counter[str]) -> str:
@@ -196,8 +184,6 @@ def _given_key(value: object) -> str | None:
 
 def _arguments(fields: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row's arguments; fields without a name of their own are parameters."""
-    from airflow_provider_vidu.api.dialects.endpoints import typed
-
     own: dict[str, Any] = {name: fields.pop(name) for name in NAMES if name in fields}
     parameters = {**_object("parameters", own.pop("parameters", None)), **typed(fields)}
     if own.get("body") is not None:
@@ -225,74 +211,6 @@ def _check_keys(rows: Sequence[Row]) -> None:
         raise ViduConfigError(
             f"Several rows have the same key: {_some(twice)}. Nothing was ordered. Give each row a key of its own."
         )
-
-
-class WrittenRows:
-    """What the author of a DAG has filled in in rows that the DAG itself holds.
-
-    In a row that comes from a file or from another task, an empty field counts as omitted. Here, one that an upstream
-    task without a result has left empty would let another product be paid for.
-
-    :param rows: the argument before templates are rendered.
-    """
-
-    def __init__(self, rows: object) -> None:
-        listed = rows if isinstance(rows, (list, tuple)) else ()
-        self._filled = [{name for name, value in _content(row) if not _is_empty(value)} for row in listed]
-
-    def checked(self, rows: list[Row], rendered: object) -> list[Row]:
-        """Return the rows; one with a field that was rendered to None has a problem, so that it is not ordered.
-
-        :param rendered: the argument after templates are rendered.
-        """
-        if not isinstance(rendered, (list, tuple)) or not len(rendered) == len(rows) == len(self._filled):
-            return rows
-        return [_checked(row, given, names) for row, given, names in zip(rows, rendered, self._filled, strict=True)]
-
-
-def _checked(row: Row, given: object, filled: Collection[str]) -> Row:
-    lost = set(filled) - {name for name, value in _content(given) if value is not None}
-    if not lost or row.problem is not None:
-        return row
-    return replace(
-        row,
-        problem=ViduConfigError(
-            f"{min(lost)} is None: check the XCom or the param that it is templated from. Nothing was submitted."
-        ),
-    )
-
-
-def _content(row: object) -> Iterator[tuple[str, Any]]:
-    """Yield the fields that a row's product is made of, by their paths."""
-    from airflow_provider_vidu.api.dialects.endpoints import CONTENT
-
-    for name, value in row.items() if isinstance(row, Mapping) else ():
-        if name in NAMES or name in CONTENT:
-            yield name, value
-        if name in _OBJECTS and isinstance(value, Mapping):
-            yield from ((f"{name}.{inner}", value[inner]) for inner in value if inner == "prompt" or inner in CONTENT)
-
-
-def check_naming(template: str) -> str:
-    """Return a template for the names of files unchanged.
-
-    :raises ViduConfigError: when it has other fields than those of :data:`NAMING_FIELDS`, or is the same for all rows.
-    """
-    try:
-        names = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-    except (ValueError, TypeError) as error:
-        raise ViduConfigError(f"naming is not a template: {redacted(error, 100)}.") from None
-    if unknown := names - set(NAMING_FIELDS):
-        raise ViduConfigError(f"naming has an unknown field {min(unknown)!r}; known: {', '.join(NAMING_FIELDS)}.")
-    if not names & _UNIQUE_FIELDS:
-        raise ViduConfigError("naming must contain {key}, {index} or {generation_id}: each row has a file of its own.")
-    try:
-        template.format(**dict.fromkeys(NAMING_FIELDS, "x"))
-    except (ValueError, TypeError, AttributeError, LookupError) as error:
-        raise ViduConfigError(
-            f"naming cannot be filled in, because its fields are text: {redacted(error, 100)}."
-        ) from None
-    return template
 
 
 def stem(row: Row, naming: str, generation: Generation | None) -> str:

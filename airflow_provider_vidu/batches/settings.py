@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
 
-from airflow_provider_vidu.orders.request import OnClear
+from airflow_provider_vidu.batches.arguments import OnFailure, Reuse
+from airflow_provider_vidu.orders.arguments import OnClear
 from airflow_provider_vidu.stores.artifacts import Artifact
-
-OnFailure = Literal["continue", "stop"]
-Reuse = Literal["never", "identical"]
-RowsFormat = Literal["jsonl", "csv", "parquet"]
-FORMATS: Final[tuple[RowsFormat, ...]] = get_args(RowsFormat)
 
 
 @dataclass(frozen=True, kw_only=True)

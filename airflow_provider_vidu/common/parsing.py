@@ -72,7 +72,7 @@ def bounded_texts(value: Any, body: bytes, most: int) -> Any:
     :param body: the JSON.
     :param most: how many values the texts may hold together; a text that would be too much is cut out.
     """
-    if marks(body) <= most:
+    if len(body) <= most or marks(body) <= most:  # each mark is a byte
         return value
     left = most
 

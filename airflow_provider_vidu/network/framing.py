@@ -134,7 +134,8 @@ def _clean(value: bytes) -> str:
         text = value.decode()
     except UnicodeDecodeError:
         text = value.decode("latin-1")
-    return _CONTROLS.sub(" ", text).strip()
+    bare = text.strip()  # of the line's end, and of blanks
+    return bare if bare.isprintable() else _CONTROLS.sub(" ", text).strip()
 
 
 def _is_kept(version: tuple[int, int], fields: dict[str, str]) -> bool:
@@ -337,10 +338,16 @@ class _Chunks:
             self.is_last = not self._left
 
 
-def canonical(head: Head) -> bytes:
-    """Return the head in a form that every HTTP client reads; :func:`chunk` forwards the body."""
+def canonical(head: Head, length: int | None = None) -> bytes:
+    """Return the head in a form that every HTTP client reads.
+
+    :param length: of the body that follows as it is, if all of it has arrived; otherwise :func:`chunk` forwards it.
+    """
     lines = [f"HTTP/1.1 {head.status} {head.reason}", *(f"{name}: {value}" for name, value in head.fields.items())]
-    lines.append("transfer-encoding: chunked" if head.has_body else "content-length: 0")
+    if head.has_body and length is None:
+        lines.append("transfer-encoding: chunked")
+    else:
+        lines.append(f"content-length: {length or 0}")
     if not head.keeps:
         lines.append("connection: close")
     return "\r\n".join([*lines, "", ""]).encode("utf-8", "replace")
@@ -370,6 +377,9 @@ def canonically(reader: AnswerReader, data: bytes) -> Iterator[bytes]:
         failure = error
     head = reader.head
     if head is not None and not had_head:
+        if reader.ended and failure is None:  # nearly every answer: aiohttp takes it in one step
+            yield canonical(head, len(body)) + body
+            return
         yield canonical(head)
     if body:
         yield chunk(body)

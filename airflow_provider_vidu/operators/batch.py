@@ -1,7 +1,4 @@
-"""``ViduBatchOperator``: thousands of generations in one task, from rows to files and a manifest.
-
-Importing this module does no I/O and loads no HTTP client.
-"""
+"""``ViduBatchOperator``: thousands of generations in one task, from rows to files and a manifest."""
 
 from __future__ import annotations
 
@@ -13,17 +10,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_vidu.batches.plan import (
+from airflow_provider_vidu.batches.arguments import (
+    DEFAULT_NAMING,
+    FORMATS,
     MOST_IN_FLIGHT,
-    TOKEN_KEY,
-    Pending,
+    OnFailure,
+    Reuse,
+    RowsFormat,
+    WrittenRows,
     check_limits,
+    check_naming,
+    checked_folder,
     checked_min_success,
-    ended_in,
 )
-from airflow_provider_vidu.batches.rows import DEFAULT_NAMING, Row, WrittenRows, check_names, check_naming, rows_of
-from airflow_provider_vidu.batches.settings import FORMATS, OnFailure, Reuse, RowsFormat, Settings
-from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import given
 from airflow_provider_vidu.defaults import (
     DEFAULT_CONN_ID,
@@ -37,15 +36,10 @@ from airflow_provider_vidu.defaults import (
 )
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import ViduBatchLink, is_task_instance, publish_batch
-from airflow_provider_vidu.operators.batch_names import batch_name, may_share_files
-from airflow_provider_vidu.operators.batch_waits import open_journal, paused_without_connection, vanished
-from airflow_provider_vidu.orders.dry_run import is_dry
+from airflow_provider_vidu.orders.arguments import NAMES, OnClear, required_arguments
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
-from airflow_provider_vidu.orders.records import iteration_of
-from airflow_provider_vidu.orders.request import NAMES, OnClear, further_fields, request_of, required_arguments
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS, Artifact
-from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, path_text
-from airflow_provider_vidu.tasks.deferral import deferral_timeout, retryable_after_wait, was_given_up
+from airflow_provider_vidu.stores.paths import is_template, path_text
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 if TYPE_CHECKING:
@@ -53,6 +47,9 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_vidu.batches.leg.run import BatchRun
+    from airflow_provider_vidu.batches.plan import Pending
+    from airflow_provider_vidu.batches.rows import Row
+    from airflow_provider_vidu.batches.settings import Settings
     from airflow_provider_vidu.stores.destination import Destination
 
 
@@ -208,6 +205,8 @@ class ViduBatchOperator(SignedURLOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume; also if Airflow gave up the wait because no triggerer ran it in time."""
+        from airflow_provider_vidu.tasks.deferral import was_given_up
+
         if was_given_up(next_method, next_kwargs):
             return self.execute_resumed(context, None)
         return super().resume_execution(next_method, next_kwargs, context)
@@ -222,9 +221,14 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.batches.journal import Journal
         from airflow_provider_vidu.batches.leg.run import BatchRun
         from airflow_provider_vidu.batches.leg.spending import BatchSpending
+        from airflow_provider_vidu.batches.plan import TOKEN_KEY, Pending, ended_in
+        from airflow_provider_vidu.operators.batch_names import batch_name, may_share_files
+        from airflow_provider_vidu.operators.batch_waits import open_journal, paused_without_connection, vanished
+        from airflow_provider_vidu.orders.dry_run import is_dry
         from airflow_provider_vidu.orders.money.spending import Spending
         from airflow_provider_vidu.orders.order import Order
         from airflow_provider_vidu.orders.records import order_of, owner_of
+        from airflow_provider_vidu.tasks.deferral import retryable_after_wait
 
         with retryable_after_wait(was_resumed=was_resumed):
             destination, name, rows = self._folder(), batch_name(self, context), self._rows()
@@ -289,6 +293,7 @@ class ViduBatchOperator(SignedURLOperator):
 
     def _wait(self, pending: Pending, method: str = "execute_resumed") -> NoReturn:
         """Leave the worker until the trigger's event."""
+        from airflow_provider_vidu.tasks.deferral import deferral_timeout
         from airflow_provider_vidu.triggers import ViduBatchTrigger
 
         now = time.time()
@@ -314,6 +319,8 @@ class ViduBatchOperator(SignedURLOperator):
         :raises ViduConfigError: when they cannot be read, or cannot be distinguished.
         """
         from airflow_provider_vidu.batches.reading.files import rows_in
+        from airflow_provider_vidu.batches.rows import check_names, rows_of
+        from airflow_provider_vidu.orders.request import request_of
 
         defaults = self._defaults()
         request_of({**dict.fromkeys(NAMES), **defaults}, self._required)  # refuses what was rendered to nothing
@@ -330,7 +337,7 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.stores.destination import Destination, options_of
         from airflow_provider_vidu.stores.roots import check_destination
 
-        checked = _checked_folder(self.destination)
+        checked = checked_folder(self.destination)
         check_destination(checked)
         return Destination(checked, self._storage(), options_of(self.destination))
 
@@ -338,8 +345,11 @@ class ViduBatchOperator(SignedURLOperator):
         return given(self.storage_conn_id)
 
     def _settings(self, rows: Sequence[Row], context: Any) -> Settings:
-        from airflow_provider_vidu.api.dialects.endpoints import is_off_peak
+        from airflow_provider_vidu.api.endpoints import is_off_peak
+        from airflow_provider_vidu.batches.settings import Settings
         from airflow_provider_vidu.network.target import deployment_hosts, most_bytes
+        from airflow_provider_vidu.orders.records import iteration_of
+        from airflow_provider_vidu.orders.request import further_fields
 
         # Also those that were rendered to JSON text. Each row holds the batch's own parameters.
         is_late = self.timeout is None and any(
@@ -387,14 +397,4 @@ class ViduBatchOperator(SignedURLOperator):
             raise ViduConfigError("rows is None: give a list of rows, the output of a task, or the path of a file.")
         text = path_text(self.destination)
         if text is not None and not is_template(text):
-            _checked_folder(self.destination)
-
-
-def _checked_folder(destination: object) -> str:
-    checked = checked_destination(destination)
-    if not is_folder(checked):
-        raise ViduConfigError(
-            f"destination {sanitized(checked, 120)!r} must be a folder, because a batch stores many files: end it with "
-            "a slash."
-        )
-    return checked
+            checked_folder(self.destination)

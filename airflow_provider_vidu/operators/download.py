@@ -10,13 +10,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vidu.common.text import sanitized, without_query
-from airflow_provider_vidu.common.urls import shown_url, url_problem
 from airflow_provider_vidu.common.values import strict_int, web_url
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_size, check_word
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
-from airflow_provider_vidu.operators.shared_names import is_shared_in, one_file_for_all
-from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
 from airflow_provider_vidu.orders.upstream import (
     check_source,
     continued,
@@ -27,8 +24,7 @@ from airflow_provider_vidu.orders.upstream import (
     url_of,
 )
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS, MAX_CREATION, Artifact
-from airflow_provider_vidu.stores.base import OVERWRITES, DestinationExistsError, Overwrite
-from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, stem_of
+from airflow_provider_vidu.stores.paths import OVERWRITES, Overwrite, checked_destination, is_folder, is_template
 from airflow_provider_vidu.tasks.endings import without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
@@ -132,6 +128,8 @@ class ViduDownloadOperator(SignedURLOperator):
     @without_known_causes
     def execute(self, context: Any) -> dict[str, Any]:
         """Download and store the file, fill the outlets' events, and return the record of the file."""
+        from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
+
         context = {} if context is None else context  # in a user's unit test
         url, generation_id = self._rendered()
         skip_after_dry_run(url, generation_id)
@@ -160,6 +158,7 @@ class ViduDownloadOperator(SignedURLOperator):
     def _stored(self, url: str | None, generation_id: str | None) -> StoredRecord:
         """Return the record of an existing file that is kept, or else of the downloaded one."""
         from airflow_provider_vidu.network.target import most_bytes
+        from airflow_provider_vidu.stores.base import DestinationExistsError
 
         target, most = self._target(url, generation_id), most_bytes(self.max_bytes)
         source = without_query(url) if url else None
@@ -182,6 +181,7 @@ class ViduDownloadOperator(SignedURLOperator):
 
     def _target(self, url: str | None, generation_id: str | None) -> FileTarget:
         from airflow_provider_vidu.stores.destination import Destination, options_of
+        from airflow_provider_vidu.stores.naming import stem_of
         from airflow_provider_vidu.stores.roots import check_destination
         from airflow_provider_vidu.stores.targets import FileTarget, FolderTarget
 
@@ -269,6 +269,8 @@ class ViduDownloadOperator(SignedURLOperator):
         index = getattr(context.get("ti"), "map_index", -1)
         if not isinstance(index, int) or index < 0 or is_folder(checked_destination(self.destination)):
             return
+        from airflow_provider_vidu.operators.shared_names import is_shared_in, one_file_for_all
+
         task = getattr(context.get("dag"), "task_dict", {}).get(self.task_id)
         if shared := is_shared_in(task, self._written_destination):
             raise ViduConfigError(one_file_for_all(self._written_destination))
@@ -342,4 +344,6 @@ def _checked_url(url: object) -> str:
         return checked
     if not isinstance(text, str):
         raise ViduConfigError(f"video_url must be an http(s) URL as text, not {type(text).__name__}.")
+    from airflow_provider_vidu.common.urls import shown_url, url_problem
+
     raise ViduConfigError(f"video_url must be an http(s) URL, not {shown_url(text)!r}: it {url_problem(text)}.")

@@ -10,20 +10,18 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.common.values import mapping
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_word, checked_count, checked_flag, optional_seconds
-from airflow_provider_vidu.events import read_slot_event
 from airflow_provider_vidu.links import ViduWatchLink, is_task_instance
 from airflow_provider_vidu.operators.storing import check_storing
+from airflow_provider_vidu.orders.arguments import OnClear, arguments_of, check_arguments, required_arguments
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
-from airflow_provider_vidu.orders.request import OnClear, arguments_of, check_arguments, required_arguments
 from airflow_provider_vidu.stores.artifacts import Artifact
-from airflow_provider_vidu.tasks.deferral import was_given_up
 from airflow_provider_vidu.tasks.endings import without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
-    from airflow_provider_vidu.batches.settings import Reuse
+    from airflow_provider_vidu.batches.arguments import Reuse
     from airflow_provider_vidu.operators.generate_leg import GenerateLeg
 
 
@@ -181,6 +179,8 @@ class ViduGenerateOperator(SignedURLOperator):
     @without_known_causes
     def execute_admitted(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume after the wait for a free slot: submit."""
+        from airflow_provider_vidu.events import read_slot_event
+
         return self._begin(context).submitted(read_slot_event(event))
 
     @without_known_causes
@@ -191,6 +191,8 @@ class ViduGenerateOperator(SignedURLOperator):
     @without_known_causes
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume; if Airflow gave up the wait because no triggerer ran it in time, end it as a timeout."""
+        from airflow_provider_vidu.tasks.deferral import was_given_up
+
         if not was_given_up(next_method, next_kwargs):
             return super().resume_execution(next_method, next_kwargs, context)
         return self._begin(context).given_up(next_kwargs)

@@ -22,12 +22,12 @@ from airflow_provider_vidu.operators.reuse import (
 from airflow_provider_vidu.operators.shared_names import mapped_to_nothing
 from airflow_provider_vidu.operators.storing import ResultStore, report_stored
 from airflow_provider_vidu.operators.waiting import GenerationWait
+from airflow_provider_vidu.orders.arguments import arguments_of
 from airflow_provider_vidu.orders.claims import ClaimLostError, SharedOrderError
 from airflow_provider_vidu.orders.dry_run import dry_run, is_dry
 from airflow_provider_vidu.orders.explained import explained_not_found, failed
 from airflow_provider_vidu.orders.money.budget import checked_cap
 from airflow_provider_vidu.orders.request import (
-    arguments_of,
     completed,
     endpoint_of,
     facts_of_create,
@@ -358,7 +358,7 @@ class GenerateLeg:
     @property
     def _timeout(self) -> float:
         """The seconds to wait: as set, or as the rendered request needs."""
-        from airflow_provider_vidu.api.dialects.endpoints import is_off_peak
+        from airflow_provider_vidu.api.endpoints import is_off_peak
 
         if self._task.timeout is not None:
             return self._task.timeout

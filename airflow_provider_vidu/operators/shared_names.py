@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeGuard
 
 from airflow_provider_vidu.common.text import sanitized
-from airflow_provider_vidu.stores.naming import is_folder, is_template, path_text
+from airflow_provider_vidu.stores.paths import is_folder, is_template, path_text
 
 _OF_ONE_INSTANCE: Final = frozenset({"map_index", "rendered_map_index", "xcom_pull", "id", "key"})
 """Fields that differ between task instances; the other fields may be equal."""

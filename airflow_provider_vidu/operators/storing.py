@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.defaults import check_size, check_word
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.operators.shared_names import is_shared_in, one_file_for_all
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS
-from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, path_text, stem_of
+from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template, path_text
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.downloads.transfer import Transfer
@@ -102,6 +101,8 @@ class ResultStore:
         index = getattr(context.get("ti"), "map_index", -1)
         if not isinstance(index, int) or index < 0 or is_folder(self._text):
             return
+        from airflow_provider_vidu.operators.shared_names import is_shared_in, one_file_for_all
+
         task = getattr(context.get("dag"), "task_dict", {}).get(operator.task_id)
         if is_shared_in(task, written):
             raise ViduConfigError(one_file_for_all(written))
@@ -156,6 +157,7 @@ class ResultStore:
             transfer.cancel()
 
     def _target(self, generation_id: str) -> FileTarget:
+        from airflow_provider_vidu.stores.naming import stem_of
         from airflow_provider_vidu.stores.targets import FileTarget, FolderTarget
 
         if not is_folder(self._text):

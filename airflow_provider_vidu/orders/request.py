@@ -4,73 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_vidu.api.endpoints import CONTENT, FLAGS, MEDIA_FIELDS, NUMBERS, typed
 from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.common.values import strict_int
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.orders.arguments import NAMES, OBJECTS, WORD_NONE, is_nothing, is_word_none, leaves
 from airflow_provider_vidu.orders.media.fields import as_list, read_json
 from airflow_provider_vidu.orders.upstream import filled
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.models import Generation
 
-OnClear = Literal["new", "resume"]
-
-NAMES: Final = ("prompt", "model", "images", "endpoint", "parameters", "body")
-
-_OBJECTS: Final = ("parameters", "body")
-_WORD_NONE: Final = "None"
-
 MAX_PARAMETER_CHARS: Final = 1000
 """Longer values are not repeated as parameters of a result."""
-
-
-def required_arguments(arguments: Mapping[str, Any]) -> frozenset[str]:
-    """Return the names of the arguments that hold a value before their templates are rendered.
-
-    ``body.prompt`` and ``parameters.subjects[0].name`` stand for fields within them; a trailing ``=None`` marks a field
-    that the author set to that word.
-    """
-    found = {name for name in NAMES if _holds(arguments[name])}
-    for name in _OBJECTS:
-        for where, value in _leaves(arguments[name], name):
-            # An empty prompt is refused even if the author, or an upstream task, left it empty.
-            if where != name and (not _is_nothing(value) or (where == f"{name}.prompt" and value == "")):
-                found.add(f"{where}={_WORD_NONE}" if _is_word_none(value) else where)
-    return frozenset(found)
-
-
-def _holds(value: object) -> bool:
-    # Only these are checked for emptiness: an array has no truth value, and an XCom none yet.
-    return value is not None and not (isinstance(value, (list, tuple, dict)) and not value)
-
-
-def _is_word_none(value: object) -> bool:
-    """Whether a value is the word None, to which a template renders None."""
-    return isinstance(value, str) and value.strip() == _WORD_NONE
-
-
-def _leaves(value: object, where: str) -> Iterator[tuple[str, object]]:
-    """Yield the values within an object or a list, each with the path of its field."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _leaves(item, f"{where}.{name}")
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from _leaves(item, f"{where}[{index}]")
-    else:
-        yield where, value
-
-
-def arguments_of(task: object) -> dict[str, Any]:
-    """Return the arguments of a task's request, by their names in :data:`NAMES`, as written or as rendered.
-
-    :param task: an operator that has them as attributes.
-    """
-    return {name: getattr(task, name) for name in NAMES}
 
 
 def endpoint_of(arguments: Mapping[str, Any]) -> str | None:
@@ -82,37 +32,10 @@ def endpoint_of(arguments: Mapping[str, Any]) -> str | None:
     return endpoint and endpoint.strip()
 
 
-def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Refuse at parse time arguments that contradict each other, or that are nothing to submit.
-
-    :param arguments: as written, by their names in :data:`NAMES`.
-    :raises ViduConfigError: naming the arguments.
-    """
-    others = [arguments[name] is not None for name in ("prompt", "images", "parameters")]
-    if arguments["body"] is not None and (any(others) or arguments["model"] is not None):
-        raise ViduConfigError("body replaces prompt, model, images and parameters: give one or the other.")
-    if arguments["body"] is None and not any(others):
-        raise ViduConfigError("There is nothing to submit: give prompt, images, parameters or body.")
-    check_endpoint(arguments)
-
-
-def check_endpoint(arguments: Mapping[str, Any]) -> None:
-    """Refuse at parse time a request of the official API's structure that fits several endpoints.
-
-    :raises ViduConfigError: naming the choices.
-    """
-    further = arguments["body"] if arguments["body"] is not None else arguments["parameters"]
-    if arguments["endpoint"] is not None or not isinstance(further, Mapping):
-        return  # the endpoint is named, or the fields are known only later
-    from airflow_provider_vidu.api.dialects.endpoints import check_when_parsed
-
-    check_when_parsed({**{name: arguments[name] for name in ("prompt", "model", "images")}, **further})
-
-
 def request_of(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[str, Any]:
     """Return the body of a create. Files in its media fields are not read yet (see :mod:`.media`).
 
-    :param arguments: the rendered arguments, by their names in :data:`NAMES`.
+    :param arguments: the rendered arguments, by their names in :data:`.arguments.NAMES`.
     :param expected: which of them must hold a value: an empty one, rendered by a template, would be paid for.
     :raises ViduConfigError: naming the argument that is wrong, or empty.
     """
@@ -136,7 +59,7 @@ def request_of(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[
 def further_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields in ``body``, or else in ``parameters``; none if they are not an object."""
     try:
-        name, fields = _object_in({**arguments, **{name: plain(arguments[name]) for name in _OBJECTS}})
+        name, fields = _object_in({**arguments, **{name: plain(arguments[name]) for name in OBJECTS}})
     except ViduConfigError:
         return {}
     return _without_nothing(fields, name, ())
@@ -148,8 +71,6 @@ def _object_in(arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _further(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[str, Any]:
-    from airflow_provider_vidu.api.dialects.endpoints import CONTENT, FLAGS, NUMBERS
-
     name, fields = _object_in(arguments)
     if f"{name}.prompt" in expected:
         _check_present(f"{name}.prompt", fields.get("prompt"))
@@ -157,11 +78,11 @@ def _further(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[st
         # Of an upstream task without a result, as of the word None; a template may render one of two to empty text.
         if f"{name}.{field}" in expected and fields.get(field) is None:
             _check_present(f"{name}.{field}", None)
-    for where, value in _leaves(fields, name):
+    for where, value in leaves(fields, name):
         # Of a field that is documented as a number or a flag, the word None is not a value.
         is_text = where.rpartition(".")[2] not in NUMBERS | FLAGS
-        if _is_word_none(value) and not (is_text and f"{where}={_WORD_NONE}" in expected):
-            _check_present(where, _WORD_NONE)
+        if is_word_none(value) and not (is_text and f"{where}={WORD_NONE}" in expected):
+            _check_present(where, WORD_NONE)
     return _without_nothing(fields, name, expected)
 
 
@@ -171,21 +92,15 @@ def _without_nothing(fields: dict[str, Any], where: str, expected: Collection[st
     The API refuses surplus fields (``FieldUnwanted``) even if they are empty. In ``parameters``, fields that the author
     left empty are omitted, too; ``body`` is the whole request, so there they are sent as written.
 
-    :param expected: the fields that held a value before rendering, see :func:`required_arguments`.
+    :param expected: the fields that held a value before rendering, see :func:`.arguments.required_arguments`.
     """
     kept: dict[str, Any] = {}
     for name, value in fields.items():
         path = f"{where}.{name}"
-        if _is_nothing(value) and (where == "parameters" or path in expected):
+        if is_nothing(value) and (where == "parameters" or path in expected):
             continue
         kept[name] = _without_nothing(value, path, expected) if isinstance(value, dict) and value else value
     return kept
-
-
-def _is_nothing(value: object) -> bool:
-    if isinstance(value, str):
-        return not value.strip()
-    return value is None or (isinstance(value, (list, tuple, dict)) and not value)
 
 
 def facts_of_create(
@@ -236,8 +151,6 @@ def terms_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _terms(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the fields of a request that a result repeats, and those of them that are parameters."""
-    from airflow_provider_vidu.api.dialects.endpoints import typed
-
     fields = {name: plain(arguments[name]) for name in ("prompt", "model") if arguments[name] is not None}
     fields |= further_fields(arguments)
     return fields, typed({name: value for name, value in fields.items() if _is_parameter(name, value)})
@@ -250,8 +163,6 @@ def _terms_digest(arguments: Mapping[str, Any]) -> str:
 
 
 def _is_parameter(name: object, value: object) -> bool:
-    from airflow_provider_vidu.api.dialects.endpoints import MEDIA_FIELDS
-
     if name in {"prompt", "model", "payload", "callback_url", *MEDIA_FIELDS}:
         return False
     return isinstance(name, str) and isinstance(value, (str, int, float)) and len(str(value)) <= MAX_PARAMETER_CHARS

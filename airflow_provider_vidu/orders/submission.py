@@ -38,8 +38,8 @@ from airflow_provider_vidu.tasks.deferral import not_resumed
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.orders.arguments import OnClear
     from airflow_provider_vidu.orders.records import RecordStore
-    from airflow_provider_vidu.orders.request import OnClear
     from airflow_provider_vidu.tasks.callbacks.tokens import CallbackAddress
 
 GRACE_PAUSE_SECONDS: Final = 5.0

@@ -1,4 +1,7 @@
-"""The order's record at the edges of a try: before it has a connection, when it returns, and after its success."""
+"""The order's record at the edges of a try: before it has a connection, when it returns, and after its success.
+
+Before Airflow 3.3, DAG files load this module, for the callback of a success.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import is_task_instance
-from airflow_provider_vidu.orders.dry_run import is_dry
-from airflow_provider_vidu.tasks.deferral import not_resumed
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -28,6 +29,7 @@ def resumes_order(context: Context, log: Any, *, is_durable: bool) -> Iterator[N
         yield
     except ViduConfigError as error:
         from airflow_provider_vidu.orders.records import submitted_id
+        from airflow_provider_vidu.tasks.deferral import not_resumed
 
         has_store = is_durable and is_task_instance(context.get("ti"))
         if has_store and (generation_id := submitted_id(context, log)):
@@ -54,6 +56,7 @@ def forget_order(context: Context) -> None:
     Airflow 3 calls this after it has recorded the success, Airflow 2 right before. A dry run has no order, so it leaves
     that of an earlier try alone.
     """
+    from airflow_provider_vidu.orders.dry_run import is_dry
     from airflow_provider_vidu.orders.records import store_for
 
     if not is_dry(getattr(context.get("task"), "is_dry_run", False) is True):

@@ -7,7 +7,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError, ViduStorageError
@@ -18,10 +18,6 @@ log = logging.getLogger(__name__)
 
 MIB: Final = 1024 * 1024
 READ_BYTES: Final = MIB
-
-Overwrite = Literal["replace", "skip", "error"]
-OVERWRITES: Final[tuple[Overwrite, ...]] = get_args(Overwrite)
-"""What happens to an existing file."""
 
 
 @dataclass(frozen=True, slots=True)

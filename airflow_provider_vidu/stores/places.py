@@ -12,16 +12,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from airflow_provider_vidu.common.text import sanitized
-from airflow_provider_vidu.stores.schemes import AZURE, LOCAL, WEB, canonical, scheme_of
+from airflow_provider_vidu.stores.schemes import LOCAL, WEB, account_advice, canonical, scheme_of
 
 _BUCKET = re.compile(r"[^@?#]+")
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\]")
-# Microsoft's spelling, abfss://container@account.dfs.core.windows.net/…: Airflow reads the part before the @ as a
-# connection. Container names contain no dot.
-_AZURE_ACCOUNT = re.compile(
-    rf"(?:{'|'.join((AZURE.scheme, *AZURE.aliases, *AZURE.unread))})://([^/@]+)@[^/.]+\.[^/]+", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,20 +98,6 @@ def read_spot(uri: str) -> Spot | None:
     if not is_plain or any(part in ("", ".", "..") for part in parts):
         return None
     return Spot(canonical(scheme), netloc, parts)
-
-
-def account_advice(uri: str) -> str | None:
-    """Return what to write instead of an Azure address in Microsoft's spelling; None for any other URI.
-
-    The account would be lost: Airflow reads ``abfss://container@account…`` as a connection and a container.
-    """
-    account = _AZURE_ACCOUNT.match(uri)
-    if account is None:
-        return None
-    return (
-        f"names an Azure account, which belongs in its connection. Write abfss://{sanitized(account[1], 63)}/…, and "
-        "set storage_conn_id to an Airflow connection to that account."
-    )
 
 
 def split_connection(item: str) -> tuple[str | None, Spot | None]:

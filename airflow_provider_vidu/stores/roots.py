@@ -19,7 +19,8 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.common.text import redact_urls, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.stores.places import Root, account_advice, read_roots, split_connection
+from airflow_provider_vidu.stores.places import Root, read_roots, split_connection
+from airflow_provider_vidu.stores.schemes import account_advice
 
 Option = Literal["input_roots", "destination_roots"]
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Final
 
+from airflow_provider_vidu.common.text import sanitized
+
 LOCAL: Final = frozenset({"", "file", "local"})
 """The schemes of local files; a path has none."""
 WEB: Final = frozenset({"http", "https"})
@@ -61,6 +63,12 @@ STORES: Final = {scheme: store for store in ALL for scheme in (store.scheme, *st
 """Each store by each of its schemes."""
 _UNREAD: Final = {scheme: store for store in ALL for scheme in store.unread}
 
+# Microsoft's spelling, abfss://container@account.dfs.core.windows.net/…: Airflow reads the part before the @ as a
+# connection. Container names contain no dot.
+_AZURE_ACCOUNT: Final = re.compile(
+    rf"(?:{'|'.join((AZURE.scheme, *AZURE.aliases, *AZURE.unread))})://([^/@]+)@[^/.]+\.[^/]+", re.IGNORECASE
+)
+
 _UNKNOWN_HEADER: Final = frozenset({"InvalidArgument", "InvalidRequest", "NotImplemented"})
 _UNKNOWN_SCHEME: Final = ("No filesystem registered", "Protocol not known", "Unsupported filesystem")
 
@@ -75,6 +83,20 @@ def canonical(scheme: str) -> str:
     """Return a store's main scheme (``abfs`` for ``az``); empty for local files."""
     scheme = scheme.lower()
     return STORES[scheme].scheme if scheme in STORES else "" if scheme in LOCAL else scheme
+
+
+def account_advice(uri: str) -> str | None:
+    """Return what to write instead of an Azure address in Microsoft's spelling; None for any other URI.
+
+    The account would be lost: Airflow reads ``abfss://container@account…`` as a connection and a container.
+    """
+    account = _AZURE_ACCOUNT.match(uri)
+    if account is None:
+        return None
+    return (
+        f"names an Azure account, which belongs in its connection. Write abfss://{sanitized(account[1], 63)}/…, and "
+        "set storage_conn_id to an Airflow connection to that account."
+    )
 
 
 def is_unknown_scheme(error: BaseException) -> bool:

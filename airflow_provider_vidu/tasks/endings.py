@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowException, conf
 
-from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.common.values import mapping, number
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.links import is_task_instance, watch_page
@@ -78,6 +77,8 @@ def log_end(
 
 def _time_taken(generation: Generation, times: Mapping[str, Any]) -> str:
     """Return how long a generation took, as far as its times are known; empty otherwise."""
+    from airflow_provider_vidu.common.progress import duration
+
     begun = generation.created_at
     end = generation.completed_at.timestamp() if generation.completed_at else number(times.get("seen_at"))
     if begun is None or end is None or end <= begun.timestamp():

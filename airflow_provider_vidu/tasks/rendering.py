@@ -72,7 +72,7 @@ class RenderedOperator(BaseOperator):
         self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
     ) -> Any:
         """Render an argument or a part of it; the keys of a request decide which of its fields are text."""
-        from airflow_provider_vidu.api.dialects.endpoints import FLAGS, NUMBERS
+        from airflow_provider_vidu.api.endpoints import FLAGS, NUMBERS
 
         if seen_oids is not None and id(content) in seen_oids:
             # What a mapped task was given by an XCom is data: rendered, its author could read every connection.

@@ -17,7 +17,8 @@ from pathlib import Path
 from airflow import settings
 
 from airflow_provider_vidu.exceptions import ViduBudgetError
-from airflow_provider_vidu.orders.money.budget import Scope, ViduBudget, check_budget
+from airflow_provider_vidu.orders.money.budget import ViduBudget, check_budget
+from airflow_provider_vidu.orders.money.entries import Scope
 from airflow_provider_vidu.orders.money.ledger import ledger
 
 CHILDREN = 50

@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import requires
 from pathlib import Path
+from textwrap import indent
+from typing import Final
+
+import pytest
 
 import airflow_provider_vidu
 from tests.versions import AIRFLOW
@@ -154,12 +158,51 @@ def test_dag_files_load_no_http_client(tmp_path: Path) -> None:
     assert f"{NAME}.downloads.transfer" not in more
 
 
-def test_dag_files_load_what_they_name(tmp_path: Path) -> None:
-    """No batches without a batch, and neither dialects nor models before a task runs: that was most of the time."""
-    code = f"from {NAME}.operators import ViduBudget, ViduDownloadOperator, ViduGenerateOperator\nimport {NAME}.sensors"
-    more = loaded(code, tmp_path)
-    unused = {"api.dialects", "batches.plan", "batches.rows", "models", "network", "orders.order", "triggers"}
-    assert not {name for name in more if name.removeprefix(f"{NAME}.") in unused}
+TASKS: Final = """
+made = ViduGenerateOperator(task_id="made", prompt="p", parameters={"duration": 4}, images=["/a.png"],
+                            destination="s3://bucket/clips/", budget=ViduBudget(9), reuse="identical")
+done = ViduGenerationSensor(task_id="done", generation=made.output)
+ViduDownloadOperator(task_id="kept", destination="/data/clips/", generation=done.output)
+"""
+BATCH: Final = """
+ViduBatchOperator(task_id="many", rows=[{"prompt": "p"}], parameters={"duration": 4}, destination="/data/clips/")
+"""
+
+
+@pytest.mark.parametrize(
+    ("tasks", "names", "unused"),
+    [
+        (TASKS, "ViduBudget, ViduDownloadOperator, ViduGenerateOperator", {"batches"}),
+        (BATCH, "ViduBatchOperator", {"batches.leg", "batches.plan", "batches.rows", "batches.settings"}),
+    ],
+    ids=["single tasks", "batch"],
+)
+def test_dag_files_load_what_they_name(tasks: str, names: str, unused: set[str], tmp_path: Path) -> None:
+    """A DAG file, whose tasks check their arguments, loads no code that only a running task needs.
+
+    Neither batches without a batch, nor dialects, models and requests: that was most of the time.
+    """
+    dag = "airflow.sdk" if AIRFLOW >= (3, 0) else "airflow"
+    head = f"from {dag} import DAG\nfrom {NAME}.operators import {names}\n"
+    sensor = f"from {NAME}.sensors import ViduGenerationSensor\n"
+    more = loaded(f"{head}{sensor}with DAG('clips', schedule=None):\n{indent(tasks, '    ')}", tmp_path)
+    running = {
+        "api.dialects", "downloads", "events", "hooks", "models", "network", "orders.dry_run", "orders.media",
+        "orders.order", "orders.records", "orders.request", "polling.watch", "stores.base", "stores.naming",
+        "stores.places", "tasks.deferral", "triggers",
+    }  # fmt: skip
+    assert not {name for name in more if name.removeprefix(f"{NAME}.") in running | unused}
+
+
+def test_a_worker_that_has_preloaded_forks_warm(tmp_path: Path) -> None:
+    """What submits, polls, waits and downloads is there; `operators` alone, which it was before, loads nothing."""
+    more = loaded(f"import {NAME}.preload", tmp_path)
+    running = {
+        "api.dialects", "api.sync_client", "downloads.transfer", "hooks", "operators.download", "operators.generate",
+        "operators.generate_leg", "operators.submitting", "orders.submission", "polling.watch", "sensors",
+        "stores.destination", "tasks.deferral", "triggers",
+    }  # fmt: skip
+    assert {f"{NAME}.{module}" for module in running} <= more
 
 
 def test_importing_the_package_loads_nothing(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ _COVER_FIELDS: Final = ("cover_url", "thumbnail_url")
 _CREATION_FIELDS: Final = ("url", "video_url", "uri")
 """The URL of a creation's file; ``uri`` is of the official API's first version, which some gateways pass on."""
 _MEDIA_FIELDS: Final = frozenset(
-    {*_URL_FIELDS, *_COVER_FIELDS, "watermarked_url", "metadata", "job_records", "data_records"}
+    {*_URL_FIELDS, *_COVER_FIELDS, "watermarked_url", "metadata", "creations", "job_records", "data_records"}
 )
 _BARE_URL_FIELDS: Final = (
     "urls", "video_urls", "result_urls", "resultUrls", "output", "outputs", "result", "results", "video", "videos",
@@ -61,8 +61,8 @@ def artifacts_of(job: Level, inner: Level, *, succeeded: bool) -> tuple[Artifact
 
 
 def _results(job: Level, inner: Level, *, succeeded: bool) -> tuple[Artifact, ...]:
-    if not succeeded and not inner and not job.get("creations") and _MEDIA_FIELDS.isdisjoint(job):
-        return ()
+    if not succeeded and not inner and not any(map(job.get, _MEDIA_FIELDS & job.keys())):
+        return ()  # nearly every poll: the fields are absent, or empty until the end
     own = _creations(job)
     if own:
         if not succeeded or any(artifact.url for artifact in own):

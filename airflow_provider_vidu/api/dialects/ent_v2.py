@@ -16,10 +16,10 @@ from airflow_provider_vidu.api.calls import Call
 from airflow_provider_vidu.api.dialects import answers, task_list
 from airflow_provider_vidu.api.dialects.base import SMALL_BYTES, Dialect, Upload
 from airflow_provider_vidu.api.dialects.created import created_id
-from airflow_provider_vidu.api.dialects.endpoints import ENDPOINTS, Endpoint, endpoint_for, named, typed
 from airflow_provider_vidu.api.dialects.errors import is_error
 from airflow_provider_vidu.api.dialects.levels import job_and_inner
 from airflow_provider_vidu.api.dialects.task_list import Page
+from airflow_provider_vidu.api.endpoints import ENDPOINTS, Endpoint, endpoint_for, named, typed
 from airflow_provider_vidu.api.ids import MAX_ID_CHARS, checked_id, is_safe_id
 from airflow_provider_vidu.api.messages import IF_IT_LASTS, TOO_LARGE, ApiAnswer, ApiRequest, fill
 from airflow_provider_vidu.common.json_size import value_count

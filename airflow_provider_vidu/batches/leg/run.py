@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.batches import plan
-from airflow_provider_vidu.batches.beginning import begun
 from airflow_provider_vidu.batches.catalogue import Catalogue
 from airflow_provider_vidu.batches.leg.backlog import Backlog
+from airflow_provider_vidu.batches.leg.beginning import begun
 from airflow_provider_vidu.batches.leg.collecting import Collected, Collector, QuietHook, Stored, cancelled
 from airflow_provider_vidu.batches.leg.spending import BatchSpending
 from airflow_provider_vidu.batches.leg.submitting import Submitter

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from airflow_provider_vidu.batches.arguments import FORMATS, RowsFormat
 from airflow_provider_vidu.batches.reading.parquet import check_unpacked, parquet_rows
-from airflow_provider_vidu.batches.settings import FORMATS, RowsFormat
 from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError

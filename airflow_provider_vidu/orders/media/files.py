@@ -18,14 +18,15 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.orders.media.fields import Kind
 from airflow_provider_vidu.stores.destination import needed_host, options_of
-from airflow_provider_vidu.stores.naming import VERSION_QUERY, plain_scheme
-from airflow_provider_vidu.stores.places import account_advice, split_connection
+from airflow_provider_vidu.stores.paths import VERSION_QUERY, plain_scheme
+from airflow_provider_vidu.stores.places import split_connection
 from airflow_provider_vidu.stores.roots import check_input, check_opened, local_path
 from airflow_provider_vidu.stores.schemes import (
     AZURE,
     S3,
     STORES,
     WEB,
+    account_advice,
     is_unknown_scheme,
     missing_advice,
     scheme_of,

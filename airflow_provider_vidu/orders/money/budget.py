@@ -1,21 +1,16 @@
-"""A limit on the credits of a DAG run, or of a DAG's day, and how its entries are named. Decisions, no I/O.
+"""A limit on the credits of a DAG run, or of a DAG's day. Decisions, no I/O.
 
 A create is allowed only while the known sum is below the limit. Its price is known only from its answer, so the limit
 can be exceeded by the creates that were under way when it was reached, and by nothing else.
 
-Every generation that was paid for is one entry, and its amount is in the entry's *name*: :mod:`.ledger` needs to list
-names only, each writer has names of its own, and writing an entry again changes nothing.
-
-A create of unknown outcome is an entry without an amount, until a later try learns what became of it. Otherwise, a
+A create of unknown outcome counts as one without an amount, until a later try learns what became of it. Otherwise, a
 service that carries creates out and loses the answers could be paid without end.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final, Literal, get_args
 
 from airflow_provider_vidu.common.text import sanitized
@@ -24,15 +19,10 @@ from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError, V
 
 Period = Literal["run", "day"]
 
-KEY_PREFIX: Final = "vidu_spent_"
-KEPT_MONTHS: Final = 2
-"""How many months an entry is kept."""
-KEPT_SECONDS: Final = 28 * 86400.0
-"""How long an entry is kept in any case, after its create: the date of a backfill's run may be years old."""
-_NO_MONTH: Final = "000000"
 MOST_LOST: Final = 3
 """How many creates of unknown outcome are accepted while no price is known that they could be counted with."""
-_LOST: Final = "_lost"
+LOST: Final = "_lost"
+"""How the name of the entry of a create of unknown outcome ends."""
 
 
 @dataclass(frozen=True)
@@ -59,72 +49,6 @@ class ViduBudget:
             raise ViduConfigError(f"ViduBudget: per must be 'run' or 'day', not {sanitized(self.per, 40)!r}.")
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """The period that a budget counts: a DAG run, or a day of a DAG.
-
-    :param per: the kind of period.
-    :param dag_id: the DAG.
-    :param run_id: the DAG run; ignored for a day.
-    :param at: for a day, the time of the create; for a run, a time that never changes; None if there is none.
-    """
-
-    per: Period
-    dag_id: str
-    run_id: str
-    at: datetime | None
-
-    @property
-    def prefix(self) -> str:
-        """How the names of the period's entries begin. The months are in it so that old entries can be removed."""
-        dag = _digest(self.dag_id)
-        at = None if self.at is None else self.at.astimezone(UTC)
-        month = _NO_MONTH if at is None else f"{at:%Y%m}"
-        own = f"d{at:%d}" if at is not None and self.per == "day" else f"r{_digest(self.run_id)}"
-        return f"{KEY_PREFIX}{dag}_{month}_{own}_"
-
-    @property
-    def expired_prefix(self) -> str | None:
-        """How the names of the DAG's entries begin that are no longer kept; None if there are none."""
-        if self.at is None:
-            return None
-        at = self.at.astimezone(UTC)
-        months = at.year * 12 + at.month - 1 - KEPT_MONTHS
-        return f"{KEY_PREFIX}{_digest(self.dag_id)}_{months // 12:04d}{months % 12 + 1:02d}_"
-
-    def entry(self, generation_id: str, price: float) -> str:
-        """Return the name of a generation's entry: always the same for the same generation."""
-        return f"{self.prefix}{_digest(generation_id)}_{amount(price)}"
-
-    @property
-    def unpriced_entry(self) -> str:
-        """The name of the entry that says that answers name no price, until the first price is known."""
-        return f"{self.prefix}unpriced"
-
-    def lost_entry(self, marker: str) -> str:
-        """Return the name of the entry of a create of unknown outcome."""
-        return f"{self.prefix}{_digest(marker)}{_LOST}"
-
-    def lost_among(self, names: Iterable[str]) -> int:
-        """Return how many creates of unknown outcome count, by the names of entries.
-
-        At a service that answers and names no price, that is 0: no limit on credits applies to it.
-        """
-        known = {name for name in names if name.startswith(self.prefix)}
-        if self.unpriced_entry in known and not self.prices(known):
-            return 0
-        return sum(name.endswith(_LOST) for name in known)
-
-    def prices(self, names: Iterable[str]) -> list[float]:
-        """Return the prices in the names of entries; other names, and second ones of a generation, are omitted."""
-        found: dict[str, float] = {}
-        for name in names:
-            generation, _, price = name.removeprefix(self.prefix).partition("_")
-            if name.startswith(self.prefix) and (read := number(price)) is not None and read > 0:
-                found[generation] = max(read, found.get(generation, 0.0))
-        return list(found.values())
-
-
 def check_budget(budget: ViduBudget, prices: Sequence[float], lost: int = 0) -> float:
     """Refuse the next create if a budget is spent; return the credits that are left of it.
 
@@ -145,7 +69,7 @@ def check_budget(budget: ViduBudget, prices: Sequence[float], lost: int = 0) -> 
             f"The budget of {whose} may be spent: {amount(spent)} of {amount(budget.credits)} credits are, and creates "
             f"of unknown outcome (their number: {lost}) may have cost the rest ({price}). Nothing was submitted. Retry "
             "the tasks of these creates first: each searches for its generation. If none can be found, check the "
-            f"account, and delete the Variable or entry that ends in {_LOST} if nothing was billed."
+            f"account, and delete the Variable or entry that ends in {LOST} if nothing was billed."
         )
     raise ViduBudgetError(
         f"The budget of {whose} is spent: {amount(spent)} of {amount(budget.credits)} credits, in {len(prices)} "
@@ -208,7 +132,3 @@ def amount(price: float) -> str:
     """Return a number of credits as text: ``4``, ``2.5``."""
     rounded = whole(round(price, 4))
     return f"{rounded:.4f}".rstrip("0").rstrip(".") if isinstance(rounded, float) else str(rounded)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -32,7 +32,7 @@ MOST_LOOKS: Final = 50
 
 
 class Ledger(ABC):
-    """The entries of budgets, by their names (see :class:`.budget.Scope`)."""
+    """The entries of budgets, by their names (see :class:`.entries.Scope`)."""
 
     @abstractmethod
     def names(self, prefix: str) -> Iterable[str]:

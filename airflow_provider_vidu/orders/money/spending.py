@@ -14,15 +14,8 @@ from airflow_provider_vidu.common.values import mapping, moment
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.links import is_task_instance
 from airflow_provider_vidu.models import Cancellation, Generation
-from airflow_provider_vidu.orders.money.budget import (
-    KEPT_SECONDS,
-    Period,
-    Scope,
-    ViduBudget,
-    amount,
-    check_budget,
-    price_refused,
-)
+from airflow_provider_vidu.orders.money.budget import Period, ViduBudget, amount, check_budget, price_refused
+from airflow_provider_vidu.orders.money.entries import KEPT_SECONDS, Scope
 from airflow_provider_vidu.orders.money.ledger import ledger
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -160,6 +161,23 @@ def test_interim_answers_are_counted(serve, ask: str) -> None:
     with pytest.raises((ViduTransportError, ViduSubmitUnknownError), match=r"more than 100 interim answers \(1xx\)"):
         ASKS[ask]()
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("piece", [b"HTTP/1.1 102 Processing\r\n\r\n", OK], ids=["interim", "half a head"])
+def test_a_service_that_sends_anything_is_not_silent(monkeypatch, piece: bytes) -> None:
+    """Bytes of which nothing is passed on yet restart the timeout, too."""
+
+    def answer(request: Request, wire: Wire) -> None:
+        for at in range(0, len(piece), len(piece) // 4 + 1):
+            wire.send(piece[at : at + len(piece) // 4 + 1])
+            time.sleep(0.6)
+        wire.send((b"" if piece is OK else OK) + LENGTH + b"\r\n" + BODY)
+
+    with Server(answer) as server:
+        extra = {"dialect": "ent-v2", "max_retries": 0, "timeout": 1}
+        fields = {"conn_type": "vidu", "host": server.url(""), "password": "key-of-odd-answers", "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(fields))
+        assert ASKS["aiohttp"]().id == ID
 
 
 @pytest.mark.parametrize("client", ["requests", "aiohttp"])

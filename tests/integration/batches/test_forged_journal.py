@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches import plan
+from airflow_provider_vidu.batches.arguments import MOST_IN_FLIGHT
 from airflow_provider_vidu.batches.leg.submitting import Submitter
 from airflow_provider_vidu.batches.state import MOST_INTENTS, Open
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduBudget
@@ -55,7 +56,7 @@ def test_more_creates_than_any_batch_has_under_way(connect, sandbox, tmp_path, v
 
 def test_a_batch_may_have_its_limit_under_way():
     """No batch of ours is refused for its intents: each counts as in flight."""
-    assert MOST_INTENTS == plan.MOST_IN_FLIGHT
+    assert MOST_INTENTS == MOST_IN_FLIGHT
 
 
 @pytest.mark.parametrize("ends", ["timeout", "kill"])
@@ -97,8 +98,8 @@ def test_open_generations_of_other_rows_are_one_line_of_the_log(connect, sandbox
 
 def test_a_trigger_watches_no_more_than_a_batch_has_at_once(tmp_path):
     """The triggerer is shared, and the column of its arguments ends at 64 KiB."""
-    jobs = [Open(f"g{n}", 1.0, endpoint="lip-sync") for n in range(plan.MOST_IN_FLIGHT + 50)]
+    jobs = [Open(f"g{n}", 1.0, endpoint="lip-sync") for n in range(MOST_IN_FLIGHT + 50)]
     with pytest.raises(TaskDeferred) as deferred:
         BatchTask(tmp_path, []).operator._wait(plan.Pending(jobs, 1, 2.0, None, "series#1"))
     trigger = deferred.value.trigger
-    assert (len(trigger.jobs), len(trigger.endpoints)) == (plan.MOST_IN_FLIGHT, plan.MOST_IN_FLIGHT)
+    assert (len(trigger.jobs), len(trigger.endpoints)) == (MOST_IN_FLIGHT, MOST_IN_FLIGHT)

@@ -25,7 +25,7 @@ from airflow_provider_vidu.orders.media.files import MediaFile
 from airflow_provider_vidu.stores import destination, local, schemes
 from airflow_provider_vidu.stores.base import DestinationExistsError, temporary_name
 from airflow_provider_vidu.stores.destination import Destination
-from airflow_provider_vidu.stores.naming import checked_destination
+from airflow_provider_vidu.stores.paths import checked_destination
 from airflow_provider_vidu.stores.remote import MovedWriter
 from airflow_provider_vidu.stores.roots import check_destination
 from airflow_provider_vidu.stores.targets import FileTarget

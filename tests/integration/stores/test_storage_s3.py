@@ -18,7 +18,7 @@ from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.stores import uploads
 from airflow_provider_vidu.stores.base import MIB, DestinationExistsError
 from airflow_provider_vidu.stores.destination import Destination, options_of
-from airflow_provider_vidu.stores.naming import checked_destination
+from airflow_provider_vidu.stores.paths import checked_destination
 from airflow_provider_vidu.stores.targets import FolderTarget
 from airflow_provider_vidu.stores.uploads import MAX_PART_BYTES, MOST_PARTS, UPLOAD_BYTES, UploadWriter
 from tests.faults.transfer_s3 import (  # noqa: F401 - some are fixtures

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_vidu.batches.beginning import begun
 from airflow_provider_vidu.batches.journal import Journal
+from airflow_provider_vidu.batches.leg.beginning import begun
 from airflow_provider_vidu.batches.lines import Line
 from airflow_provider_vidu.batches.manifest import failed_line, open_of, reused_line, stored_line
 from airflow_provider_vidu.batches.rows import Row, rows_of

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from airflow_provider_vidu.batches.beginning import begun
+from airflow_provider_vidu.batches.leg.beginning import begun
 from airflow_provider_vidu.batches.manifest import MOST_ERRORS, summary
 from airflow_provider_vidu.batches.plan import check_credits
 from airflow_provider_vidu.batches.state import BatchState, Open

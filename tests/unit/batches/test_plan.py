@@ -6,6 +6,7 @@ import pytest
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches import plan
+from airflow_provider_vidu.batches.arguments import checked_min_success
 from tests.rows import each_row
 
 
@@ -108,4 +109,4 @@ def test_min_success():
     assert [plan.least_stored(value, 10) for value in (1.0, 0.95, 0.0, 1, 50)] == [10, 10, 0, 1, 10]
     for wrong in (1.1, -1, True, "1"):
         with pytest.raises(exceptions.ViduConfigError, match="min_success"):
-            plan.checked_min_success(wrong)
+            checked_min_success(wrong)

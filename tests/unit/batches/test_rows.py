@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from airflow_provider_vidu.batches.rows import Row, check_names, check_naming, rows_of, stem
+from airflow_provider_vidu.batches.arguments import check_naming
+from airflow_provider_vidu.batches.rows import Row, check_names, rows_of, stem
 from airflow_provider_vidu.exceptions import ViduConfigError
 from tests.rows import each_row
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_vidu.batches.beginning import begun
+from airflow_provider_vidu.batches.leg.beginning import begun
 from airflow_provider_vidu.batches.snapshot import packed, unpacked
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.exceptions import (

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_provider_vidu.network.framing import (
     MOST_HEAD_BYTES,
     MOST_INTERIM,
     AnswerReader,
     FramingError,
+    Head,
     canonically,
     chunk,
 )
@@ -187,3 +191,32 @@ def test_the_simplest_form() -> None:
         list(canonically(reader, b""))
     assert b"".join(canonically(reader, BODY[-3:] + b"surplus")) == b'3\r\ng"}\r\n0\r\n\r\n'
     assert list(canonically(reader, b"more")) == []
+
+
+@each_row("kind", WHOLE)
+def test_a_whole_answer_takes_one_step(kind: str) -> None:
+    """Nearly every poll's answer arrives at once; in three pieces, aiohttp restarted its timeout for each."""
+    (piece,) = canonically(AnswerReader(), WHOLE[kind])
+    head, _, body = piece.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert b"content-length: 11" in head.splitlines()
+    assert body == BODY
+
+
+def test_an_answer_without_a_body_takes_one_step() -> None:
+    """A status that has no body has none, whatever length it announces."""
+    for status in (b"204", b"304"):
+        pieces = list(canonically(AnswerReader(), b"HTTP/1.1 " + status + b"\r\nContent-Length: 5\r\n\r\n"))
+        assert pieces == [b"HTTP/1.1 " + status + b" \r\ncontent-length: 0\r\n\r\n"]
+
+
+@given(st.binary(max_size=40) | st.text(max_size=20).map(str.encode))
+def test_a_value_is_one_line_without_controls(value: bytes) -> None:
+    """Each run of controls, with the blanks after it, is one blank; those around a value are dropped."""
+    value = value.replace(b"\n", b"")
+    head = Head.parse(OK + b"X-Trace-Id:" + value + b"\r\n\r\n")
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        text = value.decode("latin-1")
+    assert head.fields["x-trace-id"] == re.sub("[\\x00-\\x1f\\x7f-\\x9f][\\x00-\\x20\\x7f-\\x9f]*", " ", text).strip()

@@ -9,13 +9,12 @@ import pytest
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.orders.arguments import NAMES, required_arguments
 from airflow_provider_vidu.orders.request import (
-    NAMES,
     completed,
     facts_of_create,
     further_fields,
     request_of,
-    required_arguments,
     text,
 )
 from tests.rows import each_row

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.common.media_types import EXTENSIONS, extension, type_of_name
-from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS
 from airflow_provider_vidu.stores.naming import (
     MAX_NAME_BYTES,
     candidate_names,
-    checked_destination,
     file_name,
-    is_folder,
     stem_of,
 )
 from tests.rows import each_row
@@ -171,86 +165,6 @@ def test_types_of_names(name, kind):
     assert type_of_name(name) == kind
 
 
-@each_row(
-    "good", ["/data/a.mp4", "s3://bucket/clips/", "clips/a b.mp4", "memory://x/y..mp4", "./", "abfss://my_azure@clips/"]
-)
-def test_good_destinations(good):
-    """Paths, URLs and folders pass unchanged."""
-    assert checked_destination(good) == good
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        "",
-        "  ",
-        "/",
-        "None",
-        "/a/../b",
-        "s3://b/../c",
-        "a\0b",
-        "a\nb",
-        "..",
-        "s3://",
-        "s3://bucket",
-        "s3://my_aws@bucket",
-        "gs://bucket",
-        "a/\ud800",
-        None,
-        7,
-        "a\\..\\b",
-        "file://host/a.mp4",
-        "FILE://tmp/clips/",
-        pytest.param(
-            "a::b.mp4",
-            marks=pytest.mark.fault(
-                "attacks", "a::b.mp4, which is stored as a by fsspec", outcome="refused", says="destination 'a::b.mp4'"
-            ),
-        ),
-        "s3://bucket/a::b.mp4",
-        "simplecache::s3://bucket/a.mp4",
-        pytest.param(
-            "abfss://clips@account.dfs.core.windows.net/a.mp4",
-            marks=pytest.mark.fault(
-                "stores and files", "an Azure address in Microsoft's spelling", outcome="refused", says="abfss://"
-            ),
-        ),
-        "ABFS://clips@account.dfs.core.chinacloudapi.cn/",
-        "s3://bucket/a?versionId=b.mp4",
-        "abfs://clips/a?VersionID=b/",
-        "file:clips/a.mp4",
-        "s3:/bucket/a.mp4",
-        "gs:/bucket/{{ ds }}/",
-        "/data/\u202e4pm.exe.mp4",
-        "/data/a\u2028b.mp4",
-    ],
-)
-def test_bad_destinations(bad):
-    """Empty ones, control characters and ways out of the folder are refused."""
-    with pytest.raises(ViduConfigError, match="destination"):
-        checked_destination(bad)
-
-
-@pytest.mark.parametrize(
-    ("given", "meant"),
-    [
-        ("s3://bucket/clips/ ", "s3://bucket/clips/"),
-        (" /data/a.mp4\n", "/data/a.mp4"),
-        ("\n  /data/clips/\n", "/data/clips/"),
-        ("file:/data/a.mp4", "file:///data/a.mp4"),
-    ],
-)
-def test_blanks_around_a_destination_are_dropped(given, meant):
-    """What a template leaves around it makes no file of a folder, and no other path of this one."""
-    assert checked_destination(given) == meant
-
-
-def test_folders_end_in_a_slash():
-    """Only the slash makes a folder."""
-    assert is_folder("/a/")
-    assert not is_folder("/a")
-
-
 def test_every_kind_of_file_is_looked_for():
     """Whatever a download may be stored as is found again by the names that are tried."""
     kinds = {
@@ -261,19 +175,3 @@ def test_every_kind_of_file_is_looked_for():
     }
     for artifact, stored in kinds.items():
         assert {file_name("a", artifact, kind) for kind in stored} <= set(candidate_names("a", artifact))
-
-
-@each_row(
-    ("path", "text"),
-    [
-        (ObjectStoragePath("s3://bucket/clips/"), "s3://bucket/clips/"),
-        (ObjectStoragePath("s3://bucket/v1.2/"), "s3://bucket/v1.2/"),
-        (ObjectStoragePath("s3://bucket/clips/a.mp4"), "s3://bucket/clips/a.mp4"),
-        (ObjectStoragePath("file:///data/clips/"), "file:///data/clips/"),
-        (Path("/data/clips/"), "/data/clips/"),
-        (Path("/data/a.PNG"), "/data/a.PNG"),
-    ],
-)
-def test_a_path_object_is_a_folder_unless_it_names_a_medium(path, text):
-    """Objects lose the slash at their end; taken for a file, all clips would overwrite one."""
-    assert checked_destination(path) == text

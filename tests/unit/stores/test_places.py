@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_vidu.stores.places import account_advice, read_roots, read_spot, root_of, split_connection
+from airflow_provider_vidu.stores.places import read_roots, read_spot, root_of, split_connection
+from airflow_provider_vidu.stores.schemes import account_advice
 from tests.rows import each_row
 
 AZURE_ACCOUNT = "abfss://films@studio.dfs.core.windows.net/in"

@@ -10,14 +10,8 @@ import pytest
 
 from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError, ViduError
 from airflow_provider_vidu.operators import ViduBudget
-from airflow_provider_vidu.orders.money.budget import (
-    Scope,
-    amount,
-    check_budget,
-    checked_budget,
-    checked_cap,
-    price_refused,
-)
+from airflow_provider_vidu.orders.money.budget import amount, check_budget, checked_budget, checked_cap, price_refused
+from airflow_provider_vidu.orders.money.entries import Scope
 from tests.rows import each_row
 
 RUN = Scope("run", "d", "r", datetime(2026, 1, 31, 23, 30, tzinfo=UTC))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_vidu.api.dialects import EntV2, ViduNative
-from airflow_provider_vidu.api.dialects.endpoints import (
+from airflow_provider_vidu.api.endpoints import (
     ENDPOINTS,
     MEDIA_FIELDS,
     check_when_parsed,
@@ -267,7 +267,7 @@ def test_images_must_be_a_list(images: Any):
 
 def test_the_manual_says_the_same():
     """The page lists every endpoint with its media, its marker, how it answers and what is kept."""
-    page = (Path(__file__).parents[4] / "docs" / "endpoints.md").read_text("utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "endpoints.md").read_text("utf-8")
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")
     ]

@@ -1,0 +1,25 @@
+"""What the tasks of this provider need, for a Celery worker to import before it forks: see the page *Scaling*.
+
+Operators load most of it only when a task runs, so that DAG files stay cheap; each fork would load it again.
+"""
+
+from __future__ import annotations
+
+from airflow_provider_vidu import hooks, sensors, triggers
+from airflow_provider_vidu.api import sync_client
+from airflow_provider_vidu.downloads import transfer
+from airflow_provider_vidu.operators import download, generate, generate_leg, submitting
+from airflow_provider_vidu.stores import targets
+
+__all__ = [
+    "download",
+    "generate",
+    "generate_leg",
+    "hooks",
+    "sensors",
+    "submitting",
+    "sync_client",
+    "targets",
+    "transfer",
+    "triggers",
+]
