@@ -17,7 +17,7 @@ INSTALL_US = $(INSTALL) --no-build-isolation --editable
 # How many test processes; half of their time they wait for servers, so two cores carry four of them.
 JOBS ?= 4
 # How many test processes share the tests on whole Airflows, which wait for most of their time.
-AIRFLOWS ?= 2
+AIRFLOWS ?= 3
 # Which benchmarks `make bench` runs, such as ONLY=waiting; all if omitted.
 ONLY ?=
 # Further arguments for pytest, such as ARGS="-k download -x".

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any, Final
 
+from airflow_provider_vidu.batches.reading.thrift import INTEGERS, TEXTS, CompactReader, Lists
 from airflow_provider_vidu.common.text import redacted, sanitized
-from airflow_provider_vidu.common.thrift import INTEGERS, TEXTS, CompactReader, Lists
 from airflow_provider_vidu.exceptions import ViduConfigError
 
 _MOST_UNPACKED_BYTES: Final = 1024 * 1024 * 1024

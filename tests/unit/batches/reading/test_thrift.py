@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_vidu.common.thrift import INTEGERS, TEXTS, CompactReader
+from airflow_provider_vidu.batches.reading.thrift import INTEGERS, TEXTS, CompactReader
 from tests.rows import each_row
 
 LISTS = {1: {}, 2: INTEGERS, 3: TEXTS}

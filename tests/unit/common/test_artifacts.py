@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_vidu.stores.artifacts import ARTIFACTS, family_of
+from airflow_provider_vidu.common.artifacts import ARTIFACTS, family_of
 
 
 def test_each_artifact_belongs_to_one_medium():
