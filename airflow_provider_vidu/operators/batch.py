@@ -39,6 +39,7 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import ViduBatchLink, is_task_instance, publish_batch
 from airflow_provider_vidu.operators.batch_names import batch_name, may_share_files
 from airflow_provider_vidu.operators.batch_waits import open_journal, paused_without_connection, vanished
+from airflow_provider_vidu.operators.shared_names import check_mapped
 from airflow_provider_vidu.orders.dry_run import is_dry
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
 from airflow_provider_vidu.orders.records import iteration_of
@@ -227,6 +228,7 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.orders.records import order_of, owner_of
 
         with retryable_after_wait(was_resumed=was_resumed):
+            check_mapped(self, context, (*self._defaults(), "batch", "max_credits", "budget"))
             destination, name, rows = self._folder(), batch_name(self, context), self._rows()
             settings = self._settings(rows, context)
         if not was_resumed and is_dry(self.is_dry_run):  # what an earlier leg has paid for is waited for
@@ -317,7 +319,7 @@ class ViduBatchOperator(SignedURLOperator):
 
         defaults = self._defaults()
         request_of({**dict.fromkeys(NAMES), **defaults}, self._required)  # refuses what was rendered to nothing
-        listed = rows_in(self.rows, self.rows_format, self._storage())
+        listed = rows_in(self.rows, self.rows_format, given(self.storage_conn_id))
         rows = check_names(self._written_rows.checked(rows_of(listed, defaults), self.rows), self.naming)
         if not rows:
             self.log.warning("There are no rows: nothing is ordered.")
@@ -332,10 +334,7 @@ class ViduBatchOperator(SignedURLOperator):
 
         checked = _checked_folder(self.destination)
         check_destination(checked)
-        return Destination(checked, self._storage(), options_of(self.destination))
-
-    def _storage(self) -> str | None:
-        return given(self.storage_conn_id)
+        return Destination(checked, given(self.storage_conn_id), options_of(self.destination))
 
     def _settings(self, rows: Sequence[Row], context: Any) -> Settings:
         from airflow_provider_vidu.api.dialects.endpoints import is_off_peak
@@ -349,7 +348,7 @@ class ViduBatchOperator(SignedURLOperator):
         longest = OFF_PEAK_WAIT_SECONDS if is_late else WAIT_SECONDS
         return Settings(
             vidu_conn_id=self.vidu_conn_id,
-            storage_conn_id=self._storage(),
+            storage_conn_id=given(self.storage_conn_id),
             max_in_flight=self.max_in_flight,
             max_credits=self.max_credits,
             min_success=self.min_success,
