@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from airflow_provider_vidu.batches.lines import Line
 from airflow_provider_vidu.batches.state import BatchState, Event, Open, opened
-from airflow_provider_vidu.common.values import mapping, moment
-from airflow_provider_vidu.exceptions import ViduSubmitUnknownError
+from airflow_provider_vidu.common.values import moment
 from airflow_provider_vidu.orders.order import Order, Record
 
 
@@ -63,13 +61,8 @@ def begun(
         return [event], was_cleared
     failed = state.failed_keys(retryable_only=earlier is not None and not was_cleared)
     if earlier is None:  # no user has decided to pay for these again
-        failed = [key for key in failed if not _is_uncertain(state.lines[key])]
+        failed = [key for key in failed if not state.lines.ended[key].is_uncertain]
     return [event, *_ordered_again(state, [key for key in failed if keys is None or key in keys])], False
-
-
-def _is_uncertain(line: Line) -> bool:
-    """Whether it is unknown if a failed row's generation was created, so that only a user may order it again."""
-    return mapping(line["error"]).get("type") == ViduSubmitUnknownError.__name__
 
 
 def _ordered_again(state: BatchState, failed: Iterable[str]) -> list[Event]:

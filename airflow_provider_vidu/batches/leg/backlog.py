@@ -268,7 +268,8 @@ class Backlog:
         state, limit = self._state, self._settings.max_credits
         if limit is None:
             return True
-        return plan.check_credits(limit, state.credits, state.price, state.unpriced, ended=state.stored)
+        spent, price, unpriced = state.credits, state.price, state.unpriced
+        return plan.check_credits(limit, spent, price, unpriced, ended=state.stored, uncertain=state.uncertain)
 
 
 def _with_result(generation: Generation | None) -> Generation | None:

@@ -16,6 +16,7 @@ from airflow_provider_vidu.orders import lost_order
 from tests.integration.batches.batch_task import BatchTask
 
 PRICE = 10
+NOT_FOUND = json.dumps({"code": 404, "reason": "TaskNotFound", "message": "no such task"})
 
 pytestmark = [
     pytest.mark.integration,
@@ -127,6 +128,55 @@ def test_lost_creates_that_an_error_names_count_until_they_end(connect, sandbox,
     with pytest.raises(exceptions.ViduBudgetError, match="30 of 30 credits, in 3 generations"):
         task.run()
     assert (len(sandbox.creates), entries(variables)) == (3, [str(PRICE)] * 3)
+
+
+@pytest.mark.vidu_sandbox(price=PRICE, concurrency=50, native_shape="official")
+def test_a_refund_is_no_price(connect, sandbox, tmp_path):
+    """The service names a price at the end only, and 0 for what has failed: the next row is not one of many at 0."""
+    connect("vidu-native")
+    rows = [{"key": "bad", "prompt": "[fail:AuditSubmitIllegal] a cat"}, *prompts(8)]
+    task = BatchTask(tmp_path, rows, max_in_flight=9, max_credits=3 * PRICE)
+    with pytest.raises(exceptions.ViduBudgetError, match="3 of 9 rows stored"):
+        task.run()
+    assert [one.charge for one in sandbox.creates] == ["refunded", *["charged"] * 3]
+
+
+def test_the_limit_of_a_batch_counts_what_its_rows_have_cost_before(connect, sandbox, tmp_path):
+    """A clear orders a row again whose paid generation the service does not find: both are spent."""
+    connect("ent-v2")
+    sandbox.add_fault({"match": {"kind": "query"}, "times": None, "action": {"status": 404, "body": NOT_FOUND}})
+    task = BatchTask(tmp_path, prompts(1), deferrable=False, max_failures=1, max_credits=2.5 * PRICE)
+    for _ in range(2):
+        with pytest.raises(exceptions.ViduBatchFailedError):
+            task.run()
+        task.clear()
+    place = task.xcoms["vidu_batch_place"]
+    assert (place["generations"], place["priced"], place["credits"]) == (2, 2, 2 * PRICE)
+    with pytest.raises(exceptions.ViduBudgetError, match="20 credits are spent, and the next generation may cost 10"):
+        task.run()
+    assert len(sandbox.creates) == 2
+
+
+def test_the_limit_of_a_batch_counts_creates_that_nothing_can_find(connect, sandbox, tmp_path, monkeypatch):
+    """A gateway carries out every second one and loses the answer."""
+    submit = SyncClient.submit
+
+    def priced(*args, **kwargs):
+        generation = submit(*args, **kwargs).model_copy(update={"credits": PRICE})
+        if len(sandbox.creates) % 2 == 0:
+            raise exceptions.ViduSubmitUnknownError("the answer was lost")
+        return generation
+
+    monkeypatch.setattr(SyncClient, "submit", priced)
+    connect("vidu-native")
+    task = BatchTask(tmp_path, prompts(8), max_in_flight=1, max_credits=4 * PRICE)
+    with pytest.raises(exceptions.ViduBudgetError, match="20 credits are spent.*as may have 2 creates of unknown"):
+        task.run()
+    assert len(sandbox.creates) == 4
+    task.clear()
+    with pytest.raises(exceptions.ViduBudgetError, match="20 credits are spent.*as may have 2 creates of unknown"):
+        task.run()
+    assert len(sandbox.creates) == 4
 
 
 def test_a_dry_run_sends_and_writes_nothing(connect, sandbox, tmp_path):
