@@ -170,11 +170,11 @@ def test_the_limit_of_a_batch_counts_creates_that_nothing_can_find(connect, sand
     monkeypatch.setattr(SyncClient, "submit", priced)
     connect("vidu-native")
     task = BatchTask(tmp_path, prompts(8), max_in_flight=1, max_credits=4 * PRICE)
-    with pytest.raises(exceptions.ViduBudgetError, match="20 credits are spent.*as may have 2 creates of unknown"):
+    with pytest.raises(exceptions.ViduBudgetError, match=r"20 credits are spent.*as may have 2 creates of unknown"):
         task.run()
     assert len(sandbox.creates) == 4
     task.clear()
-    with pytest.raises(exceptions.ViduBudgetError, match="20 credits are spent.*as may have 2 creates of unknown"):
+    with pytest.raises(exceptions.ViduBudgetError, match=r"20 credits are spent.*as may have 2 creates of unknown"):
         task.run()
     assert len(sandbox.creates) == 4
 
