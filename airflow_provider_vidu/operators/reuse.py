@@ -64,7 +64,7 @@ class SharedResults:
         :param order: which order of the task instance this try belongs to.
         """
         ti: Any = context.get("ti")
-        was_cleared = order.retries is not None and order.number > order.retries
+        was_cleared = order.may_follow_a_clear_after(1)  # not of a run that was created before retries was lowered
         if not is_task_instance(ti) or was_cleared or order.region:
             return None
         owner = "/".join((ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))))
