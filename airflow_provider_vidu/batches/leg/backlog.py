@@ -147,7 +147,7 @@ class Backlog:
         """
         now = time.time()
         for key, intent in list(self._state.intents.items()):
-            if self._state.deadline <= time.time():  # a search may take minutes
+            if self._state.deadline_of(self._journal.owner) <= time.time():  # a search may take minutes
                 return
             if intent.is_lost and is_searchable_at(intent.record) <= now and self.error is None:
                 self._check()

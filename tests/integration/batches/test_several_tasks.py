@@ -17,10 +17,11 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches import journal, plan
-from airflow_provider_vidu.batches.leg import collecting
+from airflow_provider_vidu.batches.leg import collecting, submitting
 from airflow_provider_vidu.batches.leg.run import BatchRun
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import batch_waits
+from airflow_provider_vidu.orders import lost_order
 from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.triggers import ViduBatchTrigger
 from tests.integration.batches.batch_task import BatchTask
@@ -130,6 +131,21 @@ def test_each_run_of_a_batch_has_its_own_timeout(connect, sandbox, tmp_path):
     with pytest.raises(TaskDeferred) as woken:
         first.wake(began, None)
     assert woken.value.trigger.deadline == began.trigger.deadline
+
+
+def test_a_lost_create_is_searched_for_within_its_own_timeout(connect, sandbox, tmp_path, monkeypatch, short_stay):
+    """The timeout of a run that came later has expired: this one still finds what it has paid for."""
+    for module in (submitting, lost_order):
+        monkeypatch.setattr(module, "SETTLE_SECONDS", 0.1)
+    connect("ent-v2", timeout=2)
+    first = of_run(tmp_path, "r1", prompts(2), max_in_flight=1, timeout=20)
+    wait = deferred_by(first)
+    second = of_run(tmp_path, "r2", prompts(1, "other"), timeout=3)
+    assert second.run()["stored"] == 1
+    time.sleep(3)
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"lose_answer": True}})
+    assert first.run(wait)["stored"] == 2
+    assert len(sandbox.creates) == 3
 
 
 def test_a_leg_that_cancels_at_a_dead_service_is_alive(connect, sandbox, tmp_path, monkeypatch):
