@@ -8,6 +8,7 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 from hypothesis import given
 from hypothesis import strategies as st
+from upath import UPath
 
 from airflow_provider_vidu.common.media_types import EXTENSIONS, extension, type_of_name
 from airflow_provider_vidu.exceptions import ViduConfigError
@@ -277,3 +278,9 @@ def test_every_kind_of_file_is_looked_for():
 def test_a_path_object_is_a_folder_unless_it_names_a_medium(path, text):
     """Objects lose the slash at their end; taken for a file, all clips would overwrite one."""
     assert checked_destination(path) == text
+
+
+def test_a_path_object_with_a_template_that_nothing_rendered():
+    """Airflow renders text and its own paths; a folder with the template's name would take the files of all runs."""
+    with pytest.raises(ViduConfigError, match="template that was not rendered"):
+        checked_destination(UPath("memory://clips/{{ ds }}/a.mp4"))
