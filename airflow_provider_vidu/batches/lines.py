@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from airflow_provider_vidu.api.ids import checked_id, is_safe_id
+from airflow_provider_vidu.common.media_types import without_suffix
 from airflow_provider_vidu.common.values import epoch, mapping, price, strict_int
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduSubmitUnknownError
 
@@ -186,3 +187,17 @@ class Lines(MutableMapping[str, Line]):
 
     def __contains__(self, key: object) -> bool:
         return key in self._ended
+
+
+def names_in(lines: Lines, folder: str, kind: str) -> dict[str, str]:
+    """Return the keys of the rows that have a file, by its name in lower case and without its extension.
+
+    :param folder: the URI of the files' folder, with a slash at its end.
+    :param kind: what follows the names, before the extensions; it is omitted.
+    """
+    found: dict[str, str] = {}
+    for key, row in lines.ended.items():
+        uri = row.line.get("uri") if row.is_stored else None
+        if isinstance(uri, str) and uri.startswith(folder):
+            found[without_suffix(uri.removeprefix(folder)).removesuffix(kind).casefold()] = key
+    return found

@@ -29,13 +29,14 @@ from airflow_provider_vidu.batches.manifest import (
     timed_out,
     too_few,
 )
-from airflow_provider_vidu.batches.rows import MAX_KEY_CHARS, Row
+from airflow_provider_vidu.batches.rows import MAX_KEY_CHARS, Row, names_beside
 from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.batches.state import BatchState, Event, Open
 from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.orders.order import Order
+from airflow_provider_vidu.stores.artifacts import BESIDE_THE_RESULT
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.journal import Journal
@@ -195,6 +196,7 @@ class BatchRun:
         if not was_resumed:
             self._warn_of_changed()
         self._warn_of_removed()
+        self._name_beside(was_resumed=was_resumed)
         self._backlog.add(*(row for row in self._rows if not state.knows(row.key)))
         self._was_resumed = was_resumed
         if self._settings.reuse == "identical":
@@ -213,6 +215,19 @@ class BatchRun:
             self._log.warning(
                 "Open generations are not waited for, because their rows are no longer among the rows: %s%s.",
                 *(named, more),
+            )
+
+    def _name_beside(self, *, was_resumed: bool) -> None:
+        """Give files other names where rows that were added or moved would replace the files of other rows."""
+        kept, naming = self._settings.artifact, self._settings.naming
+        kind = f"-{kept}" if kept in BESIDE_THE_RESULT else ""
+        names = names_beside(self._by_key, naming, self.state.lines, self.place["folder"], kind)
+        self._collector.names = names
+        if names and not was_resumed:
+            self._log.warning(
+                "The names of %d files end in a hash, because files of other rows have the names without it (%s). Use "
+                "naming='{key}' if rows are added or moved.",
+                *(len(names), ", ".join(list(names.values())[:MOST_NAMED])),
             )
 
     def _warn_of_changed(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -433,3 +434,55 @@ def test_a_watch_that_breaks_wakes_the_task(connect, sandbox, tmp_path, monkeypa
     started = time.monotonic()
     assert task.run(deferred)["stored"] == 1
     assert time.monotonic() - started < 30
+
+
+def whole_files(task: BatchTask) -> dict[str, str]:
+    """Return the names of a batch's files, by their keys; each must still be the one that its line names."""
+    for line in task.lines:
+        content = Path(line["uri"].removeprefix("file://")).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == line["sha256"], line["key"]
+    return {line["key"]: line["uri"].rpartition("/")[2] for line in task.lines}
+
+
+def test_a_row_that_was_inserted_replaces_no_file(connect, sandbox, tmp_path, caplog, capfd):
+    """It shifts the index of the others, whose files are paid for and keep their names."""
+    connect("ent-v2")
+    task = of_run(tmp_path, "r1", prompts(2), naming="{index}")
+    task.run()
+    task.kwargs["rows"] = [{"key": "new", "prompt": "a dog"}, *prompts(2), {"key": "last", "prompt": "a bird"}]
+    task.clear()
+    assert task.run()["stored"] == 4
+    names = whole_files(task)
+    assert (names["clip0"], names["clip1"], names["last"]) == ("00000.mp4", "00001.mp4", "00003.mp4")
+    assert re.fullmatch(r"00000-[0-9a-f]{12}\.mp4", names["new"])
+    assert "The names of 1 files end in a hash" in told(caplog, capfd)
+    assert len(sandbox.creates) == 4
+
+
+def test_another_run_of_a_batch_replaces_no_file(connect, sandbox, tmp_path):
+    """Its rows have the same indices."""
+    connect("ent-v2")
+    first, second = (of_run(tmp_path, run, prompts(2, run), naming="films/{index}") for run in ("r1", "r2"))
+    first.run()
+    lines = first.lines
+    second.run()
+    assert len(set(whole_files(second).values())) == 2
+    for line in lines:
+        assert hashlib.sha256(Path(line["uri"].removeprefix("file://")).read_bytes()).hexdigest() == line["sha256"]
+
+
+def test_the_name_of_an_edited_row_stays(connect, sandbox, tmp_path):
+    """Its key is derived from its content. Two rows that swap their names lose no file."""
+    connect("ent-v2")
+    task = of_run(tmp_path, "r1", [{"name": "hero", "prompt": "a cat"}, {"name": "b", "key": "b", "prompt": "a fox"}])
+    task.run()
+    task.kwargs["rows"] = [
+        {"name": "hero", "prompt": "a dog"},
+        {"name": "b2", "key": "b", "prompt": "a fox"},
+        {"name": "b", "prompt": "a bird"},
+    ]
+    task.clear()
+    task.run()
+    hero, b, bird = whole_files(task).values()
+    assert (hero, b) == ("hero.mp4", "b.mp4")
+    assert re.fullmatch(r"b-[0-9a-f]{12}\.mp4", bird)
