@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.batches import plan
-from airflow_provider_vidu.batches.beginning import begun
+from airflow_provider_vidu.batches.beginning import begun, changed_rows
 from airflow_provider_vidu.batches.catalogue import Catalogue
 from airflow_provider_vidu.batches.leg.backlog import Backlog
 from airflow_provider_vidu.batches.leg.collecting import Collected, Collector, QuietHook, Stored, cancelled
@@ -195,6 +195,8 @@ class BatchRun:
                 self._spending.count_paid(job, state)
         if not was_resumed:
             self._warn_of_changed()
+        elif (error := changed_rows(state, self._owner, self._by_key)) is not None:
+            self._backlog.stop(error)
         self._warn_of_removed()
         self._name_beside(was_resumed=was_resumed)
         self._backlog.add(*(row for row in self._rows if not state.knows(row.key)))

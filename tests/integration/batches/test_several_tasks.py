@@ -486,3 +486,31 @@ def test_the_name_of_an_edited_row_stays(connect, sandbox, tmp_path):
     hero, b, bird = whole_files(task).values()
     assert (hero, b) == ("hero.mp4", "b.mp4")
     assert re.fullmatch(r"b-[0-9a-f]{12}\.mp4", bird)
+
+
+class ChangingTask(BatchTask):
+    """A task whose DAG file has another seed each time it is parsed."""
+
+    def _leg(self, method: str, *arguments: Any) -> Any:
+        self.kwargs["rows"] = [{"prompt": f"a cat {n}", "seed": self.legs + 1} for n in range(4)]
+        return super()._leg(method, *arguments)
+
+
+def test_rows_that_change_with_each_leg_are_not_ordered_for_ever(connect, sandbox, tmp_path, short_stay):
+    """Each leg ordered as many as it had slots, because it knew none of them."""
+    connect("ent-v2")
+    task = ChangingTask(tmp_path, [], max_in_flight=2)
+    with pytest.raises(exceptions.ViduConfigError, match="2 open generations are of rows that are no longer there"):
+        task.run()
+    with pytest.raises(exceptions.ViduConfigError, match="None of the rows is one that an earlier try has begun"):
+        task.run()
+    assert len(sandbox.creates) == 2
+
+
+def test_rows_that_were_added_during_the_wait_are_ordered(connect, sandbox, tmp_path, short_stay):
+    """A file of rows may grow."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, prompts(2), max_in_flight=2)
+    wait = deferred_by(task)
+    task.kwargs["rows"] = prompts(3)
+    assert task.run(wait)["stored"] == 3

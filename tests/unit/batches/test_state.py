@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from airflow_provider_vidu.batches.beginning import begun
 from airflow_provider_vidu.batches.snapshot import packed, unpacked
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.exceptions import (
+    ViduConfigError,
     ViduGenerationInterruptedError,
     ViduPolicyError,
     ViduSubmitUnknownError,
@@ -171,3 +174,24 @@ def test_the_highest_price_is_that_of_a_create_until_a_file_is_stored():
     state.apply({"e": "id", "key": "c", "id": "g2", "at": 1.0, "credits": 9})
     state.apply({"e": "line", "line": {**failed("c", ViduPolicyError), "generation_id": "g2", "credits": 0}})
     assert (state.price, reread(state).price, state.credits) == (9, 9, 0)
+
+
+@each_row(
+    ("case", "order", "keys", "is_refused"),
+    [
+        ("a retry with other rows", Order(0, 1, True, 2, 0, 900.0, "r1"), ["new"], True),
+        ("a retry with some of the rows", Order(0, 1, True, 2, 0, 900.0, "r1"), ["good", "new"], False),
+        ("a clear with other rows", Order(2, 2, True, 2, 0, 2000.0, "r1"), ["new"], False),
+    ],
+)
+def test_a_retry_whose_rows_are_all_others_pays_for_nothing(case, order, keys, is_refused):
+    """Their content changes with each rendering: each retry would order all of them again."""
+    state = reread(state_after())
+    if is_refused:
+        with pytest.raises(ViduConfigError, match="None of the rows"):
+            begun(state, order, 3000.0, 60, is_new=False, owner="a", keys=keys)
+        state = BatchState()  # what has paid for nothing is ordered
+        for event in begun(state, FIRST, 1000.0, 60, is_new=False, owner="a", keys=["bad"])[0]:
+            state.apply(event)
+        state.apply({"e": "line", "line": failed("bad", ViduPolicyError)})
+    assert begun(state, order, 3000.0, 60, is_new=False, owner="a", keys=keys)[0]
