@@ -16,6 +16,7 @@ from airflow_provider_vidu.batches.lines import Lines, names_in
 from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.media_types import without_suffix
 from airflow_provider_vidu.common.text import redacted, sanitized
+from airflow_provider_vidu.common.urls import without_store_signatures
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.orders.media.fields import MOST_VALUES, read_json
 from airflow_provider_vidu.orders.request import NAMES
@@ -168,11 +169,12 @@ def _is_empty(value: object) -> bool:
 def _derived_key(fields: Mapping[str, Any], seen: Counter[str]) -> str:
     """Return a key of the row's content; equal rows are numbered.
 
-    So it does not change when other rows are inserted, and a resumed batch does not order a row again.
+    So it does not change when other rows are inserted, or addresses signed afresh: no row is ordered again.
     """
     # Parsed first: names of different types cannot be sorted.
     content = json.loads(json.dumps(fields, default=str, skipkeys=True))
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8", "surrogatepass"))
+    text = without_store_signatures(json.dumps(content, sort_keys=True))
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
     key = digest.hexdigest()[:_DERIVED_CHARS]
     seen[key] += 1
     return key if seen[key] == 1 else f"{key}-{seen[key]}"

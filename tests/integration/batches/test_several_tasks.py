@@ -488,6 +488,16 @@ def test_the_name_of_an_edited_row_stays(connect, sandbox, tmp_path):
     assert re.fullmatch(r"b-[0-9a-f]{12}\.mp4", bird)
 
 
+def test_a_fresh_signature_makes_no_other_row(connect, sandbox, tmp_path):
+    """The rows of each run come with addresses that were signed for it."""
+    connect("ent-v2")
+    for day in "12":
+        url = f"https://bucket.example.com/a.png?X-Amz-Date={day}&X-Amz-Signature={day}"
+        rows = [{"prompt": "a cat", "images": [url]}, {"prompt": "a dog", "images": json.dumps([url])}]
+        assert of_run(tmp_path, f"r{day}", rows).run()["stored"] == 2
+    assert len(sandbox.creates) == 2
+
+
 class ChangingTask(BatchTask):
     """A task whose DAG file has another seed each time it is parsed."""
 
