@@ -141,6 +141,15 @@ def test_what_a_query_names_is_part_of_the_name(one, other):
     assert stem_of(None, f"https://b.example.com/get?{one}") != stem_of(None, f"https://b.example.com/get?{other}")
 
 
+@pytest.mark.parametrize("name", ["token", "sign", "auth_key", "signature"])
+def test_what_may_name_the_file_is_part_of_the_name_if_nothing_else_is(name):
+    """Otherwise all files of a gateway's one address would have one name, and each would replace the one before."""
+    one, other = (stem_of(None, f"https://b.example.com/download?{name}={value}") for value in "ab")
+    assert one != other
+    signed = "https://b.example.com/clips/7?X-Amz-Date={0}&X-Amz-Signature={0}"
+    assert stem_of(None, signed.format(1)) == stem_of(None, signed.format(2))
+
+
 def test_a_url_without_a_path_has_a_name():
     """Nothing to take a name from still gives one."""
     assert stem_of(None, "https://cdn.example.com").startswith("vidu-")
