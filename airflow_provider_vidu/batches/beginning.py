@@ -55,7 +55,7 @@ def begun(
     was_cleared = earlier is not None and earlier.was_cleared(order, "")
     is_anew = state.order is None or (was_cleared and is_new)
     record = Record(order.number, "", now, request=_digest(keys or ())).handled_by(order)
-    if earlier is not None and not was_cleared and keys is not None:
+    if earlier is not None and not was_cleared and keys is not None and not state.has_others(owner):
         is_paid = bool(state.open or state.stored)
         if is_paid and earlier.differs(record.request) and not any(map(state.knows, keys)):
             raise _changed("None of the rows is one that an earlier try has begun.")

@@ -195,3 +195,7 @@ def test_a_retry_whose_rows_are_all_others_pays_for_nothing(case, order, keys, i
             state.apply(event)
         state.apply({"e": "line", "line": failed("bad", ViduPolicyError)})
     assert begun(state, order, 3000.0, 60, is_new=False, owner="a", keys=keys)[0]
+    of_others = state_after(owner="b")
+    for event in begun(of_others, FIRST, 1000.0, 60, is_new=False, owner="a", keys=["bad"])[0]:
+        of_others.apply(event)
+    assert begun(of_others, order, 3000.0, 60, is_new=False, owner="a", keys=keys)[0]
