@@ -16,7 +16,10 @@ FORMATS: Final[tuple[RowsFormat, ...]] = get_args(RowsFormat)
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The arguments of a batch; each has the meaning of the operator's argument of that name."""
+    """The arguments of a batch; each has the meaning of the operator's argument of that name.
+
+    ``is_dry`` is whether that, or ``[vidu] dry_run``, makes it a dry run.
+    """
 
     vidu_conn_id: str
     storage_conn_id: str | None
@@ -34,3 +37,4 @@ class Settings:
     deferrable: bool
     cancel_on_kill: bool
     reuse: Reuse
+    is_dry: bool = False

@@ -231,7 +231,7 @@ class ViduBatchOperator(SignedURLOperator):
             check_mapped(self, context, (*self._defaults(), "batch", "max_credits", "budget"))
             destination, name, rows = self._folder(), batch_name(self, context), self._rows()
             settings = self._settings(rows, context)
-        if not was_resumed and is_dry(self.is_dry_run):  # what an earlier leg has paid for is waited for
+        if not was_resumed and settings.is_dry:  # what an earlier leg has paid for is waited for
             return self._dry_run(context, rows, settings, name, destination)
         if not was_resumed and may_share_files(self, context):
             self.log.warning(
@@ -358,6 +358,7 @@ class ViduBatchOperator(SignedURLOperator):
             timeout=longest if self.timeout is None else self.timeout,
             poll_interval=self.poll_interval,
             max_failures=self.max_failures,
+            is_dry=is_dry(self.is_dry_run),
             artifact=self.artifact,
             most=most_bytes(self.max_bytes),
             deferrable=self.deferrable,

@@ -16,7 +16,7 @@ from airflow_provider_vidu.batches.manifest import counts, too_few
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.batches.state import BatchState
-from airflow_provider_vidu.exceptions import ViduBudgetError, ViduError
+from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError, ViduError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.claims import SharedOrderError, never_sleep
 
@@ -168,6 +168,9 @@ class Backlog:
         if not self.is_ready:
             return False
         self._check()
+        if self._settings.is_dry:  # only since the task waits: a dry run begins no leg
+            self.stop(ViduConfigError("dry_run was set while the batch waited. Clear the task without it to continue."))
+            return False
         try:
             if (
                 self._state.deadline_of(self._journal.owner) <= time.time()

@@ -332,6 +332,20 @@ def test_a_dry_deployment_orders_nothing(dialect, sandbox, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_deployment_that_becomes_dry_orders_nothing_more(dialect, sandbox, tmp_path, monkeypatch, short_stay):
+    """What is paid for is waited for and stored; a batch that has ordered everything succeeds."""
+    wanting, whole = BatchTask(tmp_path / "a", prompts(3), max_in_flight=2), BatchTask(tmp_path / "b", prompts(2))
+    waits = [deferred_by(task) for task in (wanting, whole)]
+    monkeypatch.setenv("AIRFLOW__VIDU__DRY_RUN", "True")
+    with pytest.raises(exceptions.ViduConfigError, match=r"dry_run was set while the batch waited.*2 of 3 rows stored"):
+        wanting.run(waits[0])
+    assert whole.run(waits[1])["stored"] == 2
+    assert len(sandbox.creates) == 4
+    monkeypatch.delenv("AIRFLOW__VIDU__DRY_RUN")
+    wanting.clear()
+    assert wanting.run()["stored"] == 3
+
+
 @pytest.mark.parametrize(
     ("name", "written", "rendered"),
     [
