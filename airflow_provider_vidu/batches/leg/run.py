@@ -94,7 +94,10 @@ class BatchRun:
             self._by_key,
             journal=journal,
             collector=self._collector,
-            submitter=Submitter(self._hook, journal, settings.storage_conn_id, log, self._check_wanted, self._spending),
+            submitter=Submitter(
+                *(self._hook, journal, settings.storage_conn_id, log, self._check_wanted, self._spending),
+                artifact=settings.artifact,
+            ),
             spending=self._spending,
             hook=self._hook,
             log=log,
