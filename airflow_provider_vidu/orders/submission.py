@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduCreditError,
@@ -291,7 +292,14 @@ class Submission:
         """Store the generation of an intent with its price; return the record."""
         is_refused = self._spending.exceeds(generation)
         paid = replace(record, generation_id=generation.id, credits=generation.credits, refused=is_refused)
-        self._store.save(paid)
+        try:
+            self._store.save(paid)
+        except Exception as error:  # noqa: BLE001 - it is paid for: without a list, this try alone knows the id
+            self._log.error(
+                "Generation %s was submitted and could not be recorded (%s). This try continues; if it ends early, the "
+                "next one may not find it.",
+                *(generation.id, redacted(error)),
+            )
         return paid
 
     def _price_of(self, generation: Generation, endpoint: str | None) -> int | float | None:
@@ -336,8 +344,8 @@ class Submission:
         The user gave up a known generation, unless the task has ``on_clear="resume"``. A generation whose create had an
         unknown outcome is still wanted: for a task without retries, the clear is the only way to continue.
         """
-        generation_id, was_lost = record.generation_id, record.is_lost
-        if generation_id is None and not was_lost:
+        generation_id, was_lost = record.generation_id, record.is_lost and not record.returned
+        if generation_id is None and not (was_lost or record.returned):
             self._spending.count_lost(record)  # nothing can find it
         if was_lost:
             try:

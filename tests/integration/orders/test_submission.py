@@ -103,6 +103,24 @@ def test_dying_between_answer_and_id(dialect, sandbox):
     assert len(sandbox.creates) == 1
 
 
+def test_an_id_that_cannot_be_recorded_is_not_thrown_away(dialect, sandbox, caplog):
+    """Without a list nothing else leads to it: the try that has it continues, and the log names it."""
+
+    class Down(Memory):
+        def save(self, record: Record) -> None:
+            if record.generation_id is not None:
+                raise RuntimeError("the API server is down")
+            super().save(record)
+
+    store = Down()
+    first = run(store)
+    assert f"Generation {first} was submitted and could not be recorded (the API server is down)" in caplog.text
+    assert store.load().generation_id is None  # so nothing is repeated blindly
+    assert [create.id for create in sandbox.creates] == [first]
+    store.returned()  # the task has succeeded, so a clear asks for another one
+    assert run(store, number=1) != first
+
+
 def test_a_lost_answer(dialect, sandbox):
     """A create whose answer is lost is searched for at the next try, never repeated blindly."""
     store = Memory()
