@@ -150,9 +150,12 @@ class Submission:
         raise error
 
     def handed_over(self) -> None:
-        """Record that the task ends without waiting: a later clear must not cancel the generation."""
-        if (record := self._store.load()) is not None:
-            self._store.save(replace(record, handed_over=True))
+        """Record that the task ends without waiting: a later clear must not cancel the generation. Best effort."""
+        try:
+            if (record := self._store.load()) is not None:
+                self._store.save(replace(record, handed_over=True))
+        except Exception as error:  # noqa: BLE001 - it is paid for, and its id is the result
+            self._log.warning("A clear may cancel the generation, because that is not recorded: %s", redacted(error))
 
     def _digest_of(self, prepared: Prepared, endpoint: str | None, record: Record | None) -> str:
         """Return the digest of the request; empty if its files are gone, but the order was already submitted."""
@@ -295,11 +298,7 @@ class Submission:
         try:
             self._store.save(paid)
         except Exception as error:  # noqa: BLE001 - it is paid for: without a list, this try alone knows the id
-            self._log.error(
-                "Generation %s was submitted and could not be recorded (%s). This try continues; if it ends early, the "
-                "next one may not find it.",
-                *(generation.id, redacted(error)),
-            )
+            self._log.error("Generation %s was submitted, not recorded (%s).", generation.id, redacted(error))
         return paid
 
     def _price_of(self, generation: Generation, endpoint: str | None) -> int | float | None:
