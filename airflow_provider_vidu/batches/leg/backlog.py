@@ -269,6 +269,8 @@ class Backlog:
                 raise
             return False  # one of its own creates may have spent the rest: a search, or its end, names the price
         state, limit = self._state, self._settings.max_credits
+        if not self._spending.covers_unpriced(state, self._rows.keys()):
+            return False  # one of them will name the price
         if limit is None:
             return True
         spent, price, unpriced = state.credits, state.price, state.unpriced

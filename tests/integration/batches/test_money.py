@@ -141,6 +141,23 @@ def test_a_refund_is_no_price(connect, sandbox, tmp_path):
     assert [one.charge for one in sandbox.creates] == ["refunded", *["charged"] * 3]
 
 
+@pytest.mark.vidu_sandbox(price=PRICE, concurrency=50, native_shape="official")
+def test_a_budget_counts_what_has_no_price_yet(connect, sandbox, tmp_path):
+    """The service names a price at the end only: until then, each counts as the most expensive one so far."""
+    connect("vidu-native")
+    task = BatchTask(tmp_path, prompts(9), max_in_flight=9, budget=ViduBudget(credits=3 * PRICE))
+    with pytest.raises(exceptions.ViduBudgetError, match=r"30 of 30 credits, in 3 generations.*3 of 9 rows stored"):
+        task.run()
+    assert len(sandbox.creates) == 3
+
+
+def test_no_budget_holds_a_service_without_prices(connect, sandbox, tmp_path):
+    """As for single tasks; the first file shows that there are none."""
+    connect("vidu-native")
+    task = BatchTask(tmp_path, prompts(6), max_in_flight=3, budget=ViduBudget(credits=PRICE))
+    assert task.run()["stored"] == 6
+
+
 def test_the_limit_of_a_batch_counts_what_its_rows_have_cost_before(connect, sandbox, tmp_path):
     """A clear orders a row again whose paid generation the service does not find: both are spent."""
     connect("ent-v2")
