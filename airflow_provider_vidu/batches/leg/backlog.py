@@ -269,12 +269,16 @@ class Backlog:
                 raise
             return False  # one of its own creates may have spent the rest: a search, or its end, names the price
         state, limit = self._state, self._settings.max_credits
-        if not self._spending.covers_unpriced(state, self._rows.keys()):
+        # No leg of this task learns the price of other rows: they are another run's, or were removed.
+        own = [job for key, job in state.open.items() if key in self._rows and not job.credits and not job.is_shared]
+        if not self._spending.covers_unpriced(own, state):
             return False  # one of them will name the price
         if limit is None:
             return True
-        spent, price, unpriced = state.credits, state.price, state.unpriced
-        return plan.check_credits(limit, spent, price, unpriced, ended=state.stored, uncertain=state.uncertain)
+        price = state.price
+        unpriced = len(own) + len(state.intents) if price is None else state.unpriced
+        spent, stored = state.credits, state.stored
+        return plan.check_credits(limit, spent, price, unpriced, ended=stored, uncertain=state.uncertain)
 
 
 def _with_result(generation: Generation | None) -> Generation | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -45,18 +45,16 @@ class BatchSpending:
         if self._read_at is None or now - self._read_at >= READ_SECONDS or self._left <= 0:
             self._left, self._read_at = self._spending.checked_left(), now
 
-    def covers_unpriced(self, state: BatchState, keys: Collection[str]) -> bool:
-        """Whether the budget, as it was last read, covers the task's open generations without a known price, and more.
+    def covers_unpriced(self, jobs: Sequence[Open], state: BatchState) -> bool:
+        """Whether the budget, as it was last read, covers open generations without a known price, and more.
 
         Each counts as the most expensive one so far, and the price of the first one is waited for. At a service that
         has stored a file and named no price, no limit applies.
 
+        :param jobs: the generations, which the task waits for.
         :param state: of the batch.
-        :param keys: of the task's rows; the prices of others are not waited for.
         """
-        jobs = [job for key, job in state.open.items() if key in keys]
-        # The ledger counts those of unknown outcome.
-        count = sum(not one.credits and not one.is_shared and not one.marker for one in jobs)
+        count = sum(not job.marker for job in jobs)  # the ledger counts those of unknown outcome
         if not count or self._left == math.inf:
             return True
         price = state.price

@@ -6,9 +6,11 @@ import json
 from unittest.mock import MagicMock
 
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.sync_client import SyncClient
+from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.batches.leg import spending, submitting
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduBudget
@@ -149,6 +151,22 @@ def test_a_budget_counts_what_has_no_price_yet(connect, sandbox, tmp_path):
     with pytest.raises(exceptions.ViduBudgetError, match=r"30 of 30 credits, in 3 generations.*3 of 9 rows stored"):
         task.run()
     assert len(sandbox.creates) == 3
+
+
+@pytest.mark.vidu_sandbox(price=PRICE, concurrency=50, native_shape="official")
+@pytest.mark.parametrize("limit", [{"max_credits": 10 * PRICE}, {"budget": ViduBudget(credits=10 * PRICE)}], ids=min)
+def test_no_task_waits_for_the_price_of_rows_that_it_does_not_have(connect, sandbox, tmp_path, monkeypatch, limit):
+    """They are of another run, which waits until this leg ends, or were removed: nothing would name the price."""
+    connect("vidu-native")
+    first, second = (
+        BatchTask(tmp_path, [{"key": run, "prompt": f"a cat {run}"}], batch="spring", timeout=5, **limit)
+        for run in ("r1", "r2")
+    )
+    monkeypatch.setattr(plan, "stays", lambda *_, **__: False)
+    with pytest.raises(TaskDeferred):
+        first.start()
+    second.run_id = "r2"
+    assert second.run()["stored"] == 1
 
 
 def test_no_budget_holds_a_service_without_prices(connect, sandbox, tmp_path):
