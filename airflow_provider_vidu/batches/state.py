@@ -290,11 +290,6 @@ class BatchState:
         return sum(row.is_uncertain for row in self.lines.ended.values()) + self._before.uncertain
 
     @property
-    def has_lost(self) -> bool:
-        """Whether the budgets count a create of unknown outcome until the batch learns what it has cost."""
-        return bool(self.intents) or any(one.marker for one in self.open.values())
-
-    @property
     def usual_seconds(self) -> float | None:
         """How long a generation takes, by the latest; None before one has ended.
 

@@ -260,17 +260,18 @@ class Backlog:
         """
         if self._account.has_floor:
             self._account.check()
+        state, limit = self._state, self._settings.max_credits
+        # No leg of this task learns the price of other rows: they are another run's, or were removed.
+        own = [job for key, job in state.open.items() if key in self._rows]
         try:
             self._spending.check()
         except ViduBudgetError:
             raise
         except ViduError:
-            if not self._state.has_lost:
+            if not state.intents and not any(job.marker for job in own):
                 raise
             return False  # one of its own creates may have spent the rest: a search, or its end, names the price
-        state, limit = self._state, self._settings.max_credits
-        # No leg of this task learns the price of other rows: they are another run's, or were removed.
-        own = [job for key, job in state.open.items() if key in self._rows and not job.credits and not job.is_shared]
+        own = [job for job in own if not job.credits and not job.is_shared]
         if not self._spending.covers_unpriced(own, state):
             return False  # one of them will name the price
         if limit is None:

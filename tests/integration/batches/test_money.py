@@ -214,6 +214,33 @@ def test_the_limit_of_a_batch_counts_creates_that_nothing_can_find(connect, sand
     assert len(sandbox.creates) == 4
 
 
+def test_no_task_waits_for_the_lost_create_of_another_run(connect, sandbox, tmp_path, monkeypatch):
+    """That run waits until this leg ends: the error may be retried, once the price is known."""
+    submit, query, sent = SyncClient.submit, ViduHook.get_generation, []
+
+    def submitted(*args, **kwargs):
+        sent.append(submit(*args, **kwargs).model_copy(update={"credits": PRICE}))
+        if len(sent) == 2:
+            raise exceptions.ViduSubmitUnknownError("the answer is damaged", generation_id=sent[-1].id)
+        return sent[-1]
+
+    monkeypatch.setattr(SyncClient, "submit", submitted)
+    monkeypatch.setattr(
+        ViduHook, "get_generation", lambda *args, **known: query(*args, **known).model_copy(update={"credits": None})
+    )
+    monkeypatch.setattr(plan, "stays", lambda *_, **__: False)
+    connect("vidu-native")
+    known = {"batch": "spring", "timeout": 5, "budget": ViduBudget(credits=2 * PRICE, per="day")}
+    first, second = BatchTask(tmp_path, prompts(2), **known), BatchTask(tmp_path, [{"prompt": "a dog"}], **known)
+    with pytest.raises(TaskDeferred):
+        first.start()
+    second.run_id = "r2"
+    with pytest.raises(exceptions.ViduError, match="may be spent: 10 of 20 credits") as caught:
+        second.run()
+    assert caught.value.retryable
+    assert len(sandbox.creates) == 2
+
+
 def test_a_dry_run_sends_and_writes_nothing(connect, sandbox, tmp_path):
     """It says how many rows would be submitted where, which would fail and why, and leaves no trace."""
     connect("ent-v2")
