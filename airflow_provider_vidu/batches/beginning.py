@@ -34,6 +34,7 @@ def begun(
     dag_id: str | None = None,
     owner: str = "",
     keys: Collection[str] | None = None,
+    shares: bool = False,
 ) -> tuple[list[Event], bool]:
     """Return the events with which a try begins, and whether it gives up what the order before a clear has open.
 
@@ -48,6 +49,7 @@ def begun(
     :param dag_id: the DAG of the task; None outside of one.
     :param owner: identifies the task instance, over all of its tries; empty outside of a task.
     :param keys: of the try's rows; None for all that the state has.
+    :param shares: whether a row may take the generation of an equal one with another key.
     :raises ViduConfigError: when a retry has none of the rows that an earlier try has paid for: it would pay for all
         again.
     """
@@ -55,7 +57,7 @@ def begun(
     was_cleared = earlier is not None and earlier.was_cleared(order, "")
     is_anew = state.order is None or (was_cleared and is_new)
     record = Record(order.number, "", now, request=_digest(keys or ())).handled_by(order)
-    if earlier is not None and not was_cleared and keys is not None and not state.has_others(owner):
+    if earlier is not None and not was_cleared and keys is not None and not (shares or state.has_others(owner)):
         is_paid = bool(state.open or state.stored)
         if is_paid and earlier.differs(record.request) and not any(map(state.knows, keys)):
             raise _changed("None of the rows is one that an earlier try has begun.")

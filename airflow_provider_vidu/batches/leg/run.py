@@ -135,6 +135,7 @@ class BatchRun:
             dag_id=dag_id,
             owner=self._owner,
             keys=self._by_key.keys(),
+            shares=settings.reuse == "identical",
         )
         if is_new and settings.cancel_on_kill:
             given_up = frozenset(again[0].get("keys", state.open))

@@ -190,6 +190,7 @@ def test_a_retry_whose_rows_are_all_others_pays_for_nothing(case, order, keys, i
     if is_refused:
         with pytest.raises(ViduConfigError, match="None of the rows"):
             begun(state, order, 3000.0, 60, is_new=False, owner="a", keys=keys)
+        assert begun(state, order, 3000.0, 60, is_new=False, owner="a", keys=keys, shares=True)[0]
         state = BatchState()  # what has paid for nothing is ordered
         for event in begun(state, FIRST, 1000.0, 60, is_new=False, owner="a", keys=["bad"])[0]:
             state.apply(event)
