@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.batches.catalogue import Catalogue
 from airflow_provider_vidu.batches.journal import lines_of
-from airflow_provider_vidu.batches.leg.submitting import fields_of
+from airflow_provider_vidu.batches.leg.submitting import fields_of, path_of
 from airflow_provider_vidu.batches.lines import STORED, Line
 from airflow_provider_vidu.batches.manifest import shown_of
 from airflow_provider_vidu.batches.rows import Row
@@ -65,7 +65,7 @@ def dry_run(
             report.kept += 1
             continue
         try:
-            url, digest = _checked(hook, row, settings.storage_conn_id)
+            url, digest = _checked(hook, row, settings)
         except ViduError as error:
             report.refused[row.key] = redacted(error.reason, 300)
             continue
@@ -153,19 +153,19 @@ class _Report:
         }
 
 
-def _checked(hook: ViduHook, row: Row, storage_conn_id: str | None) -> tuple[str, str]:
+def _checked(hook: ViduHook, row: Row, settings: Settings) -> tuple[str, str]:
     """Return where a row's create would go, and the digest of its request.
 
     :raises ViduError: when the row would fail before its create.
     """
     fields, endpoint = fields_of(row)
-    prepared = Prepared(fields, storage_conn_id)
+    prepared = Prepared(fields, settings.storage_conn_id)
     try:
         digest = prepared.digest(endpoint)
         sent = prepared.resolve(Offline(hook))
     finally:
         prepared.close()
-    return hook.config.dialect.create(sent, endpoint).request.path, digest
+    return path_of(hook.config.dialect, sent, endpoint, settings.artifact), digest
 
 
 class _Prices:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from airflow_provider_vidu.api.ids import checked_id, is_safe_id
-from airflow_provider_vidu.common.values import epoch, mapping, price
-from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.common.media_types import without_suffix
+from airflow_provider_vidu.common.values import epoch, mapping, price, strict_int
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduSubmitUnknownError
 
 Line = dict[str, Any]
 
@@ -20,6 +21,7 @@ _MOST_BYTES: Final = 10**13
 """The largest size of a file in a line: the sum of all must fit into an XCom."""
 
 _MOST_TYPE_CHARS: Final = 100
+_MOST_ORDERS: Final = 2**31
 
 
 def checked_line(line: Any) -> Line:
@@ -65,6 +67,7 @@ class EndedRow:
     :param is_retryable: whether it has failed and a retry may help.
     :param is_reused: whether another order has paid for its file.
     :param is_paid: whether it has failed with a generation that is paid for: a clear only stores its file.
+    :param is_uncertain: whether it has failed because it is unknown if its generation was created.
     :param has_id: whether it names a generation.
     :param credits: what the generation has cost, if that is known.
     :param took: how long it took, in seconds, if that is known.
@@ -76,6 +79,7 @@ class EndedRow:
     is_retryable: bool
     is_reused: bool
     is_paid: bool
+    is_uncertain: bool
     has_id: bool
     credits: float | int | None
     took: float | None
@@ -91,6 +95,7 @@ class EndedRow:
             is_retryable=not is_stored and bool(line["error"].get("retryable")),
             is_reused=bool(line.get("reused_from")),
             is_paid=not is_stored and bool(line.get("paid") and line.get("generation_id")),
+            is_uncertain=not is_stored and line["error"]["type"] == ViduSubmitUnknownError.__name__,
             has_id=bool(line.get("generation_id")),
             credits=price(line.get("credits")),
             took=epoch(line.get("took")),
@@ -102,6 +107,49 @@ class EndedRow:
         """The line, decoded."""
         decoded: Line = json.loads(self.text)
         return decoded
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What a row has cost before it was ordered again.
+
+    :param generations: how many generations it had.
+    :param priced: of how many of them the price is known.
+    :param credits: the sum of these prices.
+    :param uncertain: how many of its creates had an unknown outcome.
+    """
+
+    generations: int = 0
+    priced: int = 0
+    credits: float | int = 0
+    uncertain: int = 0
+
+    def plus(self, row: EndedRow) -> Earlier:
+        """Return the same with the order that a row has ended with."""
+        has_own, known = row.has_id and not row.is_reused, 0 if row.is_reused else row.credits
+        return Earlier(
+            self.generations + has_own,
+            self.priced + (has_own and known is not None),
+            self.credits + (known or 0),
+            self.uncertain + row.is_uncertain,
+        )
+
+    @classmethod
+    def sum(cls, each: Collection[Earlier]) -> Earlier:
+        """Return what several rows have cost."""
+        names = ("generations", "priced", "credits", "uncertain")
+        return cls(*(sum(getattr(one, name) for one in each) for name in names))
+
+    def to_json(self, key: str) -> dict[str, Any]:
+        """Return what a snapshot holds of a row."""
+        return {"key": key, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Earlier:
+        """Read what a snapshot holds of a row; what is no number counts as 0."""
+        counts = {name: strict_int(stored.get(name)) for name in ("generations", "priced", "uncertain")}
+        known = {name: count for name, count in counts.items() if count is not None and 0 < count <= _MOST_ORDERS}
+        return cls(**known, credits=max(price(stored.get("credits")) or 0, 0))
 
 
 class Lines(MutableMapping[str, Line]):
@@ -139,3 +187,17 @@ class Lines(MutableMapping[str, Line]):
 
     def __contains__(self, key: object) -> bool:
         return key in self._ended
+
+
+def names_in(lines: Lines, folder: str, kind: str) -> dict[str, str]:
+    """Return the keys of the rows that have a file, by its name in lower case and without its extension.
+
+    :param folder: the URI of the files' folder, with a slash at its end.
+    :param kind: what follows the names, before the extensions; it is omitted.
+    """
+    found: dict[str, str] = {}
+    for key, row in lines.ended.items():
+        uri = row.line.get("uri") if row.is_stored else None
+        if isinstance(uri, str) and uri.startswith(folder):
+            found[without_suffix(uri.removeprefix(folder)).removesuffix(kind).casefold()] = key
+    return found

@@ -100,7 +100,9 @@ def room(
     return max(free, 0)
 
 
-def check_credits(limit: float, spent: float, price: float | None, unpriced: int, ended: int) -> bool:
+def check_credits(
+    limit: float, spent: float, price: float | None, unpriced: int, ended: int, uncertain: int = 0
+) -> bool:
     """Return whether one more generation may be ordered now; False waits for the price of an open one.
 
     Each generation without a known price counts as the most expensive one so far.
@@ -110,6 +112,7 @@ def check_credits(limit: float, spent: float, price: float | None, unpriced: int
     :param price: the highest known price; None before one is known.
     :param unpriced: generations that are open and have no known price.
     :param ended: how many generations have ended.
+    :param uncertain: how many creates may have been paid for, which nothing can find out.
     :raises ViduBudgetError: when one more may exceed the limit.
     :raises ViduConfigError: when the service reports no prices.
     """
@@ -120,10 +123,11 @@ def check_credits(limit: float, spent: float, price: float | None, unpriced: int
                 "max_credits, and limit the number of rows."
             )
         return unpriced == 0
-    if spent + price * (unpriced + 1) > limit:
+    if spent + price * (unpriced + uncertain + 1) > limit:
+        lost = f", as may have {uncertain} creates of unknown outcome" if uncertain else ""
         raise ViduBudgetError(
             f"max_credits of {limit:g} is reached: {spent:g} credits are spent, and the next generation may cost "
-            f"{price:g}. Raise max_credits and clear the task to continue."
+            f"{price:g}{lost}. Raise max_credits and clear the task to continue."
         )
     return True
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.endpoints import typed
 from airflow_provider_vidu.api.json_values import plain
-from airflow_provider_vidu.batches.arguments import OBJECTS, is_empty
+from airflow_provider_vidu.batches.arguments import DEFAULT_NAMING, OBJECTS, is_empty
+from airflow_provider_vidu.batches.lines import Lines, names_in
 from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.media_types import without_suffix
 from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.common.urls import without_store_signatures
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.orders.arguments import NAMES
 from airflow_provider_vidu.orders.media.fields import MOST_VALUES, read_json
@@ -155,11 +157,12 @@ def _fields(given: object) -> dict[str, Any]:
 def _derived_key(fields: Mapping[str, Any], seen: Counter[str]) -> str:
     """Return a key of the row's content; equal rows are numbered.
 
-    So it does not change when other rows are inserted, and a resumed batch does not order a row again.
+    So it does not change when other rows are inserted, or addresses signed afresh: no row is ordered again.
     """
     # Parsed first: names of different types cannot be sorted.
     content = json.loads(json.dumps(fields, default=str, skipkeys=True))
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8", "surrogatepass"))
+    text = without_store_signatures(json.dumps(content, sort_keys=True))
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
     key = digest.hexdigest()[:_DERIVED_CHARS]
     seen[key] += 1
     return key if seen[key] == 1 else f"{key}-{seen[key]}"
@@ -254,6 +257,31 @@ def check_names(rows: Sequence[Row], naming: str) -> list[Row]:
     if twice := [name for name, count in counts.items() if count > 1]:
         raise ViduConfigError(f"Several rows have the same file name: {_some(twice)}. Nothing was ordered.")
     return checked
+
+
+def names_beside(rows: Mapping[str, Row], naming: str, lines: Lines, folder: str, kind: str) -> dict[str, str]:
+    """Return the names of files, by their rows' keys, that differ because another row's file has the row's name.
+
+    Rows that were inserted or moved shift ``{index}``, so that a file that is paid for would be replaced. A ``name`` of
+    a row replaces the file of one that is no longer among the rows: that is how an edited row keeps its file's name.
+
+    :param rows: all rows of the task, by their keys.
+    :param lines: of the rows that have ended.
+    :param folder: the URI of the files' folder, with a slash at its end.
+    :param kind: what follows the names of all files, before their extensions.
+    """
+    left = [row for row in rows.values() if row.key not in lines and row.problem is None]
+    if naming == DEFAULT_NAMING or "generation_id" in naming:  # no other row's, whatever rows are added
+        left = [row for row in left if row.name is not None]
+    taken = names_in(lines, folder, kind) if left else {}
+    found: dict[str, str] = {}
+    for row in left:
+        name = stem(row, naming, None)
+        owner = taken.get(name.casefold(), row.key)
+        if owner != row.key and (row.name is None or owner in rows):
+            digest = hashlib.sha256(row.key.encode("utf-8", "surrogatepass")).hexdigest()
+            found[row.key] = f"{name}-{digest[:_DERIVED_CHARS]}"
+    return found
 
 
 def _stem(name: object) -> str | None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from airflow_provider_vidu.batches.arguments import OnFailure, Reuse
-from airflow_provider_vidu.common.artifacts import Artifact
 from airflow_provider_vidu.orders.arguments import OnClear
+from airflow_provider_vidu.stores.artifacts import Artifact
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The arguments of a batch; each has the meaning of the operator's argument of that name."""
+    """The arguments of a batch; each has the meaning of the operator's argument of that name.
+
+    ``is_dry`` is whether that, or ``[vidu] dry_run``, makes it a dry run.
+    """
 
     vidu_conn_id: str
     storage_conn_id: str | None
@@ -29,3 +32,4 @@ class Settings:
     deferrable: bool
     cancel_on_kill: bool
     reuse: Reuse
+    is_dry: bool = False

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from airflow_provider_vidu.batches.lines import Lines, checked_generation_id, checked_line
+from airflow_provider_vidu.batches.lines import Earlier, Lines, checked_generation_id, checked_line
 from airflow_provider_vidu.common.values import epoch, price, strict_int, text
 from airflow_provider_vidu.orders.order import Record
 
@@ -123,6 +123,10 @@ class BatchState:
     intents: dict[str, Intent] = field(default_factory=dict)
     open: dict[str, Open] = field(default_factory=dict)
     lines: Lines = field(default_factory=Lines)
+    earlier: dict[str, Earlier] = field(default_factory=dict)
+    """What rows have cost before they were ordered again, by their keys: limits count it."""
+    dearest: float | int = 0
+    """The highest price of a generation so far, also of one that has failed and was refunded."""
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Add an event; unknown ones, of a later version, are ignored."""
@@ -133,9 +137,10 @@ class BatchState:
     def _on_order(self, event: Mapping[str, Any]) -> None:
         if event.get("anew"):
             if (own := event.get("keys")) is None:
-                self.intents, self.open, self.lines = {}, {}, Lines()
+                self.intents, self.open, self.lines, self.earlier = {}, {}, Lines(), {}
             else:
                 self._drop(own)
+                self.earlier = {key: one for key, one in self.earlier.items() if key not in own}
             self.orders += 1
             self.is_again = bool(event.get("again"))
             self.again_by = text(event.get("owner")) or ""
@@ -195,17 +200,27 @@ class BatchState:
 
     def _on_back(self, event: Mapping[str, Any]) -> None:
         """Make rows pending again."""
+        for key in event["keys"]:
+            if (row := self.lines.ended.get(key)) is not None:
+                self.earlier[key] = self.earlier.get(key, Earlier()).plus(row)
+                self._note_price(row.credits, is_own=not row.is_reused)
         self._drop(event["keys"])
 
     def _on_id(self, event: Mapping[str, Any]) -> None:
         key = _key(event)
         self._drop([key])
-        self.open[key] = Open.from_json(event)
+        job = self.open[key] = Open.from_json(event)
+        self._note_price(job.credits, is_own=not job.is_shared)
 
     def _on_line(self, event: Mapping[str, Any]) -> None:
         line = checked_line(event["line"])
         self._drop([line["key"]])
         self.lines[line["key"]] = line
+
+    def _note_price(self, known: float | int | None, *, is_own: bool) -> None:
+        """Note a price, unless another order's: that costs nothing here, and others may forge its entry."""
+        if is_own:
+            self.dearest = max(self.dearest, known or 0)
 
     def _drop(self, keys: Iterable[str]) -> None:
         for key in keys:
@@ -233,24 +248,31 @@ class BatchState:
 
     @property
     def credits(self) -> float | int:
-        """What the batch has spent, as far as it is known: open generations included."""
-        return sum(known for known in self._prices() if known is not None)
+        """What the batch has spent, as far as it is known, on open generations and those of rows ordered again, too."""
+        return sum(filter(None, self._prices())) + self._before.credits
 
     @property
     def ordered(self) -> tuple[int, int]:
         """How many generations the batch has ordered, and of how many of them the price is known."""
         known = [row.credits for row in self.lines.ended.values() if row.has_id and not row.is_reused]
         known += [one.credits for one in self.open.values()]
-        return len(known), sum(each is not None for each in known)
+        before, priced = self._before, sum(each is not None for each in known)
+        return len(known) + before.generations, priced + before.priced
+
+    @property
+    def _before(self) -> Earlier:
+        return Earlier.sum(self.earlier.values())
 
     @property
     def price(self) -> float | int | None:
         """The highest price of a generation so far; None before one is known.
 
-        Not of another order's, which costs nothing here, and whose entry other writers of the destination may forge: a
-        price of 0 would let all rows be ordered before the first price is known.
+        Before a file is stored, a 0 is none: failures return the credits, and all rows would be ordered at that price.
         """
-        return max((known for known in self._prices() if known is not None), default=None)
+        if highest := max(self.dearest, max(filter(None, self._prices()), default=0)):
+            return highest
+        ended = self.lines.ended.values()
+        return 0 if any(row.is_stored and row.credits == 0 and not row.is_reused for row in ended) else None
 
     def _prices(self) -> Iterator[float | int | None]:
         """Yield the prices of the generations that the batch itself has ordered."""
@@ -260,12 +282,12 @@ class BatchState:
     @property
     def unpriced(self) -> int:
         """How many open generations have no known price."""
-        return sum(one.credits is None for one in self.open.values()) + len(self.intents)
+        return sum(not one.credits and not one.is_shared for one in self.open.values()) + len(self.intents)
 
     @property
-    def has_lost(self) -> bool:
-        """Whether the budgets count a create of unknown outcome until the batch learns what it has cost."""
-        return bool(self.intents) or any(one.marker for one in self.open.values())
+    def uncertain(self) -> int:
+        """How many creates may have been paid for, which nothing can find out."""
+        return sum(row.is_uncertain for row in self.lines.ended.values()) + self._before.uncertain
 
     @property
     def usual_seconds(self) -> float | None:
@@ -293,6 +315,8 @@ class BatchState:
             "dags": list(self.dags),
             "intents": [intended(key, one) for key, one in self.intents.items()],
             "open": [{"key": key, **asdict(one)} for key, one in self.open.items()],
+            "earlier": [one.to_json(key) for key, one in self.earlier.items()],
+            "dearest": self.dearest,
             "lines": [],
         }
 
@@ -323,6 +347,8 @@ class BatchState:
             state.lines[one["key"]] = checked_line(one)
         for one in stored["open"]:
             state.open[_key(one)] = Open.from_json(one)
+        state.earlier = {_key(one): Earlier.from_json(one) for one in stored.get("earlier", ())}
+        state.dearest = max(price(stored.get("dearest")) or 0, 0)
         for one in stored["intents"]:
             state._on_intent(one)
         return state

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
+from urllib.parse import unquote
 
 from airflow_provider_vidu.common.text import sanitized, without_data_uris, without_query
 from airflow_provider_vidu.common.values import MAX_URL_CHARS, web_url
@@ -28,6 +29,43 @@ _NOT_RESULTS: Final = frozenset(
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]{0,30}):(?=//)|(data|blob|file|javascript):", re.IGNORECASE)
 _MOST_SHOWN: Final = 3
 _MOST_DEEP: Final = 5
+
+
+_SIGNED: Final = (
+    (
+        r"x-(?:amz|goog|oss|tos|obs)-signature",
+        r"x-\w+-(?:algorithm|credential|date|expires|(?:signed|additional-)headers|signature(?:-version)?|security-token)",
+    ),
+    (r"signature (?:aws|oss)?accesskeyid", r"signature|expires|(?:aws|oss)?accesskeyid|(?:x-amz-)?security-token"),
+    (r"signature googleaccessid", r"signature|expires|googleaccessid"),
+    (r"signature key-pair-id", r"signature|expires|policy|key-pair-id"),
+    (r"sig sv", r"s[pertvi]|spr|sip|sk[setv]|sk[ot]id|sig"),
+    (r"q-signature", r"q-(?:sign-algorithm|ak|(?:sign|key)-time|header-list|url-param-list|signature)|x-cos-[\w-]+"),
+)
+"""Of each way in which stores sign a URL: the parameters that prove it, and all that belong to it."""
+_WEB_URL: Final = re.compile(r"https?://[^\s\"'<>\\]+", re.IGNORECASE)
+
+
+def without_store_signatures(text: str) -> str:
+    """Return a text whose web addresses lack the signatures of stores: a file has a fresh one each time it is signed.
+
+    Only parameters of signatures that are certain are removed, because others may name the file (``?token=…``).
+    """
+    return _WEB_URL.sub(lambda match: _unsigned(match[0]), text)
+
+
+def _unsigned(url: str) -> str:
+    if len(url) > MAX_URL_CHARS:
+        return url
+    base, marked, rest = url.partition("?")
+    query, hashed, fragment = rest.partition("#")
+    pairs = [(unquote(pair.partition("=")[0]).lower(), pair) for pair in query.split("&")]
+    names = [name for name, _ in pairs]
+    for proofs, own in _SIGNED:
+        if all(any(re.fullmatch(proof, name) for name in names) for proof in proofs.split()):
+            kept = "&".join(pair for name, pair in pairs if not re.fullmatch(own, name))
+            return f"{base}{marked if kept else ''}{kept}{hashed}{fragment}"
+    return url
 
 
 def url_problem(value: str) -> str | None:

@@ -23,7 +23,6 @@ from airflow_provider_vidu.batches.arguments import (
     checked_folder,
     checked_min_success,
 )
-from airflow_provider_vidu.common.artifacts import ARTIFACTS, Artifact
 from airflow_provider_vidu.common.values import given
 from airflow_provider_vidu.defaults import (
     DEFAULT_CONN_ID,
@@ -39,6 +38,7 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import ViduBatchLink, is_task_instance, publish_batch
 from airflow_provider_vidu.orders.arguments import NAMES, OnClear, required_arguments
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
+from airflow_provider_vidu.stores.artifacts import ARTIFACTS, Artifact
 from airflow_provider_vidu.stores.paths import is_template, path_text
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
@@ -224,16 +224,17 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.batches.plan import TOKEN_KEY, Pending, ended_in
         from airflow_provider_vidu.operators.batch_names import batch_name, may_share_files
         from airflow_provider_vidu.operators.batch_waits import open_journal, paused_without_connection, vanished
-        from airflow_provider_vidu.orders.dry_run import is_dry
+        from airflow_provider_vidu.operators.shared_names import check_mapped
         from airflow_provider_vidu.orders.money.spending import Spending
         from airflow_provider_vidu.orders.order import Order
         from airflow_provider_vidu.orders.records import order_of, owner_of
         from airflow_provider_vidu.tasks.deferral import retryable_after_wait
 
         with retryable_after_wait(was_resumed=was_resumed):
+            check_mapped(self, context, (*self._defaults(), "batch", "max_credits", "budget"))
             destination, name, rows = self._folder(), batch_name(self, context), self._rows()
             settings = self._settings(rows, context)
-        if not was_resumed and is_dry(self.is_dry_run):  # what an earlier leg has paid for is waited for
+        if not was_resumed and settings.is_dry:  # what an earlier leg has paid for is waited for
             return self._dry_run(context, rows, settings, name, destination)
         if not was_resumed and may_share_files(self, context):
             self.log.warning(
@@ -324,7 +325,7 @@ class ViduBatchOperator(SignedURLOperator):
 
         defaults = self._defaults()
         request_of({**dict.fromkeys(NAMES), **defaults}, self._required)  # refuses what was rendered to nothing
-        listed = rows_in(self.rows, self.rows_format, self._storage())
+        listed = rows_in(self.rows, self.rows_format, given(self.storage_conn_id))
         rows = check_names(self._written_rows.checked(rows_of(listed, defaults), self.rows), self.naming)
         if not rows:
             self.log.warning("There are no rows: nothing is ordered.")
@@ -339,15 +340,13 @@ class ViduBatchOperator(SignedURLOperator):
 
         checked = checked_folder(self.destination)
         check_destination(checked)
-        return Destination(checked, self._storage(), options_of(self.destination))
-
-    def _storage(self) -> str | None:
-        return given(self.storage_conn_id)
+        return Destination(checked, given(self.storage_conn_id), options_of(self.destination))
 
     def _settings(self, rows: Sequence[Row], context: Any) -> Settings:
         from airflow_provider_vidu.api.endpoints import is_off_peak
         from airflow_provider_vidu.batches.settings import Settings
         from airflow_provider_vidu.network.target import deployment_hosts, most_bytes
+        from airflow_provider_vidu.orders.dry_run import is_dry
         from airflow_provider_vidu.orders.records import iteration_of
         from airflow_provider_vidu.orders.request import further_fields
 
@@ -359,7 +358,7 @@ class ViduBatchOperator(SignedURLOperator):
         longest = OFF_PEAK_WAIT_SECONDS if is_late else WAIT_SECONDS
         return Settings(
             vidu_conn_id=self.vidu_conn_id,
-            storage_conn_id=self._storage(),
+            storage_conn_id=given(self.storage_conn_id),
             max_in_flight=self.max_in_flight,
             max_credits=self.max_credits,
             min_success=self.min_success,
@@ -369,6 +368,7 @@ class ViduBatchOperator(SignedURLOperator):
             timeout=longest if self.timeout is None else self.timeout,
             poll_interval=self.poll_interval,
             max_failures=self.max_failures,
+            is_dry=is_dry(self.is_dry_run),
             artifact=self.artifact,
             most=most_bytes(self.max_bytes),
             deferrable=self.deferrable,

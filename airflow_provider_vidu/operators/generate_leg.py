@@ -19,7 +19,7 @@ from airflow_provider_vidu.operators.reuse import (
     claim_lost,
     reused_result,
 )
-from airflow_provider_vidu.operators.shared_names import mapped_to_nothing
+from airflow_provider_vidu.operators.shared_names import check_mapped, mapped_to_nothing
 from airflow_provider_vidu.operators.storing import ResultStore, report_stored
 from airflow_provider_vidu.operators.waiting import GenerationWait
 from airflow_provider_vidu.orders.arguments import arguments_of
@@ -98,6 +98,7 @@ class GenerateLeg:
         with self._resumes_order():
             self._config = hook.config
             check_result_setting()
+            check_mapped(task, self._context, ("max_credits", "budget"))
             lost = mapped_to_nothing(task, self._context)
             request = TaskRequest.of(task, {*self._required, *lost}, hook)
             spending = self._spending()

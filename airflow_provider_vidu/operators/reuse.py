@@ -12,11 +12,11 @@ from airflow_provider_vidu.links import is_task_instance
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.catalogue import Catalogue
-    from airflow_provider_vidu.common.artifacts import Artifact
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.orders.claims import Claim
     from airflow_provider_vidu.orders.order import Order
+    from airflow_provider_vidu.stores.artifacts import Artifact
     from airflow_provider_vidu.stores.destination import Destination
 
 REQUEST_NOTE: Final = "request"
@@ -64,7 +64,7 @@ class SharedResults:
         :param order: which order of the task instance this try belongs to.
         """
         ti: Any = context.get("ti")
-        was_cleared = order.retries is not None and order.number > order.retries
+        was_cleared = order.may_follow_a_clear_after(1)  # not of a run that was created before retries was lowered
         if not is_task_instance(ti) or was_cleared or order.region:
             return None
         owner = "/".join((ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))))

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeGuard
 
 from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.stores.paths import is_folder, is_template, path_text
 
 _OF_ONE_INSTANCE: Final = frozenset({"map_index", "rendered_map_index", "xcom_pull", "id", "key"})
@@ -108,6 +109,18 @@ def mapped_to_nothing(operator: Any, context: Any) -> set[str]:
     mapped = expanded.items() if isinstance(expanded, Mapping) else ()
     given = {name for name, value in mapped if not (_is_listed(value) and any(one is None for one in value))}
     return {name for name in given if getattr(operator, name, None) is None}
+
+
+def check_mapped(operator: Any, context: Any, names: Collection[str]) -> None:
+    """Refuse an instance of a mapped task that an upstream task has given no value for an argument.
+
+    Without it, the task would do something else: spend without its limit, or order another product.
+
+    :param names: of the arguments that matter.
+    :raises ViduConfigError: naming the argument.
+    """
+    if lost := mapped_to_nothing(operator, context).intersection(names):
+        raise ViduConfigError(f"{min(lost)} is None: check the XCom that it is mapped over. Nothing was submitted.")
 
 
 def destinations_of(task: Any) -> list[Any]:

@@ -15,6 +15,7 @@ from airflow_provider_vidu.orders.order import Order
 from airflow_provider_vidu.orders.records import NullStore, RecordStore, StateStore, order_of, store_for
 from airflow_provider_vidu.orders.request import endpoint_of, request_of, text
 from airflow_provider_vidu.orders.submission import Submission
+from airflow_provider_vidu.stores.artifacts import check_product
 from airflow_provider_vidu.tasks.callbacks.arrivals import address_for
 from airflow_provider_vidu.tasks.slots.waiting import SlotWait
 
@@ -47,11 +48,14 @@ class TaskRequest:
         """Return the request of a rendered task, checked before anything is recorded or sent.
 
         :param required: the arguments that must hold a value.
-        :raises ViduConfigError: when it holds nothing to submit, or fits several endpoints.
+        :raises ViduConfigError: when it holds nothing to submit, fits several endpoints, or its file could not be kept.
         """
         arguments = arguments_of(task)
         fields, endpoint = request_of(arguments, required), endpoint_of(arguments)
-        is_synchronous = hook.config.dialect.is_synchronous(fields, endpoint)
+        dialect = hook.config.dialect
+        is_synchronous = dialect.is_synchronous(fields, endpoint)
+        if task.destination is not None:
+            check_product(dialect.medium(fields, endpoint), task.artifact)
         prepared = Prepared(fields, text("storage_conn_id", task.storage_conn_id))
         return cls(prepared=prepared, endpoint=endpoint, is_synchronous=is_synchronous)
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduCreditError,
@@ -149,9 +150,12 @@ class Submission:
         raise error
 
     def handed_over(self) -> None:
-        """Record that the task ends without waiting: a later clear must not cancel the generation."""
-        if (record := self._store.load()) is not None:
-            self._store.save(replace(record, handed_over=True))
+        """Record that the task ends without waiting: a later clear must not cancel the generation. Best effort."""
+        try:
+            if (record := self._store.load()) is not None:
+                self._store.save(replace(record, handed_over=True))
+        except Exception as error:  # noqa: BLE001 - it is paid for, and its id is the result
+            self._log.warning("A clear may cancel the generation, because that is not recorded: %s", redacted(error))
 
     def _digest_of(self, prepared: Prepared, endpoint: str | None, record: Record | None) -> str:
         """Return the digest of the request; empty if its files are gone, but the order was already submitted."""
@@ -291,7 +295,10 @@ class Submission:
         """Store the generation of an intent with its price; return the record."""
         is_refused = self._spending.exceeds(generation)
         paid = replace(record, generation_id=generation.id, credits=generation.credits, refused=is_refused)
-        self._store.save(paid)
+        try:
+            self._store.save(paid)
+        except Exception as error:  # noqa: BLE001 - it is paid for: without a list, this try alone knows the id
+            self._log.error("Generation %s was submitted, not recorded (%s).", generation.id, redacted(error))
         return paid
 
     def _price_of(self, generation: Generation, endpoint: str | None) -> int | float | None:
@@ -336,8 +343,8 @@ class Submission:
         The user gave up a known generation, unless the task has ``on_clear="resume"``. A generation whose create had an
         unknown outcome is still wanted: for a task without retries, the clear is the only way to continue.
         """
-        generation_id, was_lost = record.generation_id, record.is_lost
-        if generation_id is None and not was_lost:
+        generation_id, was_lost = record.generation_id, record.is_lost and not record.returned
+        if generation_id is None and not (was_lost or record.returned):
             self._spending.count_lost(record)  # nothing can find it
         if was_lost:
             try:

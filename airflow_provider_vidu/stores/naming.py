@@ -11,10 +11,11 @@ import re
 from typing import Final
 from urllib.parse import unquote
 
-from airflow_provider_vidu.common.artifacts import BESIDE_THE_RESULT, Artifact, family_of
-from airflow_provider_vidu.common.media_types import EXTENSIONS, extension, without_suffix
+from airflow_provider_vidu.common.media_types import EXTENSIONS, extension, has_suffix, without_suffix
 from airflow_provider_vidu.common.text import SIGNING_PARAMETER
 from airflow_provider_vidu.common.url_parts import split_url
+from airflow_provider_vidu.common.urls import without_store_signatures
+from airflow_provider_vidu.stores.artifacts import BESIDE_THE_RESULT, Artifact, family_of
 
 MAX_NAME_BYTES: Final = 200
 _MAX_STEM_CHARS: Final = 150
@@ -36,7 +37,7 @@ def stem_of(generation_id: str | None, url: str | None) -> str:
     """Return the file name without suffix and extension for a generation, or for a URL without an id.
 
     Different ids give different names even if a file system ignores case or normalizes Unicode. The name of a URL
-    includes a hash of the URL without its signature.
+    includes a hash of the URL without its signature, unless only that may name the file.
 
     :param generation_id: the id at Vidu; used if both are given.
     :param url: the URL; needed only without an id.
@@ -47,6 +48,9 @@ def stem_of(generation_id: str | None, url: str | None) -> str:
     parts = split_url(url or "")
     query = _unsigned(parts.query)
     segment = unquote(parts.path.rstrip("/").rpartition("/")[2], errors="replace")
+    if not query and not has_suffix(segment):
+        # Neither names a file: what may be a signature (?token=…) may be its name.
+        query = split_url(without_store_signatures(url or "")).query
     identity = f"{parts.netloc.lower()}{parts.path}?{query}"
     return _cleaned(without_suffix(segment)) + "-" + _hash(identity)
 

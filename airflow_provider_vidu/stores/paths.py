@@ -43,7 +43,8 @@ def checked_destination(value: object) -> str:
     text = plain_scheme(text.strip())
     if not text or text == "None":
         raise ViduConfigError("destination is empty (or a template rendered to None).")
-    if problem := _problem_with(text):
+    is_unrendered = not isinstance(value, str) and is_template(text)  # Airflow renders its own paths only
+    if problem := "holds a template that was not rendered: give it as text." if is_unrendered else _problem_with(text):
         raise ViduConfigError(f"destination {sanitized(text, 120)!r} {problem}")
     return text
 

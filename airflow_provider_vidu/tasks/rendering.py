@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_vidu.common.values import MAX_DEPTH
+from airflow_provider_vidu.common.values import MAX_DEPTH, given
 from airflow_provider_vidu.tasks.deserializing import allow_models
 
 if TYPE_CHECKING:
@@ -90,6 +91,10 @@ class RenderedOperator(BaseOperator):
                 self._is_text = True
             elif type(content) is str and _STRUCTURE.match(content):
                 self._is_text = self._is_text and self._is_argument
+            elif isinstance(content, PurePath) and not hasattr(content, "protocol"):  # Airflow renders its own paths
+                self._is_text = True
+                text = super().render_template(str(content), context, jinja_env, seen_oids)
+                return type(content)(text) if given(text) else text  # refused as empty text is
             return super().render_template(content, context, jinja_env, seen_oids)
         finally:
             self._is_text, self._is_number = outer

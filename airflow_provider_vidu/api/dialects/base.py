@@ -30,6 +30,7 @@ from airflow_provider_vidu.api.dialects.errors import error_of, error_text, is_e
 from airflow_provider_vidu.api.dialects.identity import chosen
 from airflow_provider_vidu.api.dialects.levels import state_word
 from airflow_provider_vidu.api.dialects.task_list import Page
+from airflow_provider_vidu.api.endpoints import Medium
 from airflow_provider_vidu.api.ids import checked_id, is_safe_id
 from airflow_provider_vidu.api.messages import IF_IT_LASTS, ApiAnswer, ApiRequest, fill, unwrapped
 from airflow_provider_vidu.common.text import sanitized
@@ -191,6 +192,10 @@ class Dialect(ABC):
     def is_synchronous(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
         """Whether the answer to the create of ``body`` is already the result."""
         return False
+
+    def medium(self, body: Mapping[str, Any], endpoint: str | None = None) -> Medium | None:
+        """Return the medium of the result of ``body``; None if it is unknown."""
+        return None
 
     def is_listed(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
         """Whether the list certainly shows the create of ``body``, so that its absence proves that there is none."""

@@ -19,7 +19,7 @@ from airflow_provider_vidu.api.dialects.created import created_id
 from airflow_provider_vidu.api.dialects.errors import is_error
 from airflow_provider_vidu.api.dialects.levels import job_and_inner
 from airflow_provider_vidu.api.dialects.task_list import Page
-from airflow_provider_vidu.api.endpoints import ENDPOINTS, Endpoint, endpoint_for, named, typed
+from airflow_provider_vidu.api.endpoints import ENDPOINTS, Endpoint, Medium, endpoint_for, named, typed
 from airflow_provider_vidu.api.ids import MAX_ID_CHARS, checked_id, is_safe_id
 from airflow_provider_vidu.api.messages import IF_IT_LASTS, TOO_LARGE, ApiAnswer, ApiRequest, fill
 from airflow_provider_vidu.common.json_size import value_count
@@ -149,6 +149,11 @@ class EntV2(Dialect):
     def is_synchronous(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
         """Whether the answer to the create of ``body`` is the result: speech, voices, subjects, prompts."""
         return self._endpoint(body, endpoint).is_synchronous
+
+    def medium(self, body: Mapping[str, Any], endpoint: str | None = None) -> Medium | None:
+        """Return the medium of the result of ``body``; None for an endpoint outside of the table."""
+        product = self._endpoint(body, endpoint)
+        return product.result if product.name in ENDPOINTS else None
 
     def is_listed(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
         """Whether the list certainly shows the create of ``body``; see :attr:`Endpoint.is_listed`."""

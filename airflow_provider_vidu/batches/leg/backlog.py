@@ -16,7 +16,7 @@ from airflow_provider_vidu.batches.manifest import counts, too_few
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.batches.state import BatchState
-from airflow_provider_vidu.exceptions import ViduBudgetError, ViduError
+from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError, ViduError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.claims import SharedOrderError, never_sleep
 
@@ -147,7 +147,7 @@ class Backlog:
         """
         now = time.time()
         for key, intent in list(self._state.intents.items()):
-            if self._state.deadline <= time.time():  # a search may take minutes
+            if self._state.deadline_of(self._journal.owner) <= time.time():  # a search may take minutes
                 return
             if intent.is_lost and is_searchable_at(intent.record) <= now and self.error is None:
                 self._check()
@@ -168,6 +168,9 @@ class Backlog:
         if not self.is_ready:
             return False
         self._check()
+        if self._settings.is_dry:  # only since the task waits: a dry run begins no leg
+            self.stop(ViduConfigError("dry_run was set while the batch waited. Clear the task without it to continue."))
+            return False
         try:
             if (
                 self._state.deadline_of(self._journal.owner) <= time.time()
@@ -257,18 +260,26 @@ class Backlog:
         """
         if self._account.has_floor:
             self._account.check()
+        state, limit = self._state, self._settings.max_credits
+        # No leg of this task learns the price of other rows: they are another run's, or were removed.
+        own = [job for key, job in state.open.items() if key in self._rows]
         try:
             self._spending.check()
         except ViduBudgetError:
             raise
         except ViduError:
-            if not self._state.has_lost:
+            if not state.intents and not any(job.marker for job in own):
                 raise
             return False  # one of its own creates may have spent the rest: a search, or its end, names the price
-        state, limit = self._state, self._settings.max_credits
+        own = [job for job in own if not job.credits and not job.is_shared]
+        if not self._spending.covers_unpriced(own, state):
+            return False  # one of them will name the price
         if limit is None:
             return True
-        return plan.check_credits(limit, state.credits, state.price, state.unpriced, ended=state.stored)
+        price = state.price
+        unpriced = len(own) + len(state.intents) if price is None else state.unpriced
+        spent, stored = state.credits, state.stored
+        return plan.check_credits(limit, spent, price, unpriced, ended=stored, uncertain=state.uncertain)
 
 
 def _with_result(generation: Generation | None) -> Generation | None:

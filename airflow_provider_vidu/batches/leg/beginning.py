@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from airflow_provider_vidu.batches.lines import Line
 from airflow_provider_vidu.batches.state import BatchState, Event, Open, opened
-from airflow_provider_vidu.common.values import mapping, moment
-from airflow_provider_vidu.exceptions import ViduSubmitUnknownError
+from airflow_provider_vidu.common.values import moment
+from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.order import Order, Record
 
 
@@ -34,6 +34,7 @@ def begun(
     dag_id: str | None = None,
     owner: str = "",
     keys: Collection[str] | None = None,
+    shares: bool = False,
 ) -> tuple[list[Event], bool]:
     """Return the events with which a try begins, and whether it gives up what the order before a clear has open.
 
@@ -48,11 +49,18 @@ def begun(
     :param dag_id: the DAG of the task; None outside of one.
     :param owner: identifies the task instance, over all of its tries; empty outside of a task.
     :param keys: of the try's rows; None for all that the state has.
+    :param shares: whether a row may take the generation of an equal one with another key.
+    :raises ViduConfigError: when a retry has none of the rows that an earlier try has paid for: it would pay for all
+        again.
     """
     earlier = state.order_of(owner)
     was_cleared = earlier is not None and earlier.was_cleared(order, "")
     is_anew = state.order is None or (was_cleared and is_new)
-    record = Record(order.number, "", now, clears=order.clears, try_number=order.try_number, region=order.region)
+    record = Record(order.number, "", now, request=_digest(keys or ())).handled_by(order)
+    if earlier is not None and not was_cleared and keys is not None and not (shares or state.has_others(owner)):
+        is_paid = bool(state.open or state.stored)
+        if is_paid and earlier.differs(record.request) and not any(map(state.knows, keys)):
+            raise _changed("None of the rows is one that an earlier try has begun.")
     event: Event = {
         "e": "order", "anew": is_anew, "again": is_anew and was_cleared, "order": record.to_json(), "dag": dag_id,
         **({"owner": owner} if owner else {}), "since": now, "deadline": now + timeout,
@@ -63,13 +71,35 @@ def begun(
         return [event], was_cleared
     failed = state.failed_keys(retryable_only=earlier is not None and not was_cleared)
     if earlier is None:  # no user has decided to pay for these again
-        failed = [key for key in failed if not _is_uncertain(state.lines[key])]
+        failed = [key for key in failed if not state.lines.ended[key].is_uncertain]
     return [event, *_ordered_again(state, [key for key in failed if keys is None or key in keys])], False
 
 
-def _is_uncertain(line: Line) -> bool:
-    """Whether it is unknown if a failed row's generation was created, so that only a user may order it again."""
-    return mapping(line["error"]).get("type") == ViduSubmitUnknownError.__name__
+def changed_rows(state: BatchState, owner: str, keys: Collection[str]) -> ViduConfigError | None:
+    """Return the error of a try whose rows change with each of its legs; None if they do not.
+
+    Each leg parses the DAG file and renders the rows anew. Without it, each would order the rows that are new to it.
+
+    :param owner: identifies the task instance.
+    :param keys: of the rows in this leg.
+    """
+    order = state.order_of(owner)
+    gone, new = sum(key not in keys for key in state.open), sum(not state.knows(key) for key in keys)
+    if not gone or not new or order is None or not order.differs(_digest(keys)):
+        return None
+    return _changed(f"{gone} open generations are of rows that are no longer there, and {new} rows are new.")
+
+
+def _digest(keys: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(keys)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _changed(what: str) -> ViduConfigError:
+    return ViduConfigError(
+        f"The rows are not those with which the task began, so nothing more was ordered. {what} A row without a key is "
+        "known by its content, so that must be the same each time the DAG file is parsed and the rows are rendered: no "
+        "random seed, no current time. Give each row a key. Clear the task to order the rows that have no file."
+    )
 
 
 def _ordered_again(state: BatchState, failed: Iterable[str]) -> list[Event]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -142,6 +142,8 @@ class Collector:
         self.trouble: ViduError | None = None
         """An error of the account or of the destination, which concerns all rows."""
         self.last_end = time.time()
+        self.names: Mapping[str, str] = {}
+        """The names of files that differ from those of ``naming``, by their rows' keys (``rows.names_beside``)."""
 
     @property
     def in_flight(self) -> int:
@@ -314,7 +316,7 @@ class Collector:
             return hook.get_generation(job.id, endpoint=job.endpoint, retries=0)
 
     def _stored(self, row: Row, job: Open, generation: Generation) -> StoredRecord:
-        name = stem(row, self._settings.naming, generation)
+        name = self.names.get(row.key) or stem(row, self._settings.naming, generation)
         target = FolderTarget(self._destination, "replace", name, self._settings.artifact)
         transfers: list[Transfer] = []
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.batches.catalogue import Catalogue
 from airflow_provider_vidu.batches.leg.backlog import Backlog
-from airflow_provider_vidu.batches.leg.beginning import begun
+from airflow_provider_vidu.batches.leg.beginning import begun, changed_rows
 from airflow_provider_vidu.batches.leg.collecting import Collected, Collector, QuietHook, Stored, cancelled
 from airflow_provider_vidu.batches.leg.spending import BatchSpending
 from airflow_provider_vidu.batches.leg.submitting import Submitter
@@ -29,13 +29,14 @@ from airflow_provider_vidu.batches.manifest import (
     timed_out,
     too_few,
 )
-from airflow_provider_vidu.batches.rows import MAX_KEY_CHARS, Row
+from airflow_provider_vidu.batches.rows import MAX_KEY_CHARS, Row, names_beside
 from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.batches.state import BatchState, Event, Open
 from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.orders.order import Order
+from airflow_provider_vidu.stores.artifacts import BESIDE_THE_RESULT
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.journal import Journal
@@ -93,7 +94,10 @@ class BatchRun:
             self._by_key,
             journal=journal,
             collector=self._collector,
-            submitter=Submitter(self._hook, journal, settings.storage_conn_id, log, self._check_wanted, self._spending),
+            submitter=Submitter(
+                *(self._hook, journal, settings.storage_conn_id, log, self._check_wanted, self._spending),
+                artifact=settings.artifact,
+            ),
             spending=self._spending,
             hook=self._hook,
             log=log,
@@ -131,6 +135,7 @@ class BatchRun:
             dag_id=dag_id,
             owner=self._owner,
             keys=self._by_key.keys(),
+            shares=settings.reuse == "identical",
         )
         if is_new and settings.cancel_on_kill:
             given_up = frozenset(again[0].get("keys", state.open))
@@ -194,7 +199,10 @@ class BatchRun:
                 self._spending.count_paid(job, state)
         if not was_resumed:
             self._warn_of_changed()
+        elif (error := changed_rows(state, self._owner, self._by_key)) is not None:
+            self._backlog.stop(error)
         self._warn_of_removed()
+        self._name_beside(was_resumed=was_resumed)
         self._backlog.add(*(row for row in self._rows if not state.knows(row.key)))
         self._was_resumed = was_resumed
         if self._settings.reuse == "identical":
@@ -213,6 +221,19 @@ class BatchRun:
             self._log.warning(
                 "Open generations are not waited for, because their rows are no longer among the rows: %s%s.",
                 *(named, more),
+            )
+
+    def _name_beside(self, *, was_resumed: bool) -> None:
+        """Give files other names where rows that were added or moved would replace the files of other rows."""
+        kept, naming = self._settings.artifact, self._settings.naming
+        kind = f"-{kept}" if kept in BESIDE_THE_RESULT else ""
+        names = names_beside(self._by_key, naming, self.state.lines, self.place["folder"], kind)
+        self._collector.names = names
+        if names and not was_resumed:
+            self._log.warning(
+                "The names of %d files end in a hash, because files of other rows have the names without it (%s). Use "
+                "naming='{key}' if rows are added or moved.",
+                *(len(names), ", ".join(list(names.values())[:MOST_NAMED])),
             )
 
     def _warn_of_changed(self) -> None:

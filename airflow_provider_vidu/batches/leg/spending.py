@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +29,7 @@ class BatchSpending:
     def __init__(self, spending: Spending | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._spending = spending
         self._clock = clock
-        self._left = 0.0
+        self._left = math.inf if spending is None else 0.0
         self._read_at: float | None = None
         self._is_unpriced = False
 
@@ -43,6 +44,21 @@ class BatchSpending:
         now = self._clock()
         if self._read_at is None or now - self._read_at >= READ_SECONDS or self._left <= 0:
             self._left, self._read_at = self._spending.checked_left(), now
+
+    def covers_unpriced(self, jobs: Sequence[Open], state: BatchState) -> bool:
+        """Whether the budget, as it was last read, covers open generations without a known price, and more.
+
+        Each counts as the most expensive one so far, and the price of the first one is waited for. At a service that
+        has stored a file and named no price, no limit applies.
+
+        :param jobs: the generations, which the task waits for.
+        :param state: of the batch.
+        """
+        count = sum(not job.marker for job in jobs)  # the ledger counts those of unknown outcome
+        if not count or self._left == math.inf:
+            return True
+        price = state.price
+        return bool(state.stored) if price is None else self._left > count * price
 
     def count_paid(self, job: Open, state: BatchState) -> None:
         """Make what a generation costs visible to the other tasks; repeating it changes nothing.

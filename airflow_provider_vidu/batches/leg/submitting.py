@@ -20,8 +20,10 @@ from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, Sends, find_
 from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.request import endpoint_of, request_of
 from airflow_provider_vidu.polling.failures import failure
+from airflow_provider_vidu.stores.artifacts import Artifact, check_product
 
 if TYPE_CHECKING:
+    from airflow_provider_vidu.api.dialects import Dialect
     from airflow_provider_vidu.batches.journal import Journal
     from airflow_provider_vidu.batches.leg.spending import BatchSpending
     from airflow_provider_vidu.hooks import ViduHook
@@ -61,6 +63,7 @@ class Submitter:
     :param log: gets warnings.
     :param check: raises right before a send if the create is no longer wanted.
     :param spending: of the batch.
+    :param artifact: which file of each generation is kept; None for the result, whatever its medium.
     """
 
     def __init__(
@@ -71,7 +74,9 @@ class Submitter:
         log: Any,
         check: Callable[[], None],
         spending: BatchSpending,
+        artifact: Artifact | None,
     ) -> None:
+        self._artifact = artifact
         self.claim: Callable[[str, str | None], NoClaim] = lambda *_: NoClaim()
         """Returns the claim on the order of a request and an endpoint, if equal orders share one create."""
         self._spending = spending
@@ -120,7 +125,7 @@ class Submitter:
             body = prepared.resolve(self._hook)
         finally:
             prepared.close()
-        dialect.create(body, endpoint)  # refuses what fits no endpoint, before anything is recorded
+        path_of(dialect, body, endpoint, self._artifact)  # refuses it before anything is recorded
         record, marked = intent_of(dialect, body, endpoint, number=0, request=request)
         return endpoint, record, marked
 
@@ -255,6 +260,15 @@ class Submitter:
 
     def _fail(self, row: Row, error: ViduError, **known: Any) -> None:
         self._journal.append({"e": "line", "line": failed_line(row, error, time.time(), **known)})
+
+
+def path_of(dialect: Dialect, body: Mapping[str, Any], endpoint: str | None, artifact: Artifact | None) -> str:
+    """Return where the create of a request goes.
+
+    :raises ViduConfigError: when it fits no endpoint, or the file of its product could not be kept.
+    """
+    check_product(dialect.medium(body, endpoint), artifact)
+    return dialect.create(body, endpoint).request.path
 
 
 def fields_of(row: Row) -> tuple[dict[str, Any], str | None]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.json_values import unfit
 from airflow_provider_vidu.common.progress import size as size_text
+from airflow_provider_vidu.common.urls import without_store_signatures
 from airflow_provider_vidu.common.values import given
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduNotFoundError
 from airflow_provider_vidu.orders.media.fields import Inline, Kind, MediaField, address, replaced
@@ -40,6 +41,12 @@ class _Place:
     where: str
 
 
+class _Address(str):
+    """An address in a field that holds media, which the service fetches itself."""
+
+    __slots__ = ()
+
+
 class Prepared:
     """A request as the user wrote it, whose files are resolved when it is sent.
 
@@ -60,13 +67,17 @@ class Prepared:
     def identity(self) -> dict[str, Any]:
         """Return the request with digests in place of its files: equal for the same files, wherever they are.
 
-        The request as sent would not be equal: an upload has a new address at every try.
+        The request as sent would not be equal: an upload has a new address at every try, and a signed address another
+        signature.
 
         :raises ViduError: when a file cannot be read, or does not fit its field.
         """
+        return self._digested(without_store_signatures)
+
+    def _digested(self, address_of: Callable[[str], str] = str) -> dict[str, Any]:
         for place in self._places:
             place.file.load()
-        return self._filled(lambda place: f"sha256:{place.file.sha256}")
+        return self._filled(lambda place: f"sha256:{place.file.sha256}", address_of)
 
     def digest(self, endpoint: str | None) -> str:
         """Return the short digest that equal requests to one endpoint share.
@@ -85,7 +96,7 @@ class Prepared:
         :param log: gets one line for each upload.
         :raises ViduError: when a file cannot be read or sent.
         """
-        total = len(json.dumps(self.identity(), default=str, skipkeys=True))
+        total = len(json.dumps(self._digested(), default=str, skipkeys=True))
         if total > MAX_BODY_BYTES:
             raise ViduConfigError(f"The request has {total:,} bytes; the API takes {MAX_BODY_BYTES:,}. {ADVICE}")
         sender = _Sender(hook, log, MAX_BODY_BYTES - total)
@@ -99,7 +110,7 @@ class Prepared:
 
     def _placed(self, value: Any, field: MediaField, where: str) -> Any:
         if (known := address(str(value))) is not None:
-            return known
+            return _Address(known)
         key = (str(value), field.kind)
         if key not in self._files and len(self._files) >= MAX_FILES:
             raise ViduConfigError(
@@ -109,10 +120,12 @@ class Prepared:
         self._places.append(_Place(file, field, where))
         return self._places[-1]
 
-    def _filled(self, value_of: Callable[[_Place], str]) -> dict[str, Any]:
+    def _filled(self, value_of: Callable[[_Place], str], address_of: Callable[[str], str] = str) -> dict[str, Any]:
         def filled(value: Any) -> Any:
             if isinstance(value, _Place):
                 return value_of(value)
+            if isinstance(value, _Address):
+                return address_of(value)
             if isinstance(value, dict):
                 return {name: filled(item) for name, item in value.items()}
             return [filled(item) for item in value] if isinstance(value, list) else value

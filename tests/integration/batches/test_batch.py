@@ -8,6 +8,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
@@ -331,6 +332,20 @@ def test_a_dry_deployment_orders_nothing(dialect, sandbox, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_deployment_that_becomes_dry_orders_nothing_more(dialect, sandbox, tmp_path, monkeypatch, short_stay):
+    """What is paid for is waited for and stored; a batch that has ordered everything succeeds."""
+    wanting, whole = BatchTask(tmp_path / "a", prompts(3), max_in_flight=2), BatchTask(tmp_path / "b", prompts(2))
+    waits = [deferred_by(task) for task in (wanting, whole)]
+    monkeypatch.setenv("AIRFLOW__VIDU__DRY_RUN", "True")
+    with pytest.raises(exceptions.ViduConfigError, match=r"dry_run was set while the batch waited.*2 of 3 rows stored"):
+        wanting.run(waits[0])
+    assert whole.run(waits[1])["stored"] == 2
+    assert len(sandbox.creates) == 4
+    monkeypatch.delenv("AIRFLOW__VIDU__DRY_RUN")
+    wanting.clear()
+    assert wanting.run()["stored"] == 3
+
+
 @pytest.mark.parametrize(
     ("name", "written", "rendered"),
     [
@@ -348,6 +363,23 @@ def test_what_a_template_renders_to_nothing_orders_nothing(dialect, sandbox, tmp
     with pytest.raises(exceptions.ViduConfigError, match=name):
         task.execute({})
     assert sandbox.requests() == []
+
+
+@pytest.mark.parametrize("name", ["model", "images", "parameters", "batch", "max_credits", "budget"])
+def test_what_is_mapped_over_nothing_orders_nothing(connect, sandbox, tmp_path, name):
+    """An upstream task had no value for one of the instances; a None that the DAG itself holds is meant."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, [{"prompt": "a cat", "model": "m"}], **{name: None})
+
+    def run(mapped_over: object) -> dict[str, Any]:
+        mapped = SimpleNamespace(expand_input=SimpleNamespace(value={name: mapped_over}))
+        task.further["dag"] = SimpleNamespace(task_dict={"films": mapped})
+        return task.run()
+
+    with pytest.raises(exceptions.ViduConfigError, match=f"{name} is None"):
+        run("the output of an upstream task")
+    assert sandbox.creates == []
+    assert run(["x", None])["stored"] == 1
 
 
 def test_each_iteration_of_a_loop_is_a_batch(tmp_path):

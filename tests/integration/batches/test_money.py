@@ -6,9 +6,11 @@ import json
 from unittest.mock import MagicMock
 
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.sync_client import SyncClient
+from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.batches.leg import spending, submitting
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduBudget
@@ -16,6 +18,7 @@ from airflow_provider_vidu.orders import lost_order
 from tests.integration.batches.batch_task import BatchTask
 
 PRICE = 10
+NOT_FOUND = json.dumps({"code": 404, "reason": "TaskNotFound", "message": "no such task"})
 
 pytestmark = [
     pytest.mark.integration,
@@ -127,6 +130,115 @@ def test_lost_creates_that_an_error_names_count_until_they_end(connect, sandbox,
     with pytest.raises(exceptions.ViduBudgetError, match="30 of 30 credits, in 3 generations"):
         task.run()
     assert (len(sandbox.creates), entries(variables)) == (3, [str(PRICE)] * 3)
+
+
+@pytest.mark.vidu_sandbox(price=PRICE, concurrency=50, native_shape="official")
+def test_a_refund_is_no_price(connect, sandbox, tmp_path):
+    """The service names a price at the end only, and 0 for what has failed: the next row is not one of many at 0."""
+    connect("vidu-native")
+    rows = [{"key": "bad", "prompt": "[fail:AuditSubmitIllegal] a cat"}, *prompts(8)]
+    task = BatchTask(tmp_path, rows, max_in_flight=9, max_credits=3 * PRICE)
+    with pytest.raises(exceptions.ViduBudgetError, match="3 of 9 rows stored"):
+        task.run()
+    assert [one.charge for one in sandbox.creates] == ["refunded", *["charged"] * 3]
+
+
+@pytest.mark.vidu_sandbox(price=PRICE, concurrency=50, native_shape="official")
+def test_a_budget_counts_what_has_no_price_yet(connect, sandbox, tmp_path):
+    """The service names a price at the end only: until then, each counts as the most expensive one so far."""
+    connect("vidu-native")
+    task = BatchTask(tmp_path, prompts(9), max_in_flight=9, budget=ViduBudget(credits=3 * PRICE))
+    with pytest.raises(exceptions.ViduBudgetError, match=r"30 of 30 credits, in 3 generations.*3 of 9 rows stored"):
+        task.run()
+    assert len(sandbox.creates) == 3
+
+
+@pytest.mark.vidu_sandbox(price=PRICE, concurrency=50, native_shape="official")
+@pytest.mark.parametrize("limit", [{"max_credits": 10 * PRICE}, {"budget": ViduBudget(credits=10 * PRICE)}], ids=min)
+def test_no_task_waits_for_the_price_of_rows_that_it_does_not_have(connect, sandbox, tmp_path, monkeypatch, limit):
+    """They are of another run, which waits until this leg ends, or were removed: nothing would name the price."""
+    connect("vidu-native")
+    first, second = (
+        BatchTask(tmp_path, [{"key": run, "prompt": f"a cat {run}"}], batch="spring", timeout=5, **limit)
+        for run in ("r1", "r2")
+    )
+    monkeypatch.setattr(plan, "stays", lambda *_, **__: False)
+    with pytest.raises(TaskDeferred):
+        first.start()
+    second.run_id = "r2"
+    assert second.run()["stored"] == 1
+
+
+def test_no_budget_holds_a_service_without_prices(connect, sandbox, tmp_path):
+    """As for single tasks; the first file shows that there are none."""
+    connect("vidu-native")
+    task = BatchTask(tmp_path, prompts(6), max_in_flight=3, budget=ViduBudget(credits=PRICE))
+    assert task.run()["stored"] == 6
+
+
+def test_the_limit_of_a_batch_counts_what_its_rows_have_cost_before(connect, sandbox, tmp_path):
+    """A clear orders a row again whose paid generation the service does not find: both are spent."""
+    connect("ent-v2")
+    sandbox.add_fault({"match": {"kind": "query"}, "times": None, "action": {"status": 404, "body": NOT_FOUND}})
+    task = BatchTask(tmp_path, prompts(1), deferrable=False, max_failures=1, max_credits=2.5 * PRICE)
+    for _ in range(2):
+        with pytest.raises(exceptions.ViduBatchFailedError):
+            task.run()
+        task.clear()
+    place = task.xcoms["vidu_batch_place"]
+    assert (place["generations"], place["priced"], place["credits"]) == (2, 2, 2 * PRICE)
+    with pytest.raises(exceptions.ViduBudgetError, match="20 credits are spent, and the next generation may cost 10"):
+        task.run()
+    assert len(sandbox.creates) == 2
+
+
+def test_the_limit_of_a_batch_counts_creates_that_nothing_can_find(connect, sandbox, tmp_path, monkeypatch):
+    """A gateway carries out every second one and loses the answer."""
+    submit = SyncClient.submit
+
+    def priced(*args, **kwargs):
+        generation = submit(*args, **kwargs).model_copy(update={"credits": PRICE})
+        if len(sandbox.creates) % 2 == 0:
+            raise exceptions.ViduSubmitUnknownError("the answer was lost")
+        return generation
+
+    monkeypatch.setattr(SyncClient, "submit", priced)
+    connect("vidu-native")
+    task = BatchTask(tmp_path, prompts(8), max_in_flight=1, max_credits=4 * PRICE)
+    with pytest.raises(exceptions.ViduBudgetError, match=r"20 credits are spent.*as may have 2 creates of unknown"):
+        task.run()
+    assert len(sandbox.creates) == 4
+    task.clear()
+    with pytest.raises(exceptions.ViduBudgetError, match=r"20 credits are spent.*as may have 2 creates of unknown"):
+        task.run()
+    assert len(sandbox.creates) == 4
+
+
+def test_no_task_waits_for_the_lost_create_of_another_run(connect, sandbox, tmp_path, monkeypatch):
+    """That run waits until this leg ends: the error may be retried, once the price is known."""
+    submit, query, sent = SyncClient.submit, ViduHook.get_generation, []
+
+    def submitted(*args, **kwargs):
+        sent.append(submit(*args, **kwargs).model_copy(update={"credits": PRICE}))
+        if len(sent) == 2:
+            raise exceptions.ViduSubmitUnknownError("the answer is damaged", generation_id=sent[-1].id)
+        return sent[-1]
+
+    monkeypatch.setattr(SyncClient, "submit", submitted)
+    monkeypatch.setattr(
+        ViduHook, "get_generation", lambda *args, **known: query(*args, **known).model_copy(update={"credits": None})
+    )
+    monkeypatch.setattr(plan, "stays", lambda *_, **__: False)
+    connect("vidu-native")
+    known = {"batch": "spring", "timeout": 5, "budget": ViduBudget(credits=2 * PRICE, per="day")}
+    first, second = BatchTask(tmp_path, prompts(2), **known), BatchTask(tmp_path, [{"prompt": "a dog"}], **known)
+    with pytest.raises(TaskDeferred):
+        first.start()
+    second.run_id = "r2"
+    with pytest.raises(exceptions.ViduError, match="may be spent: 10 of 20 credits") as caught:
+        second.run()
+    assert caught.value.retryable
+    assert len(sandbox.creates) == 2
 
 
 def test_a_dry_run_sends_and_writes_nothing(connect, sandbox, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -17,10 +18,11 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches import journal, plan
-from airflow_provider_vidu.batches.leg import collecting
+from airflow_provider_vidu.batches.leg import collecting, submitting
 from airflow_provider_vidu.batches.leg.run import BatchRun
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import batch_waits
+from airflow_provider_vidu.orders import lost_order
 from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.triggers import ViduBatchTrigger
 from tests.integration.batches.batch_task import BatchTask
@@ -130,6 +132,21 @@ def test_each_run_of_a_batch_has_its_own_timeout(connect, sandbox, tmp_path):
     with pytest.raises(TaskDeferred) as woken:
         first.wake(began, None)
     assert woken.value.trigger.deadline == began.trigger.deadline
+
+
+def test_a_lost_create_is_searched_for_within_its_own_timeout(connect, sandbox, tmp_path, monkeypatch, short_stay):
+    """The timeout of a run that came later has expired: this one still finds what it has paid for."""
+    for module in (submitting, lost_order):
+        monkeypatch.setattr(module, "SETTLE_SECONDS", 0.1)
+    connect("ent-v2", timeout=2)
+    first = of_run(tmp_path, "r1", prompts(2), max_in_flight=1, timeout=20)
+    wait = deferred_by(first)
+    second = of_run(tmp_path, "r2", prompts(1, "other"), timeout=3)
+    assert second.run()["stored"] == 1
+    time.sleep(3)
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"lose_answer": True}})
+    assert first.run(wait)["stored"] == 2
+    assert len(sandbox.creates) == 3
 
 
 def test_a_leg_that_cancels_at_a_dead_service_is_alive(connect, sandbox, tmp_path, monkeypatch):
@@ -417,3 +434,93 @@ def test_a_watch_that_breaks_wakes_the_task(connect, sandbox, tmp_path, monkeypa
     started = time.monotonic()
     assert task.run(deferred)["stored"] == 1
     assert time.monotonic() - started < 30
+
+
+def whole_files(task: BatchTask) -> dict[str, str]:
+    """Return the names of a batch's files, by their keys; each must still be the one that its line names."""
+    for line in task.lines:
+        content = Path(line["uri"].removeprefix("file://")).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == line["sha256"], line["key"]
+    return {line["key"]: line["uri"].rpartition("/")[2] for line in task.lines}
+
+
+def test_a_row_that_was_inserted_replaces_no_file(connect, sandbox, tmp_path, caplog, capfd):
+    """It shifts the index of the others, whose files are paid for and keep their names."""
+    connect("ent-v2")
+    task = of_run(tmp_path, "r1", prompts(2), naming="{index}")
+    task.run()
+    task.kwargs["rows"] = [{"key": "new", "prompt": "a dog"}, *prompts(2), {"key": "last", "prompt": "a bird"}]
+    task.clear()
+    assert task.run()["stored"] == 4
+    names = whole_files(task)
+    assert (names["clip0"], names["clip1"], names["last"]) == ("00000.mp4", "00001.mp4", "00003.mp4")
+    assert re.fullmatch(r"00000-[0-9a-f]{12}\.mp4", names["new"])
+    assert "The names of 1 files end in a hash" in told(caplog, capfd)
+    assert len(sandbox.creates) == 4
+
+
+def test_another_run_of_a_batch_replaces_no_file(connect, sandbox, tmp_path):
+    """Its rows have the same indices."""
+    connect("ent-v2")
+    first, second = (of_run(tmp_path, run, prompts(2, run), naming="films/{index}") for run in ("r1", "r2"))
+    first.run()
+    lines = first.lines
+    second.run()
+    assert len(set(whole_files(second).values())) == 2
+    for line in lines:
+        assert hashlib.sha256(Path(line["uri"].removeprefix("file://")).read_bytes()).hexdigest() == line["sha256"]
+
+
+def test_the_name_of_an_edited_row_stays(connect, sandbox, tmp_path):
+    """Its key is derived from its content. Two rows that swap their names lose no file."""
+    connect("ent-v2")
+    task = of_run(tmp_path, "r1", [{"name": "hero", "prompt": "a cat"}, {"name": "b", "key": "b", "prompt": "a fox"}])
+    task.run()
+    task.kwargs["rows"] = [
+        {"name": "hero", "prompt": "a dog"},
+        {"name": "b2", "key": "b", "prompt": "a fox"},
+        {"name": "b", "prompt": "a bird"},
+    ]
+    task.clear()
+    task.run()
+    hero, b, bird = whole_files(task).values()
+    assert (hero, b) == ("hero.mp4", "b.mp4")
+    assert re.fullmatch(r"b-[0-9a-f]{12}\.mp4", bird)
+
+
+def test_a_fresh_signature_makes_no_other_row(connect, sandbox, tmp_path):
+    """The rows of each run come with addresses that were signed for it."""
+    connect("ent-v2")
+    for day in "12":
+        url = f"https://bucket.example.com/a.png?X-Amz-Date={day}&X-Amz-Signature={day}"
+        rows = [{"prompt": "a cat", "images": [url]}, {"prompt": "a dog", "images": json.dumps([url])}]
+        assert of_run(tmp_path, f"r{day}", rows).run()["stored"] == 2
+    assert len(sandbox.creates) == 2
+
+
+class ChangingTask(BatchTask):
+    """A task whose DAG file has another seed each time it is parsed."""
+
+    def _leg(self, method: str, *arguments: Any) -> Any:
+        self.kwargs["rows"] = [{"prompt": f"a cat {n}", "seed": self.legs + 1} for n in range(4)]
+        return super()._leg(method, *arguments)
+
+
+def test_rows_that_change_with_each_leg_are_not_ordered_for_ever(connect, sandbox, tmp_path, short_stay):
+    """Each leg ordered as many as it had slots, because it knew none of them."""
+    connect("ent-v2")
+    task = ChangingTask(tmp_path, [], max_in_flight=2)
+    with pytest.raises(exceptions.ViduConfigError, match="2 open generations are of rows that are no longer there"):
+        task.run()
+    with pytest.raises(exceptions.ViduConfigError, match="None of the rows is one that an earlier try has begun"):
+        task.run()
+    assert len(sandbox.creates) == 2
+
+
+def test_rows_that_were_added_during_the_wait_are_ordered(connect, sandbox, tmp_path, short_stay):
+    """A file of rows may grow."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, prompts(2), max_in_flight=2)
+    wait = deferred_by(task)
+    task.kwargs["rows"] = prompts(3)
+    assert task.run(wait)["stored"] == 3

@@ -536,7 +536,13 @@ def test_what_renders_to_nothing_is_not_paid_for(dialect, sandbox, name):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("images", "images is None"), ("prompt", "prompt is None"), ("destination", "destination is empty")],
+    [
+        ("images", "images is None"),
+        ("prompt", "prompt is None"),
+        ("destination", "destination is empty"),
+        ("max_credits", "max_credits is None"),
+        ("budget", "budget is None"),
+    ],
 )
 def test_what_is_mapped_over_nothing_is_not_paid_for(connect, sandbox, name, words):
     """An upstream task had no value for one of the instances; a None that the DAG itself holds is meant."""

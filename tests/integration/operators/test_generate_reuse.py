@@ -91,6 +91,16 @@ def test_a_clear_of_a_reused_result_generates(dialect, sandbox, tmp_path):
     assert "reused_from" not in task.run()
 
 
+def test_a_run_created_with_more_retries_was_not_cleared(connect, sandbox, tmp_path):
+    """Airflow keeps the number of tries that a queued task had before its DAG's author lowered ``retries``."""
+    connect("ent-v2")
+    RunTask(tmp_path).run()
+    task = RunTask(tmp_path, "r2")
+    task.max_tries = 5
+    assert "reused_from" in task.run()
+    assert len(sandbox.creates) == 1
+
+
 @pytest.mark.parametrize("damage", ["removed", "cut", "moved"])
 def test_a_catalogue_is_believed_only_with_its_file(dialect, sandbox, tmp_path, damage):
     """The file must be there with its size, and lie within the destination."""

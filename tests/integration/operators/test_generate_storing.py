@@ -12,6 +12,7 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.operators import ViduGenerateOperator
 from airflow_provider_vidu.stores import schemes
 from airflow_provider_vidu.stores.naming import stem_of
+from tests.integration.batches.batch_task import BatchTask
 from tests.integration.operators.test_generate import Task
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff", "variables")]
@@ -38,6 +39,30 @@ def test_a_retry_after_a_failed_download_continues(dialect, sandbox, tmp_path):
     sandbox.clear_faults()
     assert task.run()["file"]["uri"] == f"file://{tmp_path}/clip.mp4"
     assert len(sandbox.creates) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"endpoint": "img2video-prompt-recommendation", "images": ["https://x.example/a.png"]}, "has no file"),
+        ({"parameters": {"name": "anna"}, "images": ["https://x.example/a.png"], "prompt": None}, "has no file"),
+        ({"prompt": "a bell", "endpoint": "text2audio", "model": "audio1.0", "artifact": "video"}, "of another medium"),
+    ],
+)
+def test_a_product_whose_file_could_not_be_kept_costs_nothing(connect, sandbox, tmp_path, arguments, problem):
+    """It would be paid for, and each retry would fail in the same way. An unknown endpoint may have any result."""
+    connect("ent-v2")
+    with pytest.raises(exceptions.ViduConfigError, match=problem):
+        Task(destination=f"{tmp_path}/", **arguments).run()
+    assert sandbox.requests() == []
+    row = {name: value for name, value in arguments.items() if name != "artifact"}
+    task = BatchTask(tmp_path, [row], artifact=arguments.get("artifact"))
+    with pytest.raises(exceptions.ViduBatchFailedError, match=problem):
+        task.run()
+    task.kwargs["dry_run"] = True
+    with pytest.raises(exceptions.ViduBatchFailedError, match=f"Dry run.*{problem}"):
+        task.run()
+    assert sandbox.requests() == []
 
 
 def test_a_destination_that_renders_to_none_costs_nothing(dialect, sandbox):

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -101,6 +102,35 @@ def test_dying_between_answer_and_id(dialect, sandbox):
         with pytest.raises(exceptions.ViduSubmitUnknownError, match="clear this task to submit a new one"):
             run(store)
     assert len(sandbox.creates) == 1
+
+
+def test_an_id_that_cannot_be_recorded_is_not_thrown_away(dialect, sandbox, caplog):
+    """Without a list nothing else leads to it: the try that has it continues, and the log names it."""
+
+    class Down(Memory):
+        def save(self, record: Record) -> None:
+            if record.generation_id is not None:
+                raise RuntimeError("the API server is down")
+            super().save(record)
+
+    store = Down()
+    first = run(store)
+    assert f"Generation {first} was submitted, not recorded (the API server is down)" in caplog.text
+    assert store.load().generation_id is None  # so nothing is repeated blindly
+    assert [create.id for create in sandbox.creates] == [first]
+    store.returned()  # the task has succeeded, so a clear asks for another one
+    assert run(store, number=1) != first
+
+
+def test_a_generation_that_cannot_be_handed_over_is_returned(dialect, sandbox, caplog, monkeypatch):
+    """The task ends without waiting, and its id is the result: a failed try would throw it away."""
+    store = Memory()
+    submission = Submission(ViduHook(), store, Order(0), logging.getLogger())
+    first = submission.generation(BODY, None).id
+    monkeypatch.setattr(store, "save", Mock(side_effect=RuntimeError("the API server is down")))
+    submission.handed_over()
+    assert "A clear may cancel the generation" in caplog.text
+    assert store.load().generation_id == first
 
 
 def test_a_lost_answer(dialect, sandbox):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from airflow_provider_vidu.batches.leg.beginning import begun
 from airflow_provider_vidu.batches.snapshot import packed, unpacked
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.exceptions import (
+    ViduConfigError,
     ViduGenerationInterruptedError,
     ViduPolicyError,
     ViduSubmitUnknownError,
@@ -121,3 +124,79 @@ def test_the_number_of_task_instances_is_bounded(monkeypatch):
         for event in begun(state, FIRST, 1000.0, 60, is_new=False, owner=f"run {number}")[0]:
             state.apply(event)
     assert list(state.orders_of) == list(state.times_of) == ["run 2", "run 3", "run 4"]
+
+
+def charged(state: BatchState, key: str, price: int) -> None:
+    """Let a row order a generation that fails and is charged, and become pending again."""
+    line = {**failed(key, ViduPolicyError), "generation_id": f"g{price}", "credits": price}
+    state.apply({"e": "line", "line": line})
+    state.apply({"e": "back", "keys": [key]})
+
+
+def test_what_rows_have_cost_before_is_kept():
+    """A limit counts it, until a clear orders these rows as if they were new."""
+    state = state_after()
+    charged(state, "bad", 7)
+    charged(state, "bad", 5)
+    charged(state, "busy", 3)
+    state.apply({"e": "back", "keys": ["lost", "unknown"]})
+    for seen in (state, reread(state)):
+        assert (seen.credits, seen.price, seen.ordered, seen.uncertain) == (15, 7, (3, 3), 1)
+    for event in begun(state, NEXT_RUN, 3000.0, 60, is_new=True, owner="b", keys=["theirs"])[0]:
+        state.apply(event)
+    again = begun(state, Order(2, 2, True, 2, 0, 900.0, "r1"), 4000.0, 60, is_new=True, owner="a", keys=["bad"])[0]
+    stored = reread(state).to_json()
+    for event in again:
+        state.apply({**event, "keys": ["bad"]})
+    assert (state.credits, state.ordered, state.uncertain) == (3, (1, 1), 1)
+    whole = BatchState.from_json(stored)
+    whole.apply({**again[0], "keys": None})
+    assert (whole.credits, whole.ordered, whole.uncertain) == (0, (0, 0), 0)
+
+
+def test_a_forged_state_of_earlier_costs_lowers_no_sum():
+    """Others may write to the destination: what is no number counts as 0."""
+    stored = state_after().to_json()
+    forged = {"key": "a", "generations": -5, "priced": "many", "credits": -1e9, "uncertain": True}
+    state = BatchState.from_json({**stored, "earlier": [forged], "dearest": -4})
+    assert (state.credits, state.price, state.ordered, state.uncertain) == (0, None, (0, 0), 0)
+
+
+def test_the_highest_price_is_that_of_a_create_until_a_file_is_stored():
+    """A service that returns the credits of a failure has not become free; one whose files cost nothing is."""
+    state = state_after()
+    state.apply({"e": "id", "key": "a", "id": "g1", "at": 1.0, "credits": 0})
+    assert (state.price, state.unpriced) == (None, 1)
+    state.apply({"e": "line", "line": {**failed("a", ViduPolicyError), "generation_id": "g1", "credits": 0}})
+    assert (state.price, state.unpriced) == (None, 0)
+    state.apply({"e": "line", "line": {"key": "b", "status": "stored", "credits": 0}})
+    assert state.price == 0
+    state.apply({"e": "id", "key": "c", "id": "g2", "at": 1.0, "credits": 9})
+    state.apply({"e": "line", "line": {**failed("c", ViduPolicyError), "generation_id": "g2", "credits": 0}})
+    assert (state.price, reread(state).price, state.credits) == (9, 9, 0)
+
+
+@each_row(
+    ("case", "order", "keys", "is_refused"),
+    [
+        ("a retry with other rows", Order(0, 1, True, 2, 0, 900.0, "r1"), ["new"], True),
+        ("a retry with some of the rows", Order(0, 1, True, 2, 0, 900.0, "r1"), ["good", "new"], False),
+        ("a clear with other rows", Order(2, 2, True, 2, 0, 2000.0, "r1"), ["new"], False),
+    ],
+)
+def test_a_retry_whose_rows_are_all_others_pays_for_nothing(case, order, keys, is_refused):
+    """Their content changes with each rendering: each retry would order all of them again."""
+    state = reread(state_after())
+    if is_refused:
+        with pytest.raises(ViduConfigError, match="None of the rows"):
+            begun(state, order, 3000.0, 60, is_new=False, owner="a", keys=keys)
+        assert begun(state, order, 3000.0, 60, is_new=False, owner="a", keys=keys, shares=True)[0]
+        state = BatchState()  # what has paid for nothing is ordered
+        for event in begun(state, FIRST, 1000.0, 60, is_new=False, owner="a", keys=["bad"])[0]:
+            state.apply(event)
+        state.apply({"e": "line", "line": failed("bad", ViduPolicyError)})
+    assert begun(state, order, 3000.0, 60, is_new=False, owner="a", keys=keys)[0]
+    of_others = state_after(owner="b")
+    for event in begun(of_others, FIRST, 1000.0, 60, is_new=False, owner="a", keys=["bad"])[0]:
+        of_others.apply(event)
+    assert begun(of_others, order, 3000.0, 60, is_new=False, owner="a", keys=keys)[0]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.api.dialects.answers import read
-from airflow_provider_vidu.common.urls import shown_url, unusable_note, url_problem
+from airflow_provider_vidu.common.urls import shown_url, unusable_note, url_problem, without_store_signatures
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.results import missing
 from airflow_provider_vidu.polling.watch import Failed, PollPolicy, Watch
@@ -112,3 +112,44 @@ def test_an_address_without_a_scheme_means_https():
     generation = read("g", answer)
     assert generation.video_url == "https://cdn.example.com/v.mp4?a=b"
     assert generation.cover_url is None
+
+
+AMAZON = (
+    "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=A%2F1&X-Amz-Date={0}&X-Amz-Expires=9"
+    "&X-Amz-SignedHeaders=host&X-Amz-Security-Token={0}&X-Amz-Signature={0}"
+)
+
+
+@each_row(
+    ("signed", "plain"),
+    [
+        (f"versionId=3&{AMAZON}&response-content-type=a", "?versionId=3&response-content-type=a"),
+        ("x-oss-signature-version=OSS4&x-oss-date={0}&x-oss-signature={0}&x-oss-process=a", "?x-oss-process=a"),
+        ("X-Goog-Algorithm=G&X-Goog-Date={0}&X-Goog-SignedHeaders=h&x%2Dgoog-signature={0}", ""),
+        ("AWSAccessKeyId=A&Expires={0}&x-amz-security-token={0}&Signature={0}", ""),
+        ("OSSAccessKeyId=A&Expires={0}&Signature={0}", ""),
+        ("GoogleAccessId=A&Expires={0}&Signature={0}", ""),
+        ("Key-Pair-Id=K&Policy={0}&Signature={0}", ""),
+        ("sv=2020&snapshot=2&st={0}&se={0}&sr=b&sp=r&spr=https&sig={0}", "?snapshot=2"),
+        ("q-sign-algorithm=sha1&q-ak=A&q-sign-time={0}&q-key-time={0}&q-header-list=&q-signature={0}", ""),
+    ],
+)
+def test_a_fresh_signature_of_a_store_is_no_other_address(signed, plain):
+    """Also within the JSON text of a list; the rest of the query may name the file."""
+    for number in ("1", "2%3D"):
+        url = f"https://bucket.example.com/a%20b.png?{signed.format(number)}#top"
+        assert without_store_signatures(url) == f"https://bucket.example.com/a%20b.png{plain}#top"
+        assert (
+            without_store_signatures(f'["{url}", "x"]') == f'["https://bucket.example.com/a%20b.png{plain}#top", "x"]'
+        )
+
+
+@pytest.mark.parametrize(
+    "query", ["token=a", "sign=a&expires=1", "signature=a&id=3", "sig=a", "expires=1", "", "x-amz-date=1", "q-ak=1"]
+)
+def test_what_may_name_the_file_stays(query):
+    """Otherwise the file of another picture would be taken for this one's."""
+    for url in (f"https://cdn.example.com/a.png?{query}", f"s3://bucket/a.png?{AMAZON}", f"a picture?{AMAZON}"):
+        assert without_store_signatures(url) == url
+    long = f"https://cdn.example.com/a.png?{AMAZON}&x={'x' * 20_000}"
+    assert without_store_signatures(long) == long

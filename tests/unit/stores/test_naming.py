@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_vidu.common.artifacts import ARTIFACTS
 from airflow_provider_vidu.common.media_types import EXTENSIONS, extension, type_of_name
+from airflow_provider_vidu.stores.artifacts import ARTIFACTS
 from airflow_provider_vidu.stores.naming import (
     MAX_NAME_BYTES,
     candidate_names,
@@ -132,6 +132,15 @@ def test_a_new_signature_keeps_the_name(one, other):
 def test_what_a_query_names_is_part_of_the_name(one, other):
     """Where the query says which file it is, two files have two names."""
     assert stem_of(None, f"https://b.example.com/get?{one}") != stem_of(None, f"https://b.example.com/get?{other}")
+
+
+@pytest.mark.parametrize("name", ["token", "sign", "auth_key", "signature"])
+def test_what_may_name_the_file_is_part_of_the_name_if_nothing_else_is(name):
+    """Otherwise all files of a gateway's one address would have one name, and each would replace the one before."""
+    one, other = (stem_of(None, f"https://b.example.com/download?{name}={value}") for value in "ab")
+    assert one != other
+    signed = "https://b.example.com/clips/7?X-Amz-Date={0}&X-Amz-Signature={0}"
+    assert stem_of(None, signed.format(1)) == stem_of(None, signed.format(2))
 
 
 def test_a_url_without_a_path_has_a_name():

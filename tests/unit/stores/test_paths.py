@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
+from upath import UPath
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.stores.paths import checked_destination, is_folder
@@ -106,3 +107,9 @@ def test_folders_end_in_a_slash():
 def test_a_path_object_is_a_folder_unless_it_names_a_medium(path, text):
     """Objects lose the slash at their end; taken for a file, all clips would overwrite one."""
     assert checked_destination(path) == text
+
+
+def test_a_path_object_with_a_template_that_nothing_rendered():
+    """Airflow renders text and its own paths; a folder with the template's name would take the files of all runs."""
+    with pytest.raises(ViduConfigError, match="template that was not rendered"):
+        checked_destination(UPath("memory://clips/{{ ds }}/a.mp4"))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
+from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.sensors import ViduGenerationSensor
+from airflow_provider_vidu.stores.paths import checked_destination
 
 NATIVE_CHANGES = ["3.10", "007", "1_000", "0x10", "'in quotation marks'", '"so"', "True", "[1, 2]", "911", "1e5"]
 
@@ -134,3 +137,47 @@ def test_what_a_mapped_task_is_given_is_no_template(mapped, native):
         assert getattr(task, name) == value
     assert "unrendered" not in str(vars(task))
     assert task.endpoint == "text2video"
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_templates_in_a_path_are_rendered(native):
+    """As in a path of Airflow's: all days would write one file, whose folder has the template's name."""
+    download = rendered(
+        lambda: ViduDownloadOperator(task_id="t", destination=Path("/data/{{ ds }}/a.mp4"), generation_id="1"),
+        native, ds="2026-01-01",
+    )  # fmt: skip
+    assert download.destination == Path("/data/2026-01-01/a.mp4")
+    generate = rendered(
+        lambda: ViduGenerateOperator(
+            task_id="t", endpoint="x", prompt="p", images=[Path("/in/{{ ds }}.png")],
+            parameters={"subjects": [{"images": [Path("/in/{{ ds }}.png")]}]},
+        ),
+        native, ds="1_000",
+    )  # fmt: skip
+    assert generate.images == generate.parameters["subjects"][0]["images"] == [Path("/in/1_000.png")]
+    batch = rendered(
+        lambda: ViduBatchOperator(task_id="t", rows=Path("/in/{{ ds }}.csv"), destination=Path("/data/{{ ds }}")),
+        native, ds="2026-01-01",
+    )  # fmt: skip
+    assert (batch.rows, batch.destination) == (Path("/in/2026-01-01.csv"), Path("/data/2026-01-01"))
+
+
+@pytest.mark.parametrize("value", ["", None])
+def test_a_path_that_renders_to_nothing_is_refused_as_text_is(value):
+    """No folder of that name, and not the worker's current one."""
+    download = rendered(
+        lambda: ViduDownloadOperator(task_id="t", destination=Path("{{ x }}"), generation_id="1"), x=value
+    )
+    with pytest.raises(ViduConfigError, match="destination is empty"):
+        checked_destination(download.destination)
+
+
+def test_a_path_from_an_xcom_is_data():
+    """Rendered, who filled the XCom could read every connection."""
+    with DAG("d", schedule=None):
+        mapped = ViduDownloadOperator.partial(task_id="t", generation_id="1").expand(destination=[Path("/{{ x }}")])
+    task = mapped.unmap({"destination": Path("/{{ x }}")})
+    task._do_render_template_fields(
+        task, ["destination"], {"x": "secret"}, task.get_template_env(), {id(task.destination)}
+    )
+    assert task.destination == Path("/{{ x }}")

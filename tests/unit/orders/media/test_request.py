@@ -481,3 +481,15 @@ def test_input_roots(put, monkeypatch, tmp_path):
         with pytest.raises(ViduConfigError, match=r"is not beneath one of .*\[vidu\] input_roots"):
             Prepared({"image": source}).identity()
     assert remote.opened == 0
+
+
+def test_a_fresh_signature_makes_no_other_request():
+    """A clear that resumes, and an equal order, sign the address of the same picture afresh. It is sent whole."""
+    signed = [f"https://bucket.example.com/a.png?X-Amz-Date={n}&X-Amz-Signature={n}" for n in "12"]
+    requests = [Prepared({"images": [url], "subjects": [{"images": [url]}], "prompt": "p"}) for url in signed]
+    assert requests[0].digest(None) == requests[1].digest(None)
+    other = Prepared({"images": ["https://bucket.example.com/b.png?X-Amz-Date=1&X-Amz-Signature=1"], "prompt": "p"})
+    assert other.digest(None) != Prepared({"images": signed[:1], "prompt": "p"}).digest(None)
+    sent = requests[1].resolve(Mock())
+    assert (sent["images"], sent["subjects"]) == (signed[1:], [{"images": signed[1:]}])
+    assert type(sent["images"][0]) is str
