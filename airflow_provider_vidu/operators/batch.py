@@ -42,7 +42,7 @@ from airflow_provider_vidu.operators.batch_waits import open_journal, paused_wit
 from airflow_provider_vidu.orders.dry_run import is_dry
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
 from airflow_provider_vidu.orders.records import iteration_of
-from airflow_provider_vidu.orders.request import NAMES, OnClear, further_fields, request_of, required_arguments
+from airflow_provider_vidu.orders.request import NAMES, OnClear, further_fields, request_of, required_arguments, text
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS, Artifact
 from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, path_text
 from airflow_provider_vidu.tasks.deferral import deferral_timeout, retryable_after_wait, was_given_up
@@ -335,7 +335,7 @@ class ViduBatchOperator(SignedURLOperator):
         return Destination(checked, self._storage(), options_of(self.destination))
 
     def _storage(self) -> str | None:
-        return given(self.storage_conn_id)
+        return given(text("storage_conn_id", self.storage_conn_id))
 
     def _settings(self, rows: Sequence[Row], context: Any) -> Settings:
         from airflow_provider_vidu.api.dialects.endpoints import is_off_peak
@@ -385,8 +385,8 @@ class ViduBatchOperator(SignedURLOperator):
         check_size("max_bytes", self.max_bytes)
         if self.rows is None:
             raise ViduConfigError("rows is None: give a list of rows, the output of a task, or the path of a file.")
-        text = path_text(self.destination)
-        if text is not None and not is_template(text):
+        path = path_text(self.destination)
+        if path is not None and not is_template(path):
             _checked_folder(self.destination)
 
 
