@@ -405,3 +405,32 @@ def test_scripts_know_no_ranges():
     asyncio.run(app._Static(directory=folder)(scope, receive, send))
     assert sent[0]["status"] == 200
     assert b"".join(message.get("body", b"") for message in sent) == (folder / "icon.svg").read_bytes()
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a path of thousands of folders, without a login",
+    outcome="refused",
+    side="pages",
+    seen="404",
+)
+@pytest.mark.parametrize("path", ["/static/" + "a/" * 32_000, "/static/" + "../" * 20_000, "/" * 64_000])
+def test_long_paths_are_not_looked_up(path):
+    """A file is looked up folder by folder, in Airflow's threads; a page of a refusal leads out of each folder."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    scope: dict[str, Any] = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "root_path": ""}
+    scope |= {"headers": [(b"accept", b"text/html")], "query_string": b""}
+    pages = app.make_app()
+    began = time.process_time()
+    asyncio.run(pages(scope, receive, send))
+    took = time.process_time() - began
+    assert sent[0]["status"] == 404
+    assert sum(len(message.get("body", b"")) for message in sent) < 1_000
+    assert took < 0.1
