@@ -71,8 +71,8 @@ class SignedURLOperator(RenderedOperator):
         parts = signatures(fields) | passwords(fields)
         if len(parts) > MAX_SIGNATURES or sum(map(len, parts)) > MAX_SIGNATURE_CHARS:
             raise ViduConfigError(
-                f"The rendered fields of this task hold {len(parts)} signatures of signed URLs and passwords; at "
-                f"most {MAX_SIGNATURES} with {MAX_SIGNATURE_CHARS:,} characters are masked. Pass ids, unsigned addresses or "
+                f"The rendered fields of this task hold {len(parts)} signatures of signed URLs and passwords; at most "
+                f"{MAX_SIGNATURES} with {MAX_SIGNATURE_CHARS:,} characters are masked. Pass ids, unsigned addresses or "
                 "paths in your storage."
             )
         for part in sorted(parts) + list(_secret_options(fields)):

@@ -48,7 +48,10 @@ def spelled(key: str) -> list[str]:
         f"{key[:5]}\\n{key[5:]}",
         quote(f"{key[:5]}\n{key[5:]}"),
         key.replace("+", " "),
-        *("\n".join(textwrap.wrap(base64.b64encode(before.encode() + data).decode(), 16)) for before in ("", "B", "Be")),
+        *(
+            "\n".join(textwrap.wrap(base64.b64encode(before.encode() + data).decode(), 16))
+            for before in ("", "B", "Be")
+        ),
         "\r\n\t".join(textwrap.wrap(data.hex(), 20)),
         data.hex(" "),
         data.hex(" ", 2).upper(),

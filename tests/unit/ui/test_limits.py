@@ -19,14 +19,19 @@ from airflow_provider_vidu.links import has_pages
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from airflow_provider_vidu.batches.lines import EndedRow
+from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.ranges import Part
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.stores.places import Root, Spot
 from airflow_provider_vidu.ui import app, sending
 from airflow_provider_vidu.ui import looks as looks_module
-from airflow_provider_vidu.ui.batches import routes
+from airflow_provider_vidu.ui.batches import routes, rows
+from airflow_provider_vidu.ui.batches.journals import Read
+from airflow_provider_vidu.ui.batches.records import Batch
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, with_result
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Record
@@ -333,6 +338,43 @@ def test_answers_are_made_off_the_event_loop(monkeypatch, kind):
     asyncio.run(main())
     assert makers
     assert threading.main_thread() not in makers
+
+
+@pytest.mark.fault(
+    "attacks",
+    "the journal of a batch with a hundred lines of megabytes",
+    outcome="survived",
+    side="pages",
+    seen="a thread reads the lines; the event loop goes on",
+)
+@pytest.mark.parametrize("kind", ["sheet", "page", "file"])
+def test_the_lines_of_a_batch_are_read_off_the_event_loop(monkeypatch, kind):
+    """Who writes the journal decides how long they are, and each request for a page decodes those that it shows."""
+    readers = []
+    line = EndedRow.line.fget
+    monkeypatch.setattr(EndedRow, "line", property(lambda row: readers.append(threading.current_thread()) or line(row)))
+    monkeypatch.setattr(Clip, "with_known", lambda clip, known: readers.append(threading.current_thread()) or clip)
+    state = BatchState()
+    state.lines["a"] = {"key": "a", "status": "stored", "uri": "file:///b/a.mp4", "size": 1, "generation_id": "g"}
+    task = TaskFacts("d", "r", "t", -1, None, state="success")
+    batch = Batch(task, "b", "file:///b/", "file:///b/b.jsonl", None, 1)
+    found = routes.Found(batch, Read(state), 0.0)
+
+    async def main() -> None:
+        request: Any = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace()), headers=Headers())
+        app.prepare(request.app.state)
+        if kind == "sheet":
+            await routes.batch_data(request, "d", "r", found, None, 0, 24)
+            return
+        row = await routes.row_at(request, rows.entries(state, is_over=True)[0].name, found)
+        if kind == "page":
+            await routes.row_data(request, "d", "r", row)
+        else:
+            await routes.row_file(request, row)
+
+    asyncio.run(main())
+    assert readers
+    assert threading.main_thread() not in readers
 
 
 @pytest.mark.parametrize(("told", "is_same"), [({}, False), ({"ETag": "x"}, True), ({"last_modified": 5}, True)])
