@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
+
+import pytest
 
 from airflow_provider_vidu.batches.beginning import begun
 from airflow_provider_vidu.batches.snapshot import packed, unpacked
@@ -121,3 +124,19 @@ def test_the_number_of_task_instances_is_bounded(monkeypatch):
         for event in begun(state, FIRST, 1000.0, 60, is_new=False, owner=f"run {number}")[0]:
             state.apply(event)
     assert list(state.orders_of) == list(state.times_of) == ["run 2", "run 3", "run 4"]
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a journal with a text of megabytes in place of its rows' names",
+    outcome="refused",
+    side="worker and pages",
+    seen="the journal counts as damaged",
+)
+@each_row("event", [{"e": "back"}, {"e": "order", "anew": True, "order": {"order": 1}, "since": 1, "deadline": 2}])
+def test_a_text_is_no_list_of_rows(event):
+    """It is one JSON value, so no limit of these holds, and 16 MB took eight seconds, character by character."""
+    began = time.process_time()
+    with pytest.raises(TypeError):
+        BatchState().apply({**event, "keys": "ab" * 8_000_000})
+    assert time.process_time() - began < 1
