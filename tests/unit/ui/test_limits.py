@@ -32,7 +32,7 @@ from airflow_provider_vidu.ui import looks as looks_module
 from airflow_provider_vidu.ui.batches import routes, rows
 from airflow_provider_vidu.ui.batches.journals import Read
 from airflow_provider_vidu.ui.batches.records import Batch
-from airflow_provider_vidu.ui.clips import views
+from airflow_provider_vidu.ui.clips import views, xcoms
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, with_result
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Record
 from airflow_provider_vidu.ui.playing import preview, shelf
@@ -57,6 +57,33 @@ def test_the_results_of_a_look_are_bounded():
     assert keys[1] in fits
     assert sum(sizes[key] for key in fits) <= values.MAX_LOOK_CHARS < sum(sizes[key] for key in fits) + 250_000
     assert values.fitting(keys, {}) == set()
+
+
+@pytest.mark.fault(
+    "attacks",
+    "tasks that publish 24 generations each, with results of 256 KiB of empty lists",
+    outcome="survived",
+    side="pages",
+    seen="a result is parsed once, and one of so many values not at all",
+)
+def test_a_result_is_parsed_once(monkeypatch):
+    """For each of the 24 it took a tenth of a second, in which no other thread ran: a look took a minute."""
+    text = '{"id": "g0", "status": "succeeded", "x": [' + "[]," * 80_000 + "0]}"
+    began = time.process_time()
+    assert xcoms.parsed(text) is None
+    assert xcoms.decoded(text) == text
+    assert time.process_time() - began < 0.1
+    short = '{"id": "g0", "status": "succeeded"}'
+    parses = []
+    monkeypatch.setattr(store, "parsed", lambda stored: parses.append(stored) or xcoms.parsed(stored))
+    own = {"task_id": "t", "map_index": -1, "instance": "i", "size": len(short), "text": short, "timestamp": None}
+    answers = iter([[], *[[SimpleNamespace(**own)]] * 2])
+    reader = store._Reader(SimpleNamespace(execute=lambda statement: next(answers)), "d", "r")
+    instance = "i" if instances.HAS_REGIONS else None
+    tasks = [TaskFacts("d", "r", "t", -1, f"g{number}", number=number, instance=instance) for number in range(24)]
+    found = reader.with_results(tasks)
+    assert parses == [short]
+    assert [task.generation is not None for task in found] == [True] + [False] * 23
 
 
 @pytest.mark.fault(
