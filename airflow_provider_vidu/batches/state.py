@@ -139,8 +139,10 @@ class BatchState:
             if (own := event.get("keys")) is None:
                 self.intents, self.open, self.lines, self.earlier = {}, {}, Lines(), {}
             else:
-                self._drop(own)
-                self.earlier = {key: one for key, one in self.earlier.items() if key not in own}
+                keys = _list(own)
+                self._drop(keys)
+                anew = set(keys)
+                self.earlier = {key: one for key, one in self.earlier.items() if key not in anew}
             self.orders += 1
             self.is_again = bool(event.get("again"))
             self.again_by = text(event.get("owner")) or ""
@@ -200,11 +202,11 @@ class BatchState:
 
     def _on_back(self, event: Mapping[str, Any]) -> None:
         """Make rows pending again."""
-        for key in event["keys"]:
+        for key in (keys := _list(event["keys"])):
             if (row := self.lines.ended.get(key)) is not None:
                 self.earlier[key] = self.earlier.get(key, Earlier()).plus(row)
                 self._note_price(row.credits, is_own=not row.is_reused)
-        self._drop(event["keys"])
+        self._drop(keys)
 
     def _on_id(self, event: Mapping[str, Any]) -> None:
         key = _key(event)
@@ -336,22 +338,32 @@ class BatchState:
             order=Record.from_json(stored.get("order")),
             since=_time(stored["since"]),
             deadline=_time(stored["deadline"]),
-            dags=dict.fromkeys(name for name in stored.get("dags", ()) if isinstance(name, str)),
+            dags=dict.fromkeys(name for name in _list(stored.get("dags", [])) if isinstance(name, str)),
         )
         latest = state.order
-        for one in stored.get("owners", ()):
+        for one in _list(stored.get("owners", [])):
             state._ordered_by(one)
             state._timed_for(one)
         state.order = latest
-        for one in stored["lines"]:
+        for one in _list(stored["lines"]):
             state.lines[one["key"]] = checked_line(one)
-        for one in stored["open"]:
+        for one in _list(stored["open"]):
             state.open[_key(one)] = Open.from_json(one)
-        state.earlier = {_key(one): Earlier.from_json(one) for one in stored.get("earlier", ())}
+        state.earlier = {_key(one): Earlier.from_json(one) for one in _list(stored.get("earlier", []))}
         state.dearest = max(price(stored.get("dearest")) or 0, 0)
-        for one in stored["intents"]:
+        for one in _list(stored["intents"]):
             state._on_intent(one)
         return state
+
+
+def _list(stored: Any) -> list[Any]:
+    """Return a list: a text is one JSON value, and a loop over its characters may take minutes.
+
+    :raises TypeError: when it is not a list.
+    """
+    if not isinstance(stored, list):
+        raise TypeError("a list that is none")
+    return stored
 
 
 def _key(event: Mapping[str, Any]) -> str:

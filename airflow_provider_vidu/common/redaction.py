@@ -26,7 +26,7 @@ _FEW_SECRETS: Final = 32
 
 # One run per match, and only valid escapes: an answer may consist of four million percent signs.
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
-_ESCAPES = re.compile(r"(?:\\u[0-9A-Fa-f]{4})+|(?:\\/)+|\\[\"\\]")
+_ESCAPES = re.compile(r"(?:\\u[0-9A-Fa-f]{4})+|(?:\\x[0-9A-Fa-f]{2})+|(?:\\/)+|\\[\"\\]")
 _ENTITY = re.compile(
     r"&(?:#0{0,32}([1-9][0-9]{0,6});?|#[xX]0{0,32}([1-9A-Fa-f][0-9A-Fa-f]{0,5});?|([A-Za-z][A-Za-z0-9]{1,31};)"
     r"|(amp|lt|gt|quot|AMP|LT|GT|QUOT))"
@@ -35,9 +35,11 @@ _CALLBACK_TOKEN: Final = re.compile(rf"(?<={CALLBACK_PATH})[A-Za-z0-9_-]{{20,}}"
 """A service that echoes the request would put the token into the XCom of the result, or into an error, where readers of
 the DAG see it."""
 _LAST_CHARACTER: Final = 0x10FFFF
-_GAPS: Final = ("\\n", "\\r", "\\t", "\n", "\r", "\t", " ", "+")
-"""Characters that line wrapping puts into a secret, also within JSON, and the space that forms use for ``+``."""
-_GAP: Final = re.compile(r"(?:[\n\r\t +]|\\[nrt])++")
+_GAPS: Final = ("\\n", "\\r", "\\t", "\n", "\r", "\t", "\v", "\f", " ", "+", "<wbr>")
+"""What line wrapping puts into a secret, also within JSON and HTML, and the space that forms use for ``+``."""
+_INVISIBLE: Final = "\x85\xa0\xad\u061c\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff"
+_INVISIBLE_GAPS: Final = re.compile(f"[{_INVISIBLE}]+")
+_GAP: Final = re.compile(rf"(?:[\n\r\t\v\f +{_INVISIBLE}]|\\[nrt]|<wbr>)++")
 
 
 def _without_percent(text: str) -> str:
@@ -45,7 +47,7 @@ def _without_percent(text: str) -> str:
 
 
 def unescaped(text: str) -> str:
-    r"""Decode the escapes in raw JSON that can hide text: ``\u0026``, ``\/``, ``\"`` and ``\\``."""
+    r"""Decode the escapes in raw JSON and scripts that can hide text: ``\u0026``, ``\x26``, ``\/``, ``\"``, ``\\``."""
     return _ESCAPES.sub(_unescaped, text)
 
 
@@ -53,6 +55,8 @@ def _unescaped(match: re.Match[str]) -> str:
     run = match[0]
     if run[1] == "u":
         return bytes.fromhex(run.replace("\\u", "")).decode("utf-16-be", "replace")
+    if run[1] == "x":
+        return bytes.fromhex(run.replace("\\x", "")).decode("latin-1")
     return "/" * (len(run) // 2) if run[1] == "/" else run[1]
 
 
@@ -166,7 +170,10 @@ class Redactor:
         self._spellings = tuple(
             (spelling, len(secret)) for secret, decoded in plain for spelling in (secret, *_encoded(secret, decoded))
         )
-        self._solid = tuple(solid for _, decoded in plain if len(solid := _without_gaps(decoded)) >= SHORTEST_ENCODED)
+        # Wrapping also puts gaps into Base64 and hexadecimal digits.
+        solid = {_without_gaps(form): length for form, length in self._spellings}
+        solid |= {_without_gaps(decoded): len(decoded) for _, decoded in plain}
+        self._solid = tuple((form, length) for form, length in solid.items() if len(form) >= SHORTEST_ENCODED)
 
     def redact(self, text: str, shortest: int = 0) -> str:
         """Return ``text`` with every secret of at least ``shortest`` characters masked, and every callback's token.
@@ -188,7 +195,7 @@ class Redactor:
     def _joined(self, text: str, shortest: int) -> str | None:
         """Return ``text`` without secrets that are wrapped or whose ``+`` became a space; None if there are none."""
         joined = _without_gaps(text)
-        present = [solid for solid in self._solid if len(solid) >= shortest and solid in joined]
+        present = [solid for solid, length in self._solid if length >= shortest and solid in joined]
         return _masked_across_gaps(text, present) if present else None
 
     def __repr__(self) -> str:
@@ -198,7 +205,7 @@ class Redactor:
 def _without_gaps(text: str) -> str:
     for gap in _GAPS:
         text = text.replace(gap, "")
-    return text
+    return text if text.isascii() or text.isprintable() else _INVISIBLE_GAPS.sub("", text)
 
 
 def _masked_across_gaps(text: str, solids: Iterable[str]) -> str:

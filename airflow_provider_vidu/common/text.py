@@ -24,6 +24,7 @@ UNPRINTABLE: Final = re.compile(
 Variation selectors and joiners (U+200C, U+200D) are kept: emoji and several alphabets need them."""
 # Go's and PHP's JSON escape / and & with a backslash; CJK text precedes a URL without a space.
 _URL = re.compile(r"(?i)https?:(?:\\?/){2}[^\s\"<>]+")
+_PASSWORD: Final = re.compile(r"://[^\s/?#@:\"'<>]*+:([^\s/?#\"'<>]+)@")
 
 _DATA_URI: Final = re.compile(
     r"(?i)data:([\w.+-]{0,60}/[\w.+-]{0,60})(?:;[\w.=+-]{0,60}){0,4};base64,([A-Za-z0-9+/=_\\-]+)"
@@ -102,6 +103,15 @@ def signatures(value: Any) -> set[str]:
             signing = [value for name, _, value in pairs if SIGNING_PARAMETER.fullmatch(unquote(name))]
             parts |= {query, *signing, *map(unquote, signing)}
     return {part for part in parts if len(part) >= PIECE_CHARS and len(set(part)) >= _SECRET_VARIETY}
+
+
+def passwords(value: Any) -> set[str]:
+    """Return the passwords of all addresses in ``value``, of any scheme: ``sftp://user:password@host/``.
+
+    :param value: a string, or lists and mappings of strings to any depth.
+    """
+    found = {word for text in _texts(value) if not text.startswith("data:") for word in _PASSWORD.findall(text)}
+    return found | set(map(unquote, found))
 
 
 def without_signatures(value: Any) -> Any:

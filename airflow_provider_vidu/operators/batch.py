@@ -325,7 +325,7 @@ class ViduBatchOperator(SignedURLOperator):
 
         defaults = self._defaults()
         request_of({**dict.fromkeys(NAMES), **defaults}, self._required)  # refuses what was rendered to nothing
-        listed = rows_in(self.rows, self.rows_format, given(self.storage_conn_id))
+        listed = rows_in(self.rows, self.rows_format, self._storage())
         rows = check_names(self._written_rows.checked(rows_of(listed, defaults), self.rows), self.naming)
         if not rows:
             self.log.warning("There are no rows: nothing is ordered.")
@@ -340,7 +340,12 @@ class ViduBatchOperator(SignedURLOperator):
 
         checked = checked_folder(self.destination)
         check_destination(checked)
-        return Destination(checked, given(self.storage_conn_id), options_of(self.destination))
+        return Destination(checked, self._storage(), options_of(self.destination))
+
+    def _storage(self) -> str | None:
+        from airflow_provider_vidu.orders.request import text
+
+        return given(text("storage_conn_id", self.storage_conn_id))
 
     def _settings(self, rows: Sequence[Row], context: Any) -> Settings:
         from airflow_provider_vidu.api.endpoints import is_off_peak
@@ -358,7 +363,7 @@ class ViduBatchOperator(SignedURLOperator):
         longest = OFF_PEAK_WAIT_SECONDS if is_late else WAIT_SECONDS
         return Settings(
             vidu_conn_id=self.vidu_conn_id,
-            storage_conn_id=given(self.storage_conn_id),
+            storage_conn_id=self._storage(),
             max_in_flight=self.max_in_flight,
             max_credits=self.max_credits,
             min_success=self.min_success,
@@ -395,6 +400,6 @@ class ViduBatchOperator(SignedURLOperator):
         check_size("max_bytes", self.max_bytes)
         if self.rows is None:
             raise ViduConfigError("rows is None: give a list of rows, the output of a task, or the path of a file.")
-        text = path_text(self.destination)
-        if text is not None and not is_template(text):
+        path = path_text(self.destination)
+        if path is not None and not is_template(path):
             checked_folder(self.destination)

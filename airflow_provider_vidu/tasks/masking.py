@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow.providers.common.compat.sdk import conf, mask_secret
 
 from airflow_provider_vidu.common.redaction import is_secret_name
-from airflow_provider_vidu.common.text import redacted, signatures, without_signatures
+from airflow_provider_vidu.common.text import passwords, redacted, signatures, without_signatures
 from airflow_provider_vidu.common.values import unserialized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.tasks.rendering import RenderedOperator
@@ -67,19 +67,20 @@ class SignedURLOperator(RenderedOperator):
         self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Any, seen_oids: set[int]
     ) -> None:
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
-        parts = signatures([getattr(parent, name, None) for name in template_fields])
+        fields = [getattr(parent, name, None) for name in template_fields]
+        parts = signatures(fields) | passwords(fields)
         if len(parts) > MAX_SIGNATURES or sum(map(len, parts)) > MAX_SIGNATURE_CHARS:
             raise ViduConfigError(
-                f"The rendered fields of this task hold {len(parts)} signatures of signed URLs; at most "
+                f"The rendered fields of this task hold {len(parts)} signatures of signed URLs and passwords; at most "
                 f"{MAX_SIGNATURES} with {MAX_SIGNATURE_CHARS:,} characters are masked. Pass ids, unsigned addresses or "
                 "paths in your storage."
             )
-        for part in sorted(parts) + list(_secret_options([getattr(parent, name, None) for name in template_fields])):
+        for part in sorted(parts) + list(_secret_options(fields)):
             mask_secret(part)
 
 
 def _secret_options(value: Any) -> Iterator[str]:
-    """Yield the secret options of storage paths, such as a key of encryption: rendered fields show all options.
+    """Yield the secrets of storage paths, such as an option with a key of encryption: rendered fields show all of them.
 
     :param value: a path, or lists and dictionaries of paths to any depth.
     """
@@ -95,6 +96,7 @@ def _secret_options(value: Any) -> Iterator[str]:
         elif isinstance(item, dict):
             left.extend(item.values())
         elif isinstance(options := getattr(item, "storage_options", None), Mapping):
+            yield from passwords(str(item))
             yield from _secrets_in(options)
 
 

@@ -76,7 +76,7 @@ class PageLooks:
         ]
         known = {uri: found for looked in await asyncio.gather(*looks) for uri, found in looked.items()}
         shown = {uri: known[uri].kind if uri in known else None for files in asked.values() for uri, _ in files}
-        return shown, [clip.with_known(known) for clip in clips]
+        return shown, await self.views.run(lambda: [clip.with_known(known) for clip in clips])
 
 
 def _shown_files(clips: Iterable[Clip]) -> dict[Hashable, list[tuple[str, bool]]]:

@@ -112,6 +112,8 @@ class Dialect(ABC):
         :param endpoint: the name of a create, or a path that starts with a slash; if omitted, the dialect decides.
         :raises ViduConfigError: when the endpoint does not exist, or cannot be inferred from the fields.
         """
+        if endpoint is not None and not isinstance(endpoint, str):
+            raise ViduConfigError(f"endpoint must be text, not {type(endpoint).__name__}.")
         request = self._create_request(body, endpoint)
         return Call(request, partial(self.read_created, synchronous=self.is_synchronous(body, endpoint)))
 

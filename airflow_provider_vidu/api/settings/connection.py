@@ -123,7 +123,7 @@ async def _aget(conn_id: str) -> Any:
 
 
 def _check_id(conn_id: object) -> None:
-    if not isinstance(conn_id, str) or conn_id.strip() in ("", "None"):
+    if not isinstance(conn_id, str) or conn_id.strip() in ("", "None") or not conn_id.isprintable():
         shown = repr(conn_id) if isinstance(conn_id, str) or conn_id is None else type(conn_id).__name__
         raise ViduConfigError(f"vidu_conn_id must be the id of an Airflow connection of type vidu, not {shown}.")
 

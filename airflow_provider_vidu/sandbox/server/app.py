@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
@@ -75,22 +76,23 @@ class Server:
             method=request.method,
             target=request.raw_path,
             headers=_headers(request),
-            body=await request.read() if request.body_exists else b"",
             origin=f"{request.scheme}://{host}" if host else self._url,
         )
-        answer, action = self._answer(call, request.remote)
+        answer, action = await self._answer(call, request)
         if self._observer is not None:
             self._observer(call.method, call.target, 0 if action.cuts_before else answer.status)
         return await deliver(request, answer, action)
 
-    def _answer(self, call: Call, peer: str | None) -> tuple[Answer, Action]:
+    async def _answer(self, call: Call, request: web.BaseRequest) -> tuple[Answer, Action]:
         is_control = call.target.startswith(_CONTROL)
         allowed = self.core.settings.allowed_hosts
         problem = guard.problem(call, listens_on=self._host, allowed=allowed, is_control=is_control)
-        if problem is None and is_control and not _is_loopback(peer):
+        if problem is None and is_control and not _is_loopback(request.remote):
             problem = "the control API is available only on loopback"
-        if problem is not None:
+        if problem is not None:  # before the body is read: a web site may send any number of large ones
             return json_answer({"message": problem}, 403), NO_ACTION
+        if request.body_exists:
+            call = replace(call, body=await request.read())
         return (control.handle(self.core, call), NO_ACTION) if is_control else self.core.handle(call)
 
 

@@ -2,7 +2,7 @@
 
 Such a site can send requests to loopback and, through a name that resolves to 127.0.0.1 ("DNS rebinding"), even read
 the answers. They are recognized by ``Origin``, by ``Sec-Fetch-Site`` if an image or a link sends no origin, and by the
-name in ``Host``. Files are exempt: their signed URLs are secret, and Airflow's clip pages play them.
+name in ``Host``. Reading files is exempt: their signed URLs are secret, and Airflow's clip pages play them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from airflow_provider_vidu.sandbox.messages.calls import Call, split_target
 
 _FILES = ("/files/", "/uploads/")
+_READING = frozenset({"GET", "HEAD"})
 
 
 def problem(call: Call, *, listens_on: str, allowed: Iterable[str] = (), is_control: bool) -> str | None:
@@ -26,7 +27,7 @@ def problem(call: Call, *, listens_on: str, allowed: Iterable[str] = (), is_cont
     :param is_control: whether the call is for the control API.
     """
     path, _ = split_target(call.target)
-    if path.startswith(_FILES) and not is_control:
+    if path.startswith(_FILES) and call.method in _READING and not is_control:
         return None
     host, origin = call.header("host"), call.header("origin")
     if origin is not None and origin.lower() != call.origin.lower():

@@ -169,21 +169,18 @@ class FoundRow:
     :param found: its batch.
     :param entries: all rows that the batch has begun.
     :param index: the row's place among them.
+    :param clip: the row's clip.
     """
 
     found: Found
     entries: Sequence[rows.Entry]
     index: int
+    clip: Clip
 
     @property
     def entry(self) -> rows.Entry:
         """The row."""
         return self.entries[self.index]
-
-    @property
-    def clip(self) -> Clip:
-        """The row's clip."""
-        return rows.clip_of(self.found.batch, self.entry)
 
 
 async def _viewed(
@@ -203,12 +200,18 @@ async def _viewed(
     return viewed
 
 
+def _clips_of(batch: Batch, shown: Sequence[rows.Entry]) -> list[Clip]:
+    """Return rows as clips; runs in a thread: the lines of a hundred rows may be megabytes of JSON."""
+    return [rows.clip_of(batch, entry) for entry in shown]
+
+
 async def row_at(request: Request, row: str, found: BatchAt) -> FoundRow:
     """Return the row at an address."""
     entries, index = await _viewed(request, found, ("row", row), partial(rows.found_row, name=row))
     if index is None:
         raise HTTPException(404, found.read.problem or NO_ROW)
-    return FoundRow(found, entries, index)
+    (clip,) = await _looks(request).views.run(_clips_of, found.batch, [entries[index]])
+    return FoundRow(found, entries, index, clip)
 
 
 RowAt = Annotated[FoundRow, Depends(row_at)]
@@ -239,7 +242,7 @@ async def batch_data(
     choose = partial(rows.chosen, stage=stage, order=order)
     wanted: rows.Chosen = await _viewed(request, at, ("sheet", stage, order), choose)
     shown = wanted.entries[offset : offset + limit]
-    clips = [rows.clip_of(batch, entry) for entry in shown]
+    clips = await looks.views.run(_clips_of, batch, shown)
     lives = await asyncio.gather(*(looks.live(clip, SHEET_PATIENCE_SECONDS) for clip in clips))
     stored, clips = await looks.stored(clips, SHEET_SECONDS)
 

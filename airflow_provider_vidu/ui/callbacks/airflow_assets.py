@@ -18,6 +18,7 @@ from uuid import UUID
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import lazyload
 
+from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.order import Record
 from airflow_provider_vidu.orders.records import STATE_KEY
@@ -28,6 +29,8 @@ from airflow_provider_vidu.ui.records.arguments import arguments_of
 _TRIGGER: Final = "airflow_provider_vidu.event_triggers.ViduGenerationFinishedTrigger"
 MAX_RECORD_CHARS: Final = 64 * 1024
 """The longest record of an order that is read. The author of a DAG may have written any; ours take a few thousand."""
+MAX_RECORD_VALUES: Final = 2_000
+"""The same for its JSON values: hundreds of records of empty lists took five seconds of each look-up."""
 MAX_ARGUMENT_CHARS: Final = 1024 * 1024
 """The same for the arguments of an event trigger, which may name thousands of generations."""
 MAX_ALL_ARGUMENT_CHARS: Final = 8 * 1024 * 1024
@@ -130,6 +133,8 @@ def _records(tries: Any, own: Any, instances: Collection[UUID]) -> Any:
 
 
 def _order(stored: str) -> UnawaitedOrder | None:
+    if value_count(stored.encode("utf-8", "replace"), MAX_RECORD_VALUES) > MAX_RECORD_VALUES:
+        return None
     try:
         record = Record.from_json(json.loads(stored))
     except (ValueError, RecursionError, ViduConfigError):  # not written by this package

@@ -15,12 +15,16 @@ from pydantic import ValidationError
 
 from airflow_provider_vidu.api.dialects.answers import MAX_TEXT_CHARS
 from airflow_provider_vidu.api.ids import checked_id
+from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, number, percent, text, trace_id, whole
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Record
 
+MAX_VALUES: Final = 30_000
+"""The most JSON values of an XCom; a result has at most the 20,000 of an answer. To parse 256 KiB of empty lists takes
+a tenth of a second, in which no other thread runs."""
 MAX_NOTE_CHARS: Final = 300
 NOTED: Final = (
     *("conn_id", "role", "artifact", "endpoint", "created_at", "credits", "seed"),
@@ -61,21 +65,31 @@ def is_reference(value: Any) -> bool:
 
 
 def parsed(stored: str | None) -> Any:
-    """Return the value of JSON text in the database; None if Python cannot parse it.
+    """Return the value of JSON text in the database; None if Python cannot parse it, or it holds too many values.
 
     One XCom nested a thousand times, or with a number of 5,000 digits, must not break the page of its siblings.
     """
     try:
-        return None if stored is None else json.loads(stored)
+        return None if stored is None else bounded(stored)
     except (ValueError, RecursionError):
         return None
+
+
+def bounded(text: str) -> Any:
+    """Return the value of JSON text.
+
+    :raises ValueError, RecursionError: when Python cannot parse it, or it holds too many values.
+    """
+    if len(text) > MAX_VALUES and value_count(text.encode("utf-8", "replace"), MAX_VALUES) > MAX_VALUES:
+        raise ValueError("it holds too many values")
+    return json.loads(text)
 
 
 def decoded(value: Any) -> Any:
     """Return an XCom's value; some versions store its JSON as text, and a generation is stored with its class."""
     if isinstance(value, str) and value[:1] in ('"', "{"):
         try:
-            value = json.loads(value)
+            value = bounded(value)
         except (ValueError, RecursionError):
             return value
     is_object = isinstance(value, Mapping) and value.get("__classname__") == _GENERATION

@@ -27,7 +27,7 @@ from airflow.configuration import conf
 
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.stores.places import Root, Spot, split_connection
-from airflow_provider_vidu.ui.clips.xcoms import decoded, is_reference
+from airflow_provider_vidu.ui.clips.xcoms import bounded, decoded, is_reference
 from airflow_provider_vidu.ui.playing.preview import PreviewError, open_beneath
 
 log = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ def _unpacked(name: str, data: bytes) -> Any:
     packing = fsspec.utils.infer_compression(name)
     with compr[packing](io.BytesIO(data), mode="rb") as file:
         text = file.read(MAX_VALUE_BYTES + 1)
-    return UNKNOWN if len(text) > MAX_VALUE_BYTES else json.loads(text)
+    return UNKNOWN if len(text) > MAX_VALUE_BYTES else bounded(text.decode())
 
 
 def _keep(key: _Key, value: Any) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from airflow_provider_vidu.links import BATCH_KEY, ID_KEY, WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import STAGES, in_order
 from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, chars_of, grouped, with_result
-from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed, usable_id
+from airflow_provider_vidu.ui.clips.xcoms import decoded, note_in, parsed, usable_id
 from airflow_provider_vidu.ui.records import counts
 from airflow_provider_vidu.ui.records.circumstances import actions_on, next_tries, usual_seconds
 from airflow_provider_vidu.ui.records.instances import (
@@ -326,14 +326,12 @@ class _Reader:
         # One after the other: of each only what the pages show is kept.
         texts = texts_of(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, are(fits))
         for row in self._session.execute(texts) if fits else ():
+            value = decoded(self._resolver.value(parsed(row.text), row.timestamp))
+            is_lost = value is UNKNOWN
             for index in places[key_of(row)]:
-                found[index] = self._with_result(found[index], row)
+                full = with_result(found[index], None if is_lost else value, row.timestamp)
+                found[index] = replace(full, is_too_large=is_lost)
         return found
-
-    def _with_result(self, task: TaskFacts, row: Any) -> TaskFacts:
-        value = self._resolver.value(parsed(row.text), row.timestamp)
-        is_lost = value is UNKNOWN
-        return replace(with_result(task, None if is_lost else value, row.timestamp), is_too_large=is_lost)
 
     def _id_in(self, row: Any) -> tuple[str | None, bool]:
         """Return the id in a row (None where it cannot be resolved), and whether the row belongs to a generation."""

@@ -576,3 +576,12 @@ def test_a_failed_twin_does_not_fail_the_others(connect, sandbox, tmp_path):
     task = BatchTask(tmp_path, rows, reuse="identical", min_success=0)
     assert task.run()["failed"] == 2
     assert len(sandbox.creates) == 2
+
+
+@pytest.mark.parametrize("named", [{"a": 1}, ["aws"], True, 1.5])
+def test_a_connection_of_the_store_that_is_no_text_is_refused(dialect, sandbox, tmp_path, named):
+    """An XCom that a mapped batch is expanded over may hold any value."""
+    task = BatchTask(tmp_path, prompts(1), storage_conn_id=named)
+    with pytest.raises(exceptions.ViduConfigError, match="storage_conn_id"):
+        task.start()
+    assert sandbox.creates == []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from urllib.parse import urlsplit
+
 import pytest
 import requests
 
@@ -88,3 +91,17 @@ def test_a_page_cannot_reset_a_running_sandbox() -> None:
         assert sandbox.core.generations
         assert requests.post(f"{sandbox.url}/_sandbox/reset", timeout=5).status_code == 200
         assert not sandbox.core.generations
+
+
+@pytest.mark.fault(
+    "attacks", "a web site sends large bodies to its visitor's sandbox", outcome="refused", side="sandbox", seen="403"
+)
+@each_row("path", ["/v1/videos", "/_sandbox/reset", "/files/ab.mp4", "/uploads/ab"])
+@each_row("headers", [{"Origin": "https://evil.example"}, {"Host": "evil.example"}])
+def test_the_body_of_a_refused_request_is_not_read(path: str, headers: dict[str, str]) -> None:
+    """Each could be 128 MB, and nothing limits how many there are: the answer comes before the first byte."""
+    with Sandbox(speed=0) as sandbox, socket.create_connection(("127.0.0.1", urlsplit(sandbox.url).port)) as peer:
+        head = {"Host": "127.0.0.1", "Content-Length": "100000000", **headers}
+        peer.settimeout(5)
+        peer.sendall("\r\n".join([f"POST {path} HTTP/1.1", *map(": ".join, head.items()), "", ""]).encode())
+        assert peer.recv(1000).startswith(b"HTTP/1.1 403")

@@ -281,6 +281,7 @@ def with_state(**known: object) -> bytes:
         with_state(open=[{"key": "a", "id": "g\n2026 ERROR forged"}]),
         with_state(lines=["[" * 99] * 3),
         with_state(orders="9" * 4300),
+        *(with_state(**{name: "ab"}) for name in ("dags", "owners", "lines", "open", "intents")),
         *(json.dumps({**STATE, "leg": leg}).encode() for leg in ("9" * 4300, -1, 1.5, 2**31, None)),
         b" " * 2_000_001,
     ],
@@ -299,7 +300,8 @@ def test_a_damaged_state_orders_nothing(tmp_path, monkeypatch, content, is_packe
 @pytest.mark.parametrize(
     "event",
     ["{", "[]", "1", '{"e": "id"}', '{"e": "id", "key": [1], "id": "g"}', '{"e": "order"}', '{"e": "line", "line": 1}',
-     '{"e": "intent", "key": "a", "record": null}', '{"e": "back", "keys": 1}'],
+     '{"e": "intent", "key": "a", "record": null}', '{"e": "back", "keys": 1}', '{"e": "back", "keys": "ab"}',
+     '{"e": "order", "anew": true, "keys": "ab", "order": {"order": 1}, "since": 1, "deadline": 2}'],
 )  # fmt: skip
 def test_a_damaged_event_orders_nothing(tmp_path, event):
     """What is paid for would be unknown."""

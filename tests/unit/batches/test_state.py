@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -200,3 +201,19 @@ def test_a_retry_whose_rows_are_all_others_pays_for_nothing(case, order, keys, i
     for event in begun(of_others, FIRST, 1000.0, 60, is_new=False, owner="a", keys=["bad"])[0]:
         of_others.apply(event)
     assert begun(of_others, order, 3000.0, 60, is_new=False, owner="a", keys=keys)[0]
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a journal with a text of megabytes in place of its rows' names",
+    outcome="refused",
+    side="worker and pages",
+    seen="the journal counts as damaged",
+)
+@each_row("event", [{"e": "back"}, {"e": "order", "anew": True, "order": {"order": 1}, "since": 1, "deadline": 2}])
+def test_a_text_is_no_list_of_rows(event):
+    """It is one JSON value, so no limit of these holds, and 16 MB took eight seconds, character by character."""
+    began = time.process_time()
+    with pytest.raises(TypeError):
+        BatchState().apply({**event, "keys": "ab" * 8_000_000})
+    assert time.process_time() - began < 1

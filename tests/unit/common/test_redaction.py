@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import re
+import textwrap
 import time
 from urllib.parse import quote
 from uuid import uuid4
@@ -47,6 +48,15 @@ def spelled(key: str) -> list[str]:
         f"{key[:5]}\\n{key[5:]}",
         quote(f"{key[:5]}\n{key[5:]}"),
         key.replace("+", " "),
+        *(
+            "\n".join(textwrap.wrap(base64.b64encode(before.encode() + data).decode(), 16))
+            for before in ("", "B", "Be")
+        ),
+        "\r\n\t".join(textwrap.wrap(data.hex(), 20)),
+        data.hex(" "),
+        data.hex(" ", 2).upper(),
+        "".join(f"\\x{byte:02x}" for byte in key.encode("latin-1")),
+        *(f"{key[:5]}{gap}{key[5:]}" for gap in ("\f", "<wbr>", "&#8203;", "&shy;", "&nbsp;", "\u2028")),
     ]
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath
 
+from airflow_provider_vidu.common.text import passwords
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.sensors import ViduGenerationSensor
@@ -99,6 +102,36 @@ def test_secret_options_of_a_path_are_masked(masker, field):
     assert [secret for secret in SECRETS if secret in shown] == []
     assert "eu-central-1" in shown
     assert "minio.example" in shown
+
+
+@pytest.mark.parametrize(
+    ("address", "password"),
+    [
+        ("https://bob:S3cretPassw0rd@files.example/v.mp4", "S3cretPassw0rd"),
+        ("like ftp://bob:S3cret%40Passw0rd@h/a.png please", "S3cret@Passw0rd"),
+        ("sftp://bob:S3cret@Passw0rd@h/", "S3cret@Passw0rd"),
+        ("http://:S3cretPassw0rd@h:8080/", "S3cretPassw0rd"),
+        (ObjectStoragePath("sftp://bob:S3cretPassw0rd@h/clips/"), "S3cretPassw0rd"),
+    ],
+)
+def test_passwords_of_addresses_are_masked(masker, address, password):
+    """Users put them into addresses of any scheme, and all who may read the DAG see the rendered fields."""
+    with DAG("d", schedule=None):
+        task = ViduGenerateOperator(task_id="t", prompt="p", body=None, parameters={"deep": [{"url": "{{ url }}"}]})
+    task.render_template_fields({"url": "x"})
+    assert password in str(masker([password]))
+    task.parameters = {"deep": [{"url": address}]}
+    task.render_template_fields({})
+    shown = str(masker([str(address), password]))
+    assert not re.search("cret|Passw", shown)
+
+
+def test_ports_and_connections_are_no_passwords() -> None:
+    """Nothing is masked that stands elsewhere in an address; a text of addresses is searched in bounded time."""
+    assert passwords(["s3://aws@b/k", "http://h:8080/a:b@c", "http://[::1]:80/", "a:b@c", "http://h/?q=a:b@c"]) == set()
+    began = time.process_time()
+    passwords(["://a:" * 200_000, "://" + "a" * 1_000_000, "://a:" + "b" * 1_000_000, "://a:" + "@:" * 500_000])
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize(

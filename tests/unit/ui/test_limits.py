@@ -19,15 +19,20 @@ from airflow_provider_vidu.links import has_pages
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from airflow_provider_vidu.batches.lines import EndedRow
+from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.ranges import Part
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.stores.places import Root, Spot
 from airflow_provider_vidu.ui import app, sending
 from airflow_provider_vidu.ui import looks as looks_module
-from airflow_provider_vidu.ui.batches import routes
-from airflow_provider_vidu.ui.clips import views
+from airflow_provider_vidu.ui.batches import routes, rows
+from airflow_provider_vidu.ui.batches.journals import Read
+from airflow_provider_vidu.ui.batches.records import Batch
+from airflow_provider_vidu.ui.clips import views, xcoms
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, with_result
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Record
 from airflow_provider_vidu.ui.playing import preview, shelf
@@ -52,6 +57,33 @@ def test_the_results_of_a_look_are_bounded():
     assert keys[1] in fits
     assert sum(sizes[key] for key in fits) <= values.MAX_LOOK_CHARS < sum(sizes[key] for key in fits) + 250_000
     assert values.fitting(keys, {}) == set()
+
+
+@pytest.mark.fault(
+    "attacks",
+    "tasks that publish 24 generations each, with results of 256 KiB of empty lists",
+    outcome="survived",
+    side="pages",
+    seen="a result is parsed once, and one of so many values not at all",
+)
+def test_a_result_is_parsed_once(monkeypatch):
+    """For each of the 24 it took a tenth of a second, in which no other thread ran: a look took a minute."""
+    text = '{"id": "g0", "status": "succeeded", "x": [' + "[]," * 80_000 + "0]}"
+    began = time.process_time()
+    assert xcoms.parsed(text) is None
+    assert xcoms.decoded(text) == text
+    assert time.process_time() - began < 0.1
+    short = '{"id": "g0", "status": "succeeded"}'
+    parses = []
+    monkeypatch.setattr(store, "parsed", lambda stored: parses.append(stored) or xcoms.parsed(stored))
+    own = {"task_id": "t", "map_index": -1, "instance": "i", "size": len(short), "text": short, "timestamp": None}
+    answers = iter([[], *[[SimpleNamespace(**own)]] * 2])
+    reader = store._Reader(SimpleNamespace(execute=lambda statement: next(answers)), "d", "r")
+    instance = "i" if instances.HAS_REGIONS else None
+    tasks = [TaskFacts("d", "r", "t", -1, f"g{number}", number=number, instance=instance) for number in range(24)]
+    found = reader.with_results(tasks)
+    assert parses == [short]
+    assert [task.generation is not None for task in found] == [True] + [False] * 23
 
 
 @pytest.mark.fault(
@@ -335,6 +367,43 @@ def test_answers_are_made_off_the_event_loop(monkeypatch, kind):
     assert threading.main_thread() not in makers
 
 
+@pytest.mark.fault(
+    "attacks",
+    "the journal of a batch with a hundred lines of megabytes",
+    outcome="survived",
+    side="pages",
+    seen="a thread reads the lines; the event loop goes on",
+)
+@pytest.mark.parametrize("kind", ["sheet", "page", "file"])
+def test_the_lines_of_a_batch_are_read_off_the_event_loop(monkeypatch, kind):
+    """Who writes the journal decides how long they are, and each request for a page decodes those that it shows."""
+    readers = []
+    line = EndedRow.line.fget
+    monkeypatch.setattr(EndedRow, "line", property(lambda row: readers.append(threading.current_thread()) or line(row)))
+    monkeypatch.setattr(Clip, "with_known", lambda clip, known: readers.append(threading.current_thread()) or clip)
+    state = BatchState()
+    state.lines["a"] = {"key": "a", "status": "stored", "uri": "file:///b/a.mp4", "size": 1, "generation_id": "g"}
+    task = TaskFacts("d", "r", "t", -1, None, state="success")
+    batch = Batch(task, "b", "file:///b/", "file:///b/b.jsonl", None, 1)
+    found = routes.Found(batch, Read(state), 0.0)
+
+    async def main() -> None:
+        request: Any = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace()), headers=Headers())
+        app.prepare(request.app.state)
+        if kind == "sheet":
+            await routes.batch_data(request, "d", "r", found, None, 0, 24)
+            return
+        row = await routes.row_at(request, rows.entries(state, is_over=True)[0].name, found)
+        if kind == "page":
+            await routes.row_data(request, "d", "r", row)
+        else:
+            await routes.row_file(request, row)
+
+    asyncio.run(main())
+    assert readers
+    assert threading.main_thread() not in readers
+
+
 @pytest.mark.parametrize(("told", "is_same"), [({}, False), ({"ETag": "x"}, True), ({"last_modified": 5}, True)])
 def test_a_store_that_tells_no_version_gets_no_tag_twice(monkeypatch, told, is_same):
     """Two files of one size are not taken for one, where the store tells nothing that changes with the content."""
@@ -405,3 +474,32 @@ def test_scripts_know_no_ranges():
     asyncio.run(app._Static(directory=folder)(scope, receive, send))
     assert sent[0]["status"] == 200
     assert b"".join(message.get("body", b"") for message in sent) == (folder / "icon.svg").read_bytes()
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a path of thousands of folders, without a login",
+    outcome="refused",
+    side="pages",
+    seen="404",
+)
+@pytest.mark.parametrize("path", ["/static/" + "a/" * 32_000, "/static/" + "../" * 20_000, "/" * 64_000])
+def test_long_paths_are_not_looked_up(path):
+    """A file is looked up folder by folder, in Airflow's threads; a page of a refusal leads out of each folder."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    scope: dict[str, Any] = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "root_path": ""}
+    scope |= {"headers": [(b"accept", b"text/html")], "query_string": b""}
+    pages = app.make_app()
+    began = time.process_time()
+    asyncio.run(pages(scope, receive, send))
+    took = time.process_time() - began
+    assert sent[0]["status"] == 404
+    assert sum(len(message.get("body", b"")) for message in sent) < 1_000
+    assert took < 0.1

@@ -99,6 +99,14 @@ def test_bad_ids_are_refused_before_anything_is_sent(dialect: Dialect, bad: Any)
         assert len(str(caught.value)) < 300
 
 
+@BOTH
+@each_row("bad", [True, 1.5, b"text2video", ["text2video"], {}])
+def test_an_endpoint_that_is_no_text_is_refused(dialect: Dialect, bad: Any) -> None:
+    """A value that a @task passes on may be of any type."""
+    with pytest.raises(ViduConfigError, match="endpoint must be text"):
+        dialect.create({"prompt": "x"}, bad)
+
+
 def test_an_id_that_native_rendering_made_a_number() -> None:
     """All digits of an id arrive; one that has become a fraction is refused with what to do."""
     assert checked_id(911088422699962368) == "911088422699962368"

@@ -200,7 +200,7 @@ def test_prefixed_extras(env, resolve: Resolve, caplog) -> None:
     assert "'extra__vidu__tiemout'" in told[0]
 
 
-@pytest.mark.parametrize("wrong", [None, "", " ", "None", 7])
+@pytest.mark.parametrize("wrong", [None, "", " ", "None", 7, "\ud800", "a\0b", "a\nb", "\x1b[31m"])
 def test_what_can_be_no_connection_id(resolve: Resolve, wrong: Any) -> None:
     """Nothing, and what a template makes of nothing, is named as such."""
     with pytest.raises(ViduConfigError, match="vidu_conn_id must be the id of an Airflow connection"):

@@ -337,3 +337,19 @@ def test_tokens_are_unguessable_and_canonical():
         secrets.token_hex(22) + "\n",
     ):
         assert read_token(wrong) is None
+
+
+@pytest.mark.fault(
+    "attacks",
+    "callbacks for hundreds of orders whose records hold 64 kB of empty lists",
+    outcome="survived",
+    side="callbacks",
+    seen="they are not parsed",
+)
+def test_records_of_many_values_are_not_parsed() -> None:
+    """Users who may edit task instances write them, and one query reads two hundred; those of orders are read."""
+    record = '{"order": 1, "marker": "", "callback": "x", "nudges": "y", "generation_id": "1", "looks": {"a": [%s0]}}'
+    began = time.process_time()
+    assert [airflow_assets._order(record % ("[]," * 21_000)) for _ in range(200)] == [None] * 200
+    assert time.process_time() - began < 1
+    assert airflow_assets._order(record % ("[]," * 100)) == UnawaitedOrder("y", "x", "1")
