@@ -14,7 +14,7 @@ from airflow_provider_vidu.common.urls import shown_url, url_problem
 from airflow_provider_vidu.common.values import strict_int, web_url
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_size, check_word
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
-from airflow_provider_vidu.links import ViduWatchLink, publish
+from airflow_provider_vidu.links import ViduWatchLink, publish, result_of
 from airflow_provider_vidu.operators.shared_names import is_shared_in, one_file_for_all
 from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
 from airflow_provider_vidu.orders.upstream import (
@@ -144,6 +144,7 @@ class ViduDownloadOperator(SignedURLOperator):
                 role="download",
                 artifact=self.artifact,
                 endpoint=self.endpoint,
+                result=result_of(self),
             )
         stored = asdict(self._stored(url, generation_id))
         del stored["existed"]

@@ -182,6 +182,7 @@ def clip_of(batch: Batch, entry: Entry) -> Clip:
         started_at=submitted,
         ended_at=moment(line.get("finished_at")),
         deferred_at=None,
+        resumes=batch.task.resumes and entry.stage == "submitted",
         state={"stored": "success", "failed": "failed"}.get(entry.stage, batch.task.state),
         watch={name: value for name, value in note.items() if value is not None},
         fields={name: value for name, value in {**shown, "vidu_conn_id": batch.conn_id}.items() if value},
@@ -320,6 +321,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
         "task_state": batch.task.state,
         "try_number": batch.task.try_number,
         "is_over": batch.is_over,
+        "was_marked": batch.task.was_marked,
         "next_try": next_try_of(batch),
     }
     if state is None:

@@ -11,8 +11,8 @@ from airflow_provider_vidu.api.dialects.answers import MAX_TEXT_CHARS
 from airflow_provider_vidu.common.text import redacted, redacted_lines
 from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.models import Generation, GenerationStatus
-from airflow_provider_vidu.ui.clips.cards import card_facts
-from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, model_of, prompt_of
+from airflow_provider_vidu.ui.clips.cards import card_facts, model_of, prompt_of
+from airflow_provider_vidu.ui.clips.facts import BETWEEN_TRIES, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.failures import failure, line, notice, qualifier, support
 from airflow_provider_vidu.ui.clips.outlook import next_try, outlook
 from airflow_provider_vidu.ui.clips.pieces import Piece, Record, pieces_of
@@ -259,9 +259,12 @@ def _refresh(clip: Clip, *, done: bool) -> int | None:
 
 
 def _task(task: TaskFacts) -> dict[str, Any]:
+    # Airflow counts a try when it schedules it, and its log begins later.
+    is_counted = task.begins_anew and task.state not in BETWEEN_TRIES
     return {
         **task.place,
         **{name: getattr(task, name) for name in ("state", "try_number", "role")},
+        "begun_tries": task.try_number - is_counted,
         **{name: iso(getattr(task, name)) for name in ("started_at", "deferred_at", "ended_at")},
     }
 

@@ -23,12 +23,12 @@ OPEN_DAG = "film"
 """The DAG that vera may see."""
 
 
-def batch_of(pages, name, *, count=6, dag="films", state="running", **known):
+def batch_of(pages, name, *, count=6, dag="films", state="running", task=None, **known):
     """Add a batch's task and its folder; return both the folder and the path of the batch's page."""
     folder = pages.root / name
     folder.mkdir()
     batch = BatchFolder(folder, count, dag, conn_id="vidu_default")
-    pages.add(name, None, dag=dag, state=state, batch={**batch.place, **known})
+    pages.add(name, None, dag=dag, state=state, batch={**batch.place, **known}, **(task or {}))
     return batch, pages.at(name, dag=dag) + "/batch"
 
 
@@ -123,6 +123,23 @@ def test_an_open_row_of_a_batch_that_failed(pages, generation, status, badge, ti
     assert (row["state"], row["qualifier"], row["error"]["title"]) == (*badge, title)
     assert row["error"]["advice"] == "Clear the task: it resumes this row, and stores its file."
     assert row["error"]["cost"].startswith("That does not order this row again, unless")
+
+
+def test_an_open_row_of_a_batch_that_was_marked_as_success(pages, generation):
+    """Nothing collects it any more: its page and the batch's panel say so; what is stored stays stored."""
+    batch, page = batch_of(pages, "marked-batch", state="success", task={"resumes": True})
+    generation_id, _ = generation(states=[["processing", 0]])
+    batch.journal.append(opened("clip-0", open_of(batch.rows[0], generation_id, batch.began, None, "r0", credits=20)))
+    batch.submit(1)
+    batch.store(1, MP4)
+    sheet = told(pages, f"{page}/clips.json")
+    assert sheet["batch"]["was_marked"] is True
+    seen = [(card["stage"], card["state"]) for card in sheet["clips"]]
+    assert seen == [("submitted", "running"), ("stored", "stored")]
+    row = told(pages, f"{page}/rows/{sheet['clips'][0]['row']}/clip.json")
+    assert row["qualifier"] == "task marked"
+    assert row["error"]["cost"].startswith("That does not order this row again, unless")
+    assert row["error"]["advice"] == "Clear the task: it resumes this row, and stores its file."
 
 
 def test_an_open_row_of_which_the_service_says_nothing(pages, monkeypatch):

@@ -38,6 +38,7 @@ from airflow_provider_vidu.ui.playing.shelf import Known
 from tests.rows import each_row
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
+RETURNS = {"role": "generate", "result": "return_value"}
 SIGNED = "https://cdn.example.com/v.mp4?Signature=hush-hush&Expires=1"
 RECORD = {
     "uri": "file:///data/clips/g.mp4",
@@ -258,6 +259,13 @@ def test_the_connection_stands_in_the_rendered_fields_too():
         ([task(), task("k", state="queued")], "working"),
         ([task(state="failed", watch={"role": "generate"})], "failed"),
         ([task(state="failed"), task("w", state="up_for_retry", watch={"role": "wait"})], "working"),
+        ([task(watch=RETURNS, has_result=True)], "ready"),
+        ([task(watch=RETURNS)], "submitted"),
+        ([task(watch={"role": "generate"}, resumes=True)], "submitted"),
+        ([task(watch={**RETURNS, "role": "wait"}), task("f", state="failed", watch={"role": "download"})], "failed"),
+        ([task(watch={**RETURNS, "stores": "file"})], "submitted"),
+        ([task(watch={"role": "generate"}), task("k", watch={**RETURNS, "role": "download"})], "ready"),
+        ([task(watch=RETURNS), task("w", watch={**RETURNS, "role": "wait"}, has_result=True)], "ready"),
     ],
 )
 def test_how_far_a_clip_is(tasks, stage):
