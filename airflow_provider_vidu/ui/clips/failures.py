@@ -17,6 +17,7 @@ from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.pieces import Record
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import Moment, ended, submitted
+from airflow_provider_vidu.ui.clips.xcoms import MAKING
 from airflow_provider_vidu.ui.playing.shelf import Lost
 
 CLEARING: Final = " Clearing the task submits a new generation."
@@ -71,6 +72,7 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
     code = line(generation.error_code)
     reason = line(generation.error_message, 1000) or ("" if code else "The service gave no reason.")
     cancelled = generation.was_cancelled
+    advice = _of_cancel(clip) if cancelled else failure_advice(generation).removesuffix(CLEARING)
     # A try that is to come replaces it, and begins by itself: a clear is no way out.
     is_past = clip.upcoming is not None and clip.upcoming.role in ("generate", "submit")
     return {
@@ -79,7 +81,7 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
         "message": f"{_canceller(clip)} {reason}".strip() if cancelled else reason,
         "trace_id": line(text(generation.raw.get("trace_id"))),
         # What a clear does is said below, with the task's name and the price.
-        "advice": _of_cancel(clip) if cancelled else failure_advice(generation).removesuffix(CLEARING),
+        "advice": f"{advice} {_to_notice(clip)}".strip(),
         "cost": f"{_charged(clip, generation)} {'' if is_past else _cost_of_clear(clip)}".strip(),
     }
 
@@ -93,11 +95,16 @@ def _of_download(task: TaskFacts) -> dict[str, Any]:
     if task.was_marked:
         title = "The clip may not be stored"
         message = f"{_marked(task)} Whether it has stored the file is not known; its log may say."
-    elif task.state == "upstream_failed":  # what is known of it is of a try before a clear
+    elif task.state == "upstream_failed":
         title = "The clip was not stored again"
-        message = f"The task {name_of(task)} was cleared and did not run: a task before it failed."
+        message = _did_not_run(task)
         advice = "Clear the task that failed, with its downstream tasks."
     return {"title": title, "code": None, "message": message, "trace_id": None, "advice": advice, "cost": ""}
+
+
+def _did_not_run(task: TaskFacts) -> str:
+    """Say why a task has not run that has an id: what is known of it is of a try before a clear."""
+    return f"The task {name_of(task)} was cleared and did not run: a task before it failed."
 
 
 def _marked(task: TaskFacts, action: Action | None = None) -> str:
@@ -135,6 +142,8 @@ def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: L
     if task.was_marked:
         why = _marked(task, next(iter(clip.kills if task is (clip.paying or clip.main) else ()), None))
         ended = "The task was marked as success"
+    elif task.state == "upstream_failed":
+        why, ended = _did_not_run(task), "The task did not run"
     elif task.timed_out:
         why = f"The task {name_of(task)} failed: its timeout expired."
     elif (cap := _exceeded(clip)) is not None and clip.credits is not None:
@@ -181,6 +190,8 @@ def _cost_of_clear(clip: Clip, failed: TaskFacts | None = None) -> str:
         return f"Clearing {name_of(failed)} costs nothing: it only waits."
     if paying is None:
         return "No task of this run submitted it, so clearing a task here submits nothing."
+    if paying.state == "removed":
+        return f"The task {name_of(paying)} is not in the DAG any more, so clearing it submits nothing."
     price = "" if clip.credits is None else f" (the price of this one: {_credits(clip.credits)})"
     unless = ' unless it has on_clear="resume"' if failed is not None else ""
     return f"Clearing {name_of(paying)} submits a new generation and pays for it{price}{unless}."
@@ -210,6 +221,14 @@ def _of_cancel(clip: Clip) -> str:
     return "If it may cost that much, raise max_credits before you clear the task."
 
 
+def _to_notice(clip: Clip) -> str:
+    """Say what follows of itself where a task still waits for what has failed; empty where none does."""
+    task = next((task for task in clip.tasks if task.role in MAKING and not task.has_ended), None)
+    if task is None or task.begins_anew:
+        return ""
+    return f"The task {name_of(task)} has not ended yet: once it learns of this, it fails, or Airflow retries it."
+
+
 def _canceller(clip: Clip) -> str:
     """Say who cancelled a generation, as far as Airflow's records show it."""
     if (task := next((task for task in clip.tasks if task.timed_out), None)) is not None:
@@ -228,7 +247,12 @@ def _canceller(clip: Clip) -> str:
         )
     if paying.state == "skipped":
         return f"Airflow cancelled it: the task {name_of(paying)} was skipped, as when a run's timeout expires."
-    if clip.actions is None or paying.was_marked:  # a task may be marked long after its end, and for another reason
+    if paying.was_cleared:
+        return f"The task {name_of(paying)} was cleared since: the clear cancelled it, or the task's log says what did."
+    if not paying.has_ended and not paying.begins_anew:
+        return "Airflow's records do not show by what it was cancelled."
+    # A task may be marked long after its end, and for another reason; what is known of an earlier try is not read.
+    if clip.actions is None or paying.was_marked or not paying.has_ended:
         return f"The log of {name_of(paying)} says by what it was cancelled."
     return (
         "Airflow's records show neither a timeout nor an action of a user that ended the wait: the task itself "

@@ -286,6 +286,39 @@ def test_who_cancelled_is_not_guessed(tasks, told):
     assert told in view(*tasks, live=Live(generation("failed", error_code="UserCancelled")))["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("more", "told", "advised"),
+    [
+        ({"state": "deferred"}, "Airflow's records do not show by what it was cancelled.", "has not ended yet"),
+        ({"state": "running"}, "Airflow's records do not show by what it was cancelled.", "has not ended yet"),
+        ({"state": "up_for_retry"}, "The log of film says by what it was cancelled.", None),
+        ({"state": "queued", "try_number": 2}, "The log of film says by what it was cancelled.", None),
+        ({"state": None, "max_tries": 2}, "The task film was cleared since: the clear cancelled it, or", None),
+    ],
+)
+def test_who_cancelled_what_a_task_has_not_noticed(more, told, advised):
+    """The wait goes on, or another try is to come: nothing is claimed of how the wait has ended."""
+    watch = {**WATCH, "try_number": 1, "max_tries": 1}
+    film = task(watch=watch, **{"try_number": 1, "max_tries": 1, **more})
+    error = view(film, live=Live(generation("failed", error_code="UserCancelled")), over=False)["error"]
+    assert error["message"].startswith(told)
+    assert (advised or "") in error["advice"]
+    assert bool(error["advice"]) is bool(advised)
+
+
+def test_a_generate_task_that_did_not_run_after_a_clear():
+    """An earlier try has made the clip; the log of the latest try says nothing of it."""
+    error = view(task(state="upstream_failed", watch=WATCH), live=Live(generation("succeeded")))["error"]
+    assert error["title"] == "The task did not run, the clip is fine"
+    assert error["message"].startswith("The task film was cleared and did not run: a task before it failed.")
+
+
+def test_a_clear_of_a_task_that_was_removed():
+    """The DAG has it no more, or the mapping fewer of them: there is nothing to clear."""
+    error = view(task(state="removed", watch=WATCH), live=Live(generation("failed", error_code="Broken")))["error"]
+    assert "is not in the DAG any more, so clearing it submits nothing." in error["cost"]
+
+
 def test_a_sheet_that_reads_no_actions_does_not_say_that_there_were_none():
     """Only the page of the clip reads Airflow's audit log."""
     killed = Live(generation("failed", error_code="UserCancelled"))
