@@ -19,7 +19,7 @@ from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.ui.batches.records import Batch
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK, STAGES
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.failures import CLEARING, STORE_AGAIN, arguments
+from airflow_provider_vidu.ui.clips.failures import CLEARING, STORE_AGAIN, TEMPORARY, arguments
 from airflow_provider_vidu.ui.clips.outlook import retry_view
 from airflow_provider_vidu.ui.clips.pieces import Record
 from airflow_provider_vidu.ui.clips.service import Live
@@ -32,7 +32,6 @@ COST: Final = f"Clearing the task orders the rows without a file again, and pays
 COST_LOST: Final = f"For the batch this row has its file: clearing the task does not store it again, {_UNLESS}"
 COST_RESUMED: Final = f"That does not order this row again, {_UNLESS}"
 RESUME: Final = "Clear the task: it resumes this row, and stores its file."
-TEMPORARY: Final = "This failure is often temporary."
 COST_FAILED: Final = (
     "The batch does not know of that failure: the next clear of the task notes it, and the one after that orders this "
     f"row again, and pays for it, {_UNLESS}"

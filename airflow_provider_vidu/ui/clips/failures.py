@@ -25,6 +25,7 @@ OWN_CONNECTION: Final = (
     "The API server cannot use the connection: it is missing there, or invalid. The tasks may have a working one "
     "nevertheless: see their log. An administrator finds the reason in the API server's log."
 )
+TEMPORARY: Final = "This failure is often temporary."
 FAILED_STATES: Final = ("failed", "upstream_failed")
 STORE_AGAIN: Final = (
     "To store it again without paying, run ViduDownloadOperator({known}, destination=…), if the service still has it."
@@ -73,6 +74,8 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
     reason = line(generation.error_message, 1000) or ("" if code else "The service gave no reason.")
     cancelled = generation.was_cancelled
     advice = _of_cancel(clip) if cancelled else failure_advice(generation).removesuffix(CLEARING)
+    if generation.is_transient and clip.paying is None:  # neither a retry nor a clear in this run submits another one
+        advice = TEMPORARY
     # A try that is to come replaces it, and begins by itself: a clear is no way out.
     is_past = clip.upcoming is not None and clip.upcoming.role in ("generate", "submit")
     return {

@@ -103,6 +103,15 @@ def test_a_download_that_did_not_run_after_a_clear():
     assert error["advice"] == "Clear the task that failed, with its downstream tasks."
 
 
+def test_a_sensor_alone_is_not_said_to_submit():
+    """A temporary failure is worth another order, but no retry or clear in this run makes one."""
+    error = view(task(state="failed", watch={"role": "wait"}), live=Live(generation("failed", is_transient=True)))[
+        "error"
+    ]
+    assert error["advice"] == "This failure is often temporary."
+    assert "No task of this run submitted it, so clearing a task here submits nothing." in error["cost"]
+
+
 def test_a_sensor_that_retries_waits_for_the_same_generation():
     """So that generation's failure is not one of the past."""
     waits = task("wait", state="up_for_retry", watch={"role": "wait"})
