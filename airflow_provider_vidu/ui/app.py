@@ -161,7 +161,7 @@ async def clip_at(
 
 def _ended(error: store.EndedError) -> str:
     """Say why there is no clip, and what to do: an earlier try, which Airflow has forgotten, may have paid."""
-    if error.state == "success" and error.resumes:
+    if error.state == "success" and error.is_open:
         return ENDED_MARKED + ENDED_BADLY
     if error.state == "success":
         return ENDED.format(state=error.state) + ENDED_WELL

@@ -132,12 +132,12 @@ class TaskFacts:
 
     @property
     def was_marked(self) -> bool:
-        """Whether it is a success for Airflow that left its try open, or lacks its result: a user may mark any task so.
+        """Whether it is a success for Airflow that lacks its result, or left its try open: a user may mark any task so.
 
         A task that keeps no result and has not deferred cannot be told from one that has come to its end.
         """
-        lacks_result = self.note.get("result") == RESULT_KEY and not self.has_result
-        return self.state == "success" and (self.resumes or lacks_result)
+        is_open = self.resumes or self.note.get("result") == RESULT_KEY
+        return self.state == "success" and is_open and not self.has_result  # dag.test() leaves tries open as well
 
     @property
     def has_succeeded(self) -> bool:

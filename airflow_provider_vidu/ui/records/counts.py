@@ -171,8 +171,7 @@ def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
     made = says("role", *MAKING)
     stores = or_(says("role", "download"), and_(made, says("stores", STORES)))
     stored = and_(stores, not_(says("artifact", *sorted(BESIDE))))
-    lacks_result = and_(says("result", RESULT_KEY), not_(HAS_RESULT))
-    was_marked = or_(TaskInstance.next_method.is_not(None), lacks_result)
+    was_marked = and_(or_(TaskInstance.next_method.is_not(None), says("result", RESULT_KEY)), not_(HAS_RESULT))
     success = and_(TaskInstance.state == "success", not_(was_marked))  # as TaskFacts.has_succeeded has it
     tasks = placed(
         select(

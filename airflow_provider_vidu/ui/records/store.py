@@ -15,7 +15,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import and_, exists, or_, select
+from sqlalchemy import and_, exists, not_, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_provider_vidu.links import BATCH_KEY, ID_KEY, RESULT_KEY, WATCH_KEY, numbered
@@ -26,6 +26,7 @@ from airflow_provider_vidu.ui.records import counts
 from airflow_provider_vidu.ui.records.circumstances import actions_on, next_tries, usual_seconds
 from airflow_provider_vidu.ui.records.instances import (
     BY_TIME,
+    HAS_RESULT,
     PLACE,
     TASK_COLUMNS,
     Key,
@@ -72,14 +73,14 @@ class EndedError(LookupError):
 
     :param state: its state.
     :param try_number: its latest try.
-    :param resumes: whether it left its try open: a user has marked it.
+    :param is_open: whether it left its try open: a user has marked it.
     """
 
-    def __init__(self, state: str, try_number: int, *, resumes: bool) -> None:
+    def __init__(self, state: str, try_number: int, *, is_open: bool) -> None:
         super().__init__(state)
         self.state = state
         self.try_number = try_number
-        self.resumes = resumes
+        self.is_open = is_open
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +152,11 @@ def read_page(
                 raise NoIterationError(task_id)
             if (found := reader.state(task_id, index, region_id)) is None:
                 raise NoTaskError(task_id)
-            state, try_number, is_batch, resumes = found
+            state, try_number, is_batch, is_open = found
             if is_batch:
                 raise BatchError(task_id)
             if state in ENDED:
-                raise EndedError(state, try_number, resumes=resumes)
+                raise EndedError(state, try_number, is_open=is_open)
             return None
         others = (task for task in reader.relatives(own) if (task.key, task.number) != (own.key, own.number))
         full = reader.with_results([own, *others])
@@ -250,7 +251,8 @@ class _Reader:
         """
         dag_id, run_id = self._run
         is_batch = exists().where(same_task(XComModel, TaskInstance), XComModel.key == BATCH_KEY)
-        columns = (TaskInstance.state, TaskInstance.try_number, is_batch.label("is_batch"), TaskInstance.next_method)
+        is_open = and_(TaskInstance.next_method.is_not(None), not_(HAS_RESULT)).label("is_open")
+        columns = (TaskInstance.state, TaskInstance.try_number, is_batch.label("is_batch"), is_open)
         query = placed(select(*columns).select_from(TaskInstance)).where(
             TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, stands_at(task_id, index, region_id)
         )
@@ -258,7 +260,7 @@ class _Reader:
         if row is None:
             return None
         state = None if row.state is None else str(getattr(row.state, "value", row.state))
-        return state, row.try_number or 0, bool(row.is_batch), row.next_method is not None
+        return state, row.try_number or 0, bool(row.is_batch), bool(row.is_open)
 
     def relatives(self, own: TaskFacts) -> list[TaskFacts]:
         """Return the task instances that work with the same generation."""

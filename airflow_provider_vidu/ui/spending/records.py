@@ -18,7 +18,7 @@ from airflow.models import renderedtifields as rendered
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import String, and_, case, cast, exists, func, literal, or_, select, union_all
+from sqlalchemy import String, and_, case, cast, exists, func, literal, not_, or_, select, union_all
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.functions import GenericFunction
@@ -26,7 +26,7 @@ from sqlalchemy.sql.functions import GenericFunction
 from airflow_provider_vidu.links import BATCH_KEY, ID_KEY, RESULT_KEY, WATCH_KEY
 from airflow_provider_vidu.orders.money.spending import SPENT_KEY
 from airflow_provider_vidu.ui.records.counts import MAX_SMALL_CHARS, WATCH_KEYS
-from airflow_provider_vidu.ui.records.instances import HAS_REGIONS, same_task
+from airflow_provider_vidu.ui.records.instances import HAS_REGIONS, HAS_RESULT, same_task
 from airflow_provider_vidu.ui.records.json_fields import as_number, text_field
 from airflow_provider_vidu.ui.records.no_generation import ORDERING
 from airflow_provider_vidu.ui.spending.account import Account, Spent
@@ -191,7 +191,7 @@ def _generations(since: datetime) -> Any:
             case((is_day, func.substr(note.created_at, 1, 10)), else_=utc_day(note.timestamp)).label("day"),
             note.dag_id.label("dag_id"),
             model.label("model"),
-            _outcome(note.role, and_(is_first, note.result == RESULT_KEY, result.key.is_(None))).label("outcome"),
+            _outcome(note.role, note.result == RESULT_KEY).label("outcome"),
             literal(1).label("generations"),
             case((price.is_(None), 0), else_=1).label("priced"),
             price.label("price"),
@@ -290,10 +290,14 @@ def _id_key(key: Any) -> Any:
     return case((key == WATCH_KEY, ID_KEY), else_=func.replace(key, WATCH_KEY, ID_KEY))
 
 
-def _outcome(role: Any, *lacks_result: Any) -> Any:
-    """Return the outcome of a task; one that a user has marked as success has not seen it (:attr:`.was_marked`)."""
+def _outcome(role: Any, *returns: Any) -> Any:
+    """Return the outcome of a task; one that a user has marked as success has not seen it (:attr:`.was_marked`).
+
+    :param returns: whether its note promises a result.
+    """
     state = TaskInstance.state
-    has_not_waited = or_(role == "submit", TaskInstance.next_method.is_not(None), *lacks_result)
+    was_marked = and_(or_(TaskInstance.next_method.is_not(None), *returns), not_(HAS_RESULT))
+    has_not_waited = or_(role == "submit", was_marked)
     return case(
         (or_(state.is_(None), state.in_(_ONGOING)), "working"),
         (and_(state == "success", has_not_waited), "submitted"),
