@@ -86,7 +86,7 @@ def publish_batch(context: Mapping[str, Any], place: Mapping[str, Any], *, annou
     ti = context.get("ti")
     if ti is None:
         return
-    ti.xcom_push(key=BATCH_KEY, value=dict(place))
+    ti.xcom_push(key=BATCH_KEY, value={**place, **_try_of(ti)})
     if not is_task_instance(ti):
         return
     if key := getattr(ViduBatchLink(), "xcom_key", None):

@@ -135,6 +135,8 @@ def test_a_note_names_its_try_and_where_the_result_will_be():
     assert {name: pushed["vidu_watch"][name] for name in ("try_number", "max_tries", "result")} == {
         "try_number": 2, "max_tries": 3, "result": "return_value",
     }  # fmt: skip
+    links.publish_batch({"ti": key(2, **own)}, {"batch": "b"}, announce=False)
+    assert pushed["vidu_batch_place"] == {"batch": "b", "try_number": 2, "max_tries": 3}
     for task in (ViduGenerateOperator(task_id="g", prompt="p", do_xcom_push=False), MagicMock(), None):
         assert links.result_of(task) is None
 

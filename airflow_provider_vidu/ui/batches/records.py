@@ -16,7 +16,7 @@ from sqlalchemy import String, cast, func, literal, select
 from airflow_provider_vidu.common.values import mapping, text, whole
 from airflow_provider_vidu.links import BATCH_KEY, RESULT_KEY
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
-from airflow_provider_vidu.ui.clips.xcoms import parsed
+from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed
 from airflow_provider_vidu.ui.records.circumstances import next_tries
 from airflow_provider_vidu.ui.records.instances import (
     TASK_COLUMNS,
@@ -155,4 +155,5 @@ def batch_of(task: TaskFacts, value: Any) -> Batch | None:
     if not name or not folder or not manifest or "/" in name or len(name) > MAX_NAME_CHARS:
         return None
     conn_id, rows = text(known.get("conn_id")), whole(known.get("rows"))
+    task = replace(task, watch=note_in(known))
     return Batch(task, name, folder.rstrip("/") + "/", manifest, conn_id, max(int(rows or 0), 0))

@@ -41,6 +41,9 @@ RETRY: Final = (
     "It resumes what goes on at the service, orders the rows again that failed for a temporary reason, and pays for "
     "those only."
 )
+CLEARED: Final = (
+    f"It resumes what goes on at the service, orders the rows without a file again, and pays for those only, {_UNLESS}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,7 @@ def clip_of(batch: Batch, entry: Entry) -> Clip:
         "seed": whole(line.get("seed") if job is None else job.seed),
         "endpoint": line.get("endpoint") if job is None else job.endpoint,
         "created_at": submitted.isoformat() if submitted else None,
+        **{name: batch.task.note.get(name) for name in ("try_number", "max_tries")},
     }
     task = replace(
         batch.task,
@@ -303,8 +307,11 @@ def _record(batch: Batch, line: Mapping[str, Any], at: datetime | None) -> Recor
 
 
 def next_try_of(batch: Batch) -> dict[str, Any] | None:
-    """Return when Airflow begins the next try of a batch's task by itself; None if it is not up for retry."""
-    return retry_view(batch.task, batch.next_try, RETRY) if batch.task.state == "up_for_retry" else None
+    """Return when Airflow begins the next try of a batch's task by itself; None if none is to come."""
+    if not batch.task.begins_anew:
+        return None
+    does = {True: CLEARED, False: RETRY}.get(batch.task.was_cleared, "")
+    return retry_view(batch.task, batch.next_try, does)
 
 
 def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
@@ -337,7 +344,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
     known = counts(state, is_over=batch.is_over)
     began = sum(known.values())
     # The next try begins with a timeout of its own.
-    is_timed = state.deadline and not batch.is_over and batch.task.state != "up_for_retry"
+    is_timed = state.deadline and not batch.is_over and not batch.task.begins_anew
     at = moment(state.deadline) if is_timed else None
     return {
         **view,

@@ -142,6 +142,20 @@ def test_an_open_row_of_a_batch_that_was_marked_as_success(pages, generation):
     assert row["error"]["advice"] == "Clear the task: it resumes this row, and stores its file."
 
 
+@pytest.mark.parametrize(("max_tries", "does"), [(1, "failed for a temporary reason"), (2, 'has on_clear="new"')])
+def test_a_batch_whose_next_try_is_queued(pages, max_tries, does):
+    """After the delay of a retry, or a clear: what is shown is of the try before, whose timeout is over with it."""
+    begun = {"try_number": 1, "max_tries": 1}
+    batch, page = batch_of(
+        pages, f"queued-{max_tries}", state="queued", task={"tried": 2, "max_tries": max_tries}, **begun
+    )
+    batch.submit(0)
+    shown = told(pages, f"{page}/clips.json")["batch"]
+    assert (shown["next_try"]["number"], shown["next_try"]["was_cleared"]) == (2, max_tries == 2)
+    assert does in shown["next_try"]["does"]
+    assert shown["deadline"] is None
+
+
 def test_an_open_row_of_which_the_service_says_nothing(pages, monkeypatch):
     """A clear resumes it all the same: it is not said to order the row, and pay for it, again."""
     batch, page = batch_of(pages, "failed-silent", state="failed")
