@@ -19,7 +19,7 @@ from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.ui.batches.records import Batch
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK, STAGES
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.failures import CLEARING, STORE_AGAIN, TEMPORARY, arguments
+from airflow_provider_vidu.ui.clips.failures import CLEAR_UPSTREAM, CLEARING, STORE_AGAIN, TEMPORARY, arguments
 from airflow_provider_vidu.ui.clips.outlook import retry_view
 from airflow_provider_vidu.ui.clips.pieces import Record
 from airflow_provider_vidu.ui.clips.service import Live
@@ -245,7 +245,8 @@ def _error_of_open(batch: Batch, view: Mapping[str, Any], *, has_failed: bool) -
     if view["error"] is None or not batch.is_over:
         return None
     if not has_failed:
-        advice = view["error"]["advice"] and RESUME  # none where the service does not find the generation
+        resume = CLEAR_UPSTREAM if batch.task.state == "upstream_failed" else RESUME
+        advice = view["error"]["advice"] and resume  # none where the service does not find the generation
         return {**view["error"], "advice": advice, "cost": COST_RESUMED} if "task" in view else None
     return _error_since(view, "The batch's task has ended: its log says whether it cancelled its open generations.")
 
@@ -310,8 +311,8 @@ def next_try_of(batch: Batch) -> dict[str, Any] | None:
     """Return when Airflow begins the next try of a batch's task by itself; None if none is to come."""
     if not batch.task.begins_anew:
         return None
-    does = {True: CLEARED, False: RETRY}.get(batch.task.was_cleared, "")
-    return retry_view(batch.task, batch.next_try, does)
+    does: dict[bool | None, str] = {True: CLEARED, False: RETRY, None: ""}
+    return retry_view(batch.task, batch.next_try, does[batch.task.was_cleared])
 
 
 def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:

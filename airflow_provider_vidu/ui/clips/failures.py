@@ -25,6 +25,7 @@ OWN_CONNECTION: Final = (
     "The API server cannot use the connection: it is missing there, or invalid. The tasks may have a working one "
     "nevertheless: see their log. An administrator finds the reason in the API server's log."
 )
+CLEAR_UPSTREAM: Final = "Clear the task that failed, with its downstream tasks."
 TEMPORARY: Final = "This failure is often temporary."
 FAILED_STATES: Final = ("failed", "upstream_failed")
 STORE_AGAIN: Final = (
@@ -101,7 +102,7 @@ def _of_download(task: TaskFacts) -> dict[str, Any]:
     elif task.state == "upstream_failed":
         title = "The clip was not stored again"
         message = _did_not_run(task)
-        advice = "Clear the task that failed, with its downstream tasks."
+        advice = CLEAR_UPSTREAM
     return {"title": title, "code": None, "message": message, "trace_id": None, "advice": advice, "cost": ""}
 
 
