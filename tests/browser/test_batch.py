@@ -135,5 +135,5 @@ def test_the_panel_announces_a_retry(visit, pages):  # noqa: F811
     note = {**made.place, "try_number": 1, "max_tries": 0}
     pages.add("films", None, dag="clear-panel-ui", state="queued", batch=note, tried=2, max_tries=1)
     panel = visit(pages.at("films", dag="clear-panel-ui").partition("/tasks")[0]).locator(".batch")
-    panel.get_by_text("The task was cleared. Try 2 of films begins as soon as there is room for it").wait_for()
+    panel.get_by_text("The task was cleared. Try 2 of films begins once the tasks before it have ended").wait_for()
     assert "timeout" not in panel.inner_text()  # the next try has one of its own

@@ -187,9 +187,7 @@ def test_a_retry_is_announced(visit, pages, generation):
     pages.add("anew", generation_id, dag="clear-ui", state="queued", watch=note, tried=2, max_tries=1)
     page = visit(pages.at("anew", dag="clear-ui"))
     told = page.locator(".alert", has_text="The task was cleared").inner_text()
-    words = "as soon as there is room for it; until then, this page shows what an earlier try has left."
-    words = f"Try 2 of anew begins {words}"
-    assert words in told
+    assert "Try 2 of anew begins once the tasks before it have ended and there is room for it; until then" in told
     assert page.locator(".alert.is-error h2").inner_text() == "The generation of the earlier try failed"
 
 
