@@ -261,11 +261,16 @@ def _refresh(clip: Clip, *, done: bool) -> int | None:
 def _task(task: TaskFacts) -> dict[str, Any]:
     # Airflow counts a try when it schedules it, and its log begins later.
     is_counted = task.begins_anew and task.state not in BETWEEN_TRIES
+    # Until it begins, the row has the times of the try before.
+    is_current = not task.begins_anew or task.state == "up_for_retry"
+    has_end = task.has_ended or task.state == "up_for_retry"
     return {
         **task.place,
         **{name: getattr(task, name) for name in ("state", "try_number", "role")},
         "begun_tries": task.try_number - is_counted,
-        **{name: iso(getattr(task, name)) for name in ("started_at", "deferred_at", "ended_at")},
+        "started_at": iso(task.started_at) if is_current else None,
+        "deferred_at": iso(task.deferred_at),
+        "ended_at": iso(task.ended_at) if has_end else None,
     }
 
 

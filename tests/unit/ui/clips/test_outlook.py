@@ -189,6 +189,21 @@ def test_a_try_that_is_to_come_has_a_timeout_of_its_own():
         assert shown["task"]["begun_tries"] == begun
 
 
+@pytest.mark.parametrize(
+    ("state", "try_number", "times"),
+    [
+        ("queued", 2, (False, False)), (None, 1, (False, False)), ("scheduled", 1, (True, False)),
+        ("up_for_retry", 1, (True, True)), ("running", 1, (True, False)), ("failed", 1, (True, True)),
+    ],
+)  # fmt: skip
+def test_the_times_of_an_earlier_try_are_not_those_of_the_next(state, try_number, times):
+    """Airflow keeps them in the task instance until the next try begins: "queued, ended at …" would be neither."""
+    watch = {"role": "generate", "try_number": 1, "max_tries": 1}
+    film = task(state=state, try_number=try_number, watch=watch, started_at=at(0), ended_at=at(60))
+    shown = view(film, live=Live(running()), over=False)["task"]
+    assert tuple(shown[name] is not None for name in ("started_at", "ended_at")) == times
+
+
 def test_what_no_task_waits_for_has_no_elapsed_time():
     """If the service does not show it, it may have ended long ago; one that is shown goes on."""
     film = task(state="failed", watch={"conn_id": "c", "role": "wait"})
