@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from airflow_provider_vidu.exceptions import ViduNotFoundError
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.polling.schedule import PollHistory, interval, net_interval
 from airflow_provider_vidu.polling.watch import PollPolicy
 from airflow_provider_vidu.ui.clips.facts import BETWEEN_TRIES, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.failures import name_of
-from airflow_provider_vidu.ui.clips.service import Live
+from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
 from airflow_provider_vidu.ui.clips.times import UNKNOWN, iso, submitted
 from airflow_provider_vidu.ui.clips.xcoms import HOOK, MAKING
 
@@ -40,15 +41,16 @@ def outlook(clip: Clip, generation: Generation | None, live: Live, now: datetime
     }
 
 
-def next_try(clip: Clip, generation: Generation | None) -> dict[str, Any] | None:
+def next_try(clip: Clip, generation: Generation | None, live: Live = NOT_ASKED) -> dict[str, Any] | None:
     """Return when Airflow begins the next try of a task by itself, and what that does; None if none is to come.
 
     :param clip: the clip.
     :param generation: what is known of it, or None.
+    :param live: what the service said, where it was queried.
     """
     if (task := clip.upcoming) is None:
         return None
-    return retry_view(task, clip.next_try, _next_does(task, generation))
+    return retry_view(task, clip.next_try, _next_does(task, generation, live))
 
 
 def retry_view(task: TaskFacts, at: datetime | None, does: str) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def retry_view(task: TaskFacts, at: datetime | None, does: str) -> dict[str, Any
     }
 
 
-def _next_does(task: TaskFacts, generation: Generation | None) -> str:
+def _next_does(task: TaskFacts, generation: Generation | None, live: Live) -> str:
     """Say what the next try of a task does, and what it pays; empty where its role does not tell."""
     if task.role == "download":
         return "It downloads the clip again; nothing more is paid."
@@ -80,6 +82,8 @@ def _next_does(task: TaskFacts, generation: Generation | None) -> str:
         return "It waits for the same generation; nothing more is paid."
     if task.was_cleared:
         return 'It submits a new generation and pays for it, unless the task has on_clear="resume".'
+    if isinstance(live.error, ViduNotFoundError):
+        return f"It fails if the service does not find this generation then, {_UNLESS_NEW}"
     if generation is None or not generation.failed:
         return f"It resumes this generation and pays nothing more, {_UNLESS_NEW}"
     if generation.is_transient or generation.was_cancelled:

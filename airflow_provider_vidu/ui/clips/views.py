@@ -178,7 +178,7 @@ def clip_view(
         "done": done,
         "now": iso(now),
         "outlook": None if done else outlook(clip, generation, live, now),
-        "next_try": next_try(clip, generation),
+        "next_try": next_try(clip, generation, live),
         "support": "" if clip.is_dry_run else support(clip, task, generation, live),
         "refresh": _refresh(clip, done=is_reported or (done and not (live.error and live.error.retryable))),
         "reused_from": line(clip.generation_id, 300) if task.is_reuse else None,

@@ -25,6 +25,9 @@ def running(progress: int | None = None) -> Generation:
     return Generation(id="g", status=GenerationStatus.RUNNING, progress=progress)
 
 
+LOST = Live(error=ViduNotFoundError("no"))
+
+
 def failed(*, is_transient: bool = False, was_cancelled: bool = False) -> Generation:
     """Return a generation that failed for good, for a while, or because it was cancelled."""
     code = "UserCancelled" if was_cancelled else "Broken"
@@ -175,6 +178,8 @@ def test_what_is_not_known_of_the_next_try():
     found = next_try(Clip("g", [reused]), running())
     assert (found["does"], found["at"]) == ("", None)
     assert next_try(Clip("g", [task(state="failed")]), failed()) is None
+    lost = next_try(Clip("g", [task(state="up_for_retry", watch={"role": "generate"})]), None, LOST)
+    assert lost["does"].startswith("It fails if the service does not find this generation then, unless")
     by_hook = task(state="up_for_retry", watch={"role": "submit", "by": "hook"})
     assert next_try(Clip("g", [by_hook]), running())["does"] == "What it submits and pays for, its own code decides."
 
