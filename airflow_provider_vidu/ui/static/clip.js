@@ -269,6 +269,8 @@ function progressBar(percent) {
 function alerts(view) {
   const { error, notice } = view;
   return [
+    // First: with it, the error is one of the past.
+    view.next_try && el("div.alert.is-notice", { role: "status" }, el("h2", {}, retryTitle(view.next_try)), el("p", {}, ...retryText(view.next_try))),
     error &&
       el(
         "div.alert.is-error",
@@ -280,7 +282,6 @@ function alerts(view) {
         error.cost && el("p.quiet", {}, error.cost),
         ways(view),
       ),
-    view.next_try && el("div.alert.is-notice", { role: "status" }, el("h2", {}, retryTitle(view.next_try)), el("p", {}, ...retryText(view.next_try))),
     view.is_unattended &&
       el(
         "div.alert.is-notice",
