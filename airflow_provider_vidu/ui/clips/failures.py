@@ -116,7 +116,9 @@ def _marked(task: TaskFacts, action: Action | None = None) -> str:
     if action is not None and action.state == "success":
         what = "run" if action.of_run else f"task {name_of(task)}"
         return f"A user marked the {what} as success before the task had a result."
-    return f"The task {name_of(task)} is marked as success in Airflow, but it has returned no result."
+    return (
+        f"The task {name_of(task)} is a success in Airflow without a result: a user marked it, or removed the result."
+    )
 
 
 def _of_file(clip: Clip, lost: Record) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: L
     why, ended = f"The task {name_of(task)} failed; its log says why.", "The task failed"
     if task.was_marked:
         why = _marked(task, next(iter(clip.kills if task is (clip.paying or clip.main) else ()), None))
-        ended = "The task was marked as success"
+        ended = "The task has no result"
     elif task.state == "upstream_failed":
         why, ended = _did_not_run(task), "The task did not run"
     elif task.timed_out:

@@ -60,9 +60,9 @@ def test_a_task_failed_beside_its_clip(status, title, advised):
 @pytest.mark.parametrize(
     ("more", "actions", "why"),
     [
-        ({}, (), "The task film is marked as success in Airflow, but it has returned no result."),
-        ({}, None, "The task film is marked as success in Airflow, but it has returned no result."),
-        ({"watch": WATCH, "resumes": True}, (), "The task film is marked as success in Airflow, but"),
+        ({}, (), "The task film is a success in Airflow without a result: a user marked it, or"),
+        ({}, None, "The task film is a success in Airflow without a result: a user marked it, or"),
+        ({"watch": WATCH, "resumes": True}, (), "The task film is a success in Airflow without a result: "),
         ({}, [Action("success", NOW)], "A user marked the task film as success before the task had a result."),
         ({}, [Action("success", NOW, of_run=True)], "A user marked the run as success before the task had a result."),
     ],
@@ -70,9 +70,9 @@ def test_a_task_failed_beside_its_clip(status, title, advised):
 @pytest.mark.parametrize(
     ("status", "title", "qualifier", "advised"),
     [
-        ("running", "The task was marked as success, the generation continues", "task marked", "ViduGenerationSensor"),
-        ("succeeded", "The task was marked as success, the clip is fine", "task marked", "ViduDownloadOperator"),
-        (None, "The task was marked as success", None, "ViduGenerationSensor"),
+        ("running", "The task has no result, the generation continues", "task marked", "ViduGenerationSensor"),
+        ("succeeded", "The task has no result, the clip is fine", "task marked", "ViduDownloadOperator"),
+        (None, "The task has no result", None, "ViduGenerationSensor"),
     ],
 )
 def test_a_task_was_marked_beside_its_generation(more, actions, why, status, title, qualifier, advised):
@@ -92,7 +92,10 @@ def test_a_download_that_was_marked():
     shown = view(task(watch=WATCH, result=made(), has_result=True), keeps)
     assert (shown["stage"], shown["state"], shown["qualifier"]) == ("ready", "succeeded", None)
     assert shown["error"]["title"] == "The clip may not be stored"
-    assert "The task keep is marked as success in Airflow, but it has returned no result." in shown["error"]["message"]
+    assert (
+        "The task keep is a success in Airflow without a result: a user marked it, or removed"
+        in shown["error"]["message"]
+    )
 
 
 def test_a_download_that_did_not_run_after_a_clear():
