@@ -10,6 +10,8 @@ from uuid import UUID
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom, conf
 
+from airflow_provider_vidu.common.values import strict_int
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
@@ -23,6 +25,9 @@ DRY_RUN_PREFIX: Final = "dry-run-"
 
 WATCH_KEY: Final = "vidu_watch"
 """The XCom beside the id: the connection of the generation, and what the task does with it."""
+
+RESULT_KEY: Final = "return_value"
+"""The XCom in which Airflow keeps what a task returns."""
 
 BATCH_KEY: Final = "vidu_batch_place"
 """The XCom of a batch: its name, its folder, its manifest, its connection and how many rows it has."""
@@ -81,7 +86,7 @@ def publish_batch(context: Mapping[str, Any], place: Mapping[str, Any], *, annou
     ti = context.get("ti")
     if ti is None:
         return
-    ti.xcom_push(key=BATCH_KEY, value=dict(place))
+    ti.xcom_push(key=BATCH_KEY, value={**place, **_try_of(ti)})
     if not is_task_instance(ti):
         return
     if key := getattr(ViduBatchLink(), "xcom_key", None):
@@ -118,7 +123,7 @@ def publish(
         return
     ti.xcom_push(key=numbered(ID_KEY, number), value=generation_id)
     more = {name: value for name, value in known.items() if value}
-    note = {"conn_id": conn_id, "role": role, "artifact": artifact, **more}
+    note = {"conn_id": conn_id, "role": role, "artifact": artifact, **more, **_try_of(ti)}
     ti.xcom_push(key=numbered(WATCH_KEY, number), value=note)
     if not is_task_instance(ti):
         return
@@ -127,6 +132,20 @@ def publish(
     if announce and has_pages():
         page = f"{_base('api')}{PAGE_PREFIX}{_clip_path(ti)}"
         log.info("Watch: %s", page if number == 1 else f"{page}/generations/{number}")
+
+
+def result_of(task: Any) -> str | None:
+    """Return where the result of an operator's task will be found; None if its author wants none to be kept.
+
+    The note of a task names it, so that a task which a user marks as success is not taken for one that has ended.
+    """
+    return RESULT_KEY if getattr(task, "do_xcom_push", False) is True else None
+
+
+def _try_of(ti: Any) -> dict[str, int]:
+    """Return the counters that tell which try of a task published a note, and after which clear."""
+    found = {name: strict_int(getattr(ti, name, None)) for name in ("try_number", "max_tries")}
+    return {name: count for name, count in found.items() if count is not None}
 
 
 def _publish_link(ti: Any) -> None:

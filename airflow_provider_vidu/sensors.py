@@ -22,7 +22,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_length, checked_count, checked_flag
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
-from airflow_provider_vidu.links import ViduWatchLink, is_task_instance, publish
+from airflow_provider_vidu.links import ViduWatchLink, is_task_instance, publish, result_of
 from airflow_provider_vidu.orders.upstream import check_source, continued, given_id, id_of
 from airflow_provider_vidu.polling.intervals import POLL_SECONDS, check_interval
 from airflow_provider_vidu.tasks.endings import log_end, without_known_causes
@@ -115,6 +115,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
             role="wait",
             endpoint=self.endpoint,
             announce=not self.reschedule,  # that mode executes at every poke
+            result=result_of(self),
             **more,
         )
         if self.deferrable:

@@ -13,7 +13,7 @@ from airflow_provider_vidu.common.text import sanitized, without_query
 from airflow_provider_vidu.common.values import strict_int, web_url
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_size, check_word
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
-from airflow_provider_vidu.links import ViduWatchLink, publish
+from airflow_provider_vidu.links import ViduWatchLink, publish, result_of
 from airflow_provider_vidu.orders.upstream import (
     check_source,
     continued,
@@ -142,6 +142,7 @@ class ViduDownloadOperator(SignedURLOperator):
                 role="download",
                 artifact=self.artifact,
                 endpoint=self.endpoint,
+                result=result_of(self),
             )
         stored = asdict(self._stored(url, generation_id))
         del stored["existed"]

@@ -10,7 +10,7 @@ from airflow_provider_vidu.common.values import given, mapping
 from airflow_provider_vidu.defaults import OFF_PEAK_WAIT_SECONDS, WAIT_SECONDS
 from airflow_provider_vidu.events import Turn, callback_in, id_in
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduGenerationFailedError
-from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, Role, publish
+from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, Role, publish, result_of
 from airflow_provider_vidu.operators.reuse import (
     REQUEST_NOTE,
     SHARED_NOTE,
@@ -339,6 +339,7 @@ class GenerateLeg:
     def _publish(self, generation_id: str, role: Role, **known: Any) -> None:
         task = self._task
         kept: dict[str, Any] = {} if task.destination is None else {"stores": "file", "artifact": task.artifact}
+        kept["result"] = result_of(task)
         publish(self._context, generation_id, conn_id=task.vidu_conn_id, role=role, **known, **kept)
 
     def _wait_facts(self, deadline: float) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def publish_generation(
     facts |= {name: value for name, value in (("endpoint", endpoint), *_facts_of(known)) if value is not None}
     has_succeeded = known.succeeded if known else note.get("role") == "generate"
     role: Role = "generate" if has_succeeded else "submit"
-    publish({"ti": ti}, generation_id, conn_id=conn_id, role=role, number=number, announce=not note, **facts)
+    publish({"ti": ti}, generation_id, conn_id=conn_id, role=role, number=number, announce=not note, by="hook", **facts)
 
 
 def _running_context() -> Mapping[str, Any]:

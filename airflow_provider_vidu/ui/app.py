@@ -50,6 +50,10 @@ IS_BATCH: Final = (
     "the sheet of the run."
 )
 ENDED: Final = "This task has ended ({state}) and published no generation, so there is no clip. "
+ENDED_MARKED: Final = (
+    "This task is marked as success in Airflow, before its end and before it had published a generation: there is no "
+    "clip. "
+)
 ENDED_WELL: Final = "A @task that submits with ViduHook publishes its generation with hook.publish()."
 ENDED_AGAIN: Final = (
     "This task has ended ({state}), and its try {number} published no generation, so there is no clip to show. Its log "
@@ -157,6 +161,8 @@ async def clip_at(
 
 def _ended(error: store.EndedError) -> str:
     """Say why there is no clip, and what to do: an earlier try, which Airflow has forgotten, may have paid."""
+    if error.state == "success" and error.is_open:
+        return ENDED_MARKED + ENDED_BADLY
     if error.state == "success":
         return ENDED.format(state=error.state) + ENDED_WELL
     if error.try_number > 1:

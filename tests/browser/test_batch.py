@@ -130,3 +130,10 @@ def test_the_panel_announces_a_retry(visit, pages):  # noqa: F811
     panel.get_by_text("Airflow retries the task by itself. Try 2 of films begins after its retry delay.").wait_for()
     page.locator(".card a").first.click()
     page.locator(".alert", has_text="orders the rows again that failed for a temporary reason").wait_for()
+    (pages.root / "clear-panel-ui").mkdir()
+    made = BatchFolder(pages.root / "clear-panel-ui", 2, "clear-panel-ui")
+    note = {**made.place, "try_number": 1, "max_tries": 0}
+    pages.add("films", None, dag="clear-panel-ui", state="queued", batch=note, tried=2, max_tries=1)
+    panel = visit(pages.at("films", dag="clear-panel-ui").partition("/tasks")[0]).locator(".batch")
+    panel.get_by_text("The task was cleared. Try 2 of films begins once the tasks before it have ended").wait_for()
+    assert "timeout" not in panel.inner_text()  # the next try has one of its own

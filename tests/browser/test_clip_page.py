@@ -181,6 +181,14 @@ def test_a_retry_is_announced(visit, pages, generation):
     page = visit(pages.at("again", dag="retry-ui"))
     alert = page.locator(".alert", has_text="Airflow retries the task by itself")
     assert words in alert.inner_text()
+    assert page.locator(".state .badge").inner_text() == "Failed (task retries)"
+    # Its delay is over, or a user has cleared it: until it runs, the page has what the try before has left.
+    note = {**MADE, "try_number": 1, "max_tries": 0}
+    pages.add("anew", generation_id, dag="clear-ui", state="queued", watch=note, tried=2, max_tries=1)
+    page = visit(pages.at("anew", dag="clear-ui"))
+    told = page.locator(".alert", has_text="The task was cleared").inner_text()
+    assert "Try 2 of anew begins once the tasks before it have ended and there is room for it; until then" in told
+    assert page.locator(".alert.is-error h2").inner_text() == "The generation of the earlier try failed"
 
 
 def test_polls_that_fail_are_said_to_come_less_often(visit, pages):

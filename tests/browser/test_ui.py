@@ -268,6 +268,17 @@ def test_a_viewer_lands_on_the_page_after_the_login(log_in, film, airflow):
     page.context.close()
 
 
+def test_a_task_that_a_user_marks_as_success(open_page, story, airflow):
+    """Airflow leaves its row as the wait had it: no page takes that for a clip that is made."""
+    airflow.wait_for_task(story, "scene.generate[5]", "deferred")
+    airflow.api("PATCH", f"{story.path}/taskInstances/scene.generate/5", {"new_state": "success"})
+    page = open_page(page_of(story, "scene.generate", 5))
+    told = page.locator(".alert.is-error").inner_text()
+    assert "A user marked the task scene.generate [5] as success before the task had a result." in told
+    assert "ViduGenerationSensor(generation_id=" in told
+    assert page.locator(".state .badge").inner_text().endswith(" (task marked)")
+
+
 def test_nothing_comes_from_elsewhere(open_page, film, airflow, sandbox, watcher):
     """All that the pages have asked for came from Airflow and, for the clip, from the service; nothing was refused."""
     page = open_page(page_of(film, "generate"))

@@ -41,7 +41,10 @@ def check(ti: Recorder, generation_id: str, role: str, artifact: str | None = No
     assert ti.pushed["generation_id"] == generation_id
     own = ("created_at", "asked", "credits", "seed", "model", "deadline", "adaptive", "poll_interval")
     told = {name: value for name, value in ti.pushed["vidu_watch"].items() if name not in own}
-    assert told == {"conn_id": "vidu_default", "role": role, "artifact": artifact}
+    assert told == {
+        "conn_id": "vidu_default", "role": role, "artifact": artifact,
+        "result": "return_value", "try_number": 1, "max_tries": 0,
+    }  # fmt: skip
     if AIRFLOW >= (3, 0):  # Airflow 2 asks the link itself when somebody looks
         assert ti.pushed["_link_ViduWatchLink"] == watch_page(ti)
     assert "http" not in str(ti.pushed).replace(watch_page(ti), "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 from uuid import UUID
 
 import pytest
@@ -14,6 +15,7 @@ from airflow_provider_vidu import links
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.operators import ViduGenerateOperator
 from tests.rows import each_row
 
 RUN = "manual__2026-01-01T00:00:00+00:00"
@@ -124,6 +126,21 @@ def test_the_log_names_the_page(base_url, caplog, more, number, behind):
     assert [value for value in pushed.values() if str(value).startswith("/airflow")] == [page] * (number == 1)
 
 
+def test_a_note_names_its_try_and_where_the_result_will_be():
+    """So the pages can tell a task that was marked as success, and what an earlier try has left; a mock names none."""
+    pushed: dict[str, Any] = {}
+    own = {"try_number": 2, "max_tries": 3, "xcom_push": lambda key, value: pushed.update({key: value})}
+    operator = ViduGenerateOperator(task_id="g", prompt="p")
+    links.publish({"ti": key(2, **own)}, "g", conn_id="c", role="generate", result=links.result_of(operator))
+    assert {name: pushed["vidu_watch"][name] for name in ("try_number", "max_tries", "result")} == {
+        "try_number": 2, "max_tries": 3, "result": "return_value",
+    }  # fmt: skip
+    links.publish_batch({"ti": key(2, **own)}, {"batch": "b"}, announce=False)
+    assert pushed["vidu_batch_place"] == {"batch": "b", "try_number": 2, "max_tries": 3}
+    for task in (ViduGenerateOperator(task_id="g", prompt="p", do_xcom_push=False), MagicMock(), None):
+        assert links.result_of(task) is None
+
+
 def test_outside_a_task_nothing_is_published():
     """An operator that is executed by hand, with an empty context, goes on."""
     links.publish({}, "g-1", conn_id="vidu_default", role="wait")
@@ -153,7 +170,7 @@ def test_a_hook_publishes_several_generations_of_a_task(mocker):
     hook.publish(Generation(id="7", status="succeeded"), {"ti": ti})
     hook.publish("8", {"ti": ti})
     assert ti.kept["vidu_watch"] == {
-        "conn_id": "studio", "role": "generate", "artifact": None,
+        "conn_id": "studio", "role": "generate", "artifact": None, "by": "hook",
         "created_at": "2026-01-01T00:00:00+00:00", "credits": 80, "seed": 5,
     }  # fmt: skip
     assert (ti.kept["generation_id"], ti.kept["generation_id.02"]) == ("7", "8")

@@ -14,9 +14,9 @@ from airflow.utils.session import create_session
 from sqlalchemy import String, cast, func, literal, select
 
 from airflow_provider_vidu.common.values import mapping, text, whole
-from airflow_provider_vidu.links import BATCH_KEY
+from airflow_provider_vidu.links import BATCH_KEY, RESULT_KEY
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
-from airflow_provider_vidu.ui.clips.xcoms import parsed
+from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed
 from airflow_provider_vidu.ui.records.circumstances import next_tries
 from airflow_provider_vidu.ui.records.instances import (
     TASK_COLUMNS,
@@ -26,7 +26,7 @@ from airflow_provider_vidu.ui.records.instances import (
     with_trigger,
 )
 from airflow_provider_vidu.ui.records.references import Resolver
-from airflow_provider_vidu.ui.records.store import MAX_MAP_INDEX, RETURN_KEY
+from airflow_provider_vidu.ui.records.store import MAX_MAP_INDEX
 
 MAX_BATCHES: Final = 20
 """The most batches of a run that its sheet lists."""
@@ -91,7 +91,7 @@ def read_batch(dag_id: str, run_id: str, task_id: str, index: int, region_id: UU
         return None
     where = stands_at(task_id, index, region_id)
     found = next(iter(_batches(dag_id, run_id, where)), None)
-    if found is None and any(_is_dry_run(result) for _, result in _read(dag_id, run_id, RETURN_KEY, where)):
+    if found is None and any(_is_dry_run(result) for _, result in _read(dag_id, run_id, RESULT_KEY, where)):
         raise DryRunError(task_id)
     return found
 
@@ -155,4 +155,5 @@ def batch_of(task: TaskFacts, value: Any) -> Batch | None:
     if not name or not folder or not manifest or "/" in name or len(name) > MAX_NAME_CHARS:
         return None
     conn_id, rows = text(known.get("conn_id")), whole(known.get("rows"))
+    task = replace(task, watch=note_in(known))
     return Batch(task, name, folder.rstrip("/") + "/", manifest, conn_id, max(int(rows or 0), 0))

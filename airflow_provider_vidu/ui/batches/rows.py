@@ -19,7 +19,7 @@ from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.ui.batches.records import Batch
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK, STAGES
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.failures import CLEARING, STORE_AGAIN, arguments
+from airflow_provider_vidu.ui.clips.failures import CLEAR_UPSTREAM, CLEARING, STORE_AGAIN, TEMPORARY, arguments
 from airflow_provider_vidu.ui.clips.outlook import retry_view
 from airflow_provider_vidu.ui.clips.pieces import Record
 from airflow_provider_vidu.ui.clips.service import Live
@@ -32,7 +32,6 @@ COST: Final = f"Clearing the task orders the rows without a file again, and pays
 COST_LOST: Final = f"For the batch this row has its file: clearing the task does not store it again, {_UNLESS}"
 COST_RESUMED: Final = f"That does not order this row again, {_UNLESS}"
 RESUME: Final = "Clear the task: it resumes this row, and stores its file."
-TEMPORARY: Final = "This failure is often temporary."
 COST_FAILED: Final = (
     "The batch does not know of that failure: the next clear of the task notes it, and the one after that orders this "
     f"row again, and pays for it, {_UNLESS}"
@@ -41,6 +40,9 @@ COST_PAID: Final = f"The generation itself is paid for: clearing the task only s
 RETRY: Final = (
     "It resumes what goes on at the service, orders the rows again that failed for a temporary reason, and pays for "
     "those only."
+)
+CLEARED: Final = (
+    f"It resumes what goes on at the service, orders the rows without a file again, and pays for those only, {_UNLESS}"
 )
 
 
@@ -174,6 +176,7 @@ def clip_of(batch: Batch, entry: Entry) -> Clip:
         "seed": whole(line.get("seed") if job is None else job.seed),
         "endpoint": line.get("endpoint") if job is None else job.endpoint,
         "created_at": submitted.isoformat() if submitted else None,
+        **{name: batch.task.note.get(name) for name in ("try_number", "max_tries")},
     }
     task = replace(
         batch.task,
@@ -182,6 +185,7 @@ def clip_of(batch: Batch, entry: Entry) -> Clip:
         started_at=submitted,
         ended_at=moment(line.get("finished_at")),
         deferred_at=None,
+        resumes=batch.task.resumes and entry.stage == "submitted",
         state={"stored": "success", "failed": "failed"}.get(entry.stage, batch.task.state),
         watch={name: value for name, value in note.items() if value is not None},
         fields={name: value for name, value in {**shown, "vidu_conn_id": batch.conn_id}.items() if value},
@@ -241,7 +245,8 @@ def _error_of_open(batch: Batch, view: Mapping[str, Any], *, has_failed: bool) -
     if view["error"] is None or not batch.is_over:
         return None
     if not has_failed:
-        advice = view["error"]["advice"] and RESUME  # none where the service does not find the generation
+        resume = CLEAR_UPSTREAM if batch.task.state == "upstream_failed" else RESUME
+        advice = view["error"]["advice"] and resume  # none where the service does not find the generation
         return {**view["error"], "advice": advice, "cost": COST_RESUMED} if "task" in view else None
     return _error_since(view, "The batch's task has ended: its log says whether it cancelled its open generations.")
 
@@ -303,8 +308,11 @@ def _record(batch: Batch, line: Mapping[str, Any], at: datetime | None) -> Recor
 
 
 def next_try_of(batch: Batch) -> dict[str, Any] | None:
-    """Return when Airflow begins the next try of a batch's task by itself; None if it is not up for retry."""
-    return retry_view(batch.task, batch.next_try, RETRY) if batch.task.state == "up_for_retry" else None
+    """Return when Airflow begins the next try of a batch's task by itself; None if none is to come."""
+    if not batch.task.begins_anew:
+        return None
+    does: dict[bool | None, str] = {True: CLEARED, False: RETRY, None: ""}
+    return retry_view(batch.task, batch.next_try, does[batch.task.was_cleared])
 
 
 def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
@@ -320,6 +328,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
         "task_state": batch.task.state,
         "try_number": batch.task.try_number,
         "is_over": batch.is_over,
+        "was_marked": batch.task.was_marked,
         "next_try": next_try_of(batch),
     }
     if state is None:
@@ -336,7 +345,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
     known = counts(state, is_over=batch.is_over)
     began = sum(known.values())
     # The next try begins with a timeout of its own.
-    is_timed = state.deadline and not batch.is_over and batch.task.state != "up_for_retry"
+    is_timed = state.deadline and not batch.is_over and not batch.task.begins_anew
     at = moment(state.deadline) if is_timed else None
     return {
         **view,

@@ -9,7 +9,7 @@ from typing import Any, Final
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, text, whole
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.ui.clips.facts import Clip, prompt_of
+from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.xcoms import MAX_PARAMETER_CHARS, prompt_start
 
 ORDERS: Final = ("scene", "newest", "cost", "state", "label")
@@ -34,6 +34,20 @@ def card_facts(clip: Clip, generation: Generation | None) -> dict[str, Any]:
         "size": files[0].size if files else None,
         **_times(clip, generation),
     }
+
+
+def prompt_of(clip: Clip, generation: Generation | None) -> str | None:
+    """Return the prompt of the generation, or as the task that submits it had it rendered."""
+    return (generation and generation.prompt) or _rendered(clip, "prompt")
+
+
+def model_of(clip: Clip, generation: Generation | None) -> str | None:
+    """Return the model as the service names it, or as the task that submits it had it rendered."""
+    return (generation and generation.model) or _rendered(clip, "model")
+
+
+def _rendered(clip: Clip, name: str) -> str | None:
+    return next((found for task in clip.tasks if (found := text(mapping(task.fields).get(name)))), None)
 
 
 def parameters_of(clip: Clip) -> dict[str, Any]:

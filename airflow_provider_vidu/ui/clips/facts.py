@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from airflow_provider_vidu.common.values import mapping, moment, number, text, whole
+from airflow_provider_vidu.common.values import mapping, moment, number, strict_int, text, whole
 from airflow_provider_vidu.defaults import LONGEST_SECONDS
-from airflow_provider_vidu.links import DRY_RUN_PREFIX
+from airflow_provider_vidu.links import DRY_RUN_PREFIX, RESULT_KEY
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips.pieces import Record, newest_first, with_known
 from airflow_provider_vidu.ui.clips.xcoms import (
@@ -26,6 +26,8 @@ from airflow_provider_vidu.ui.clips.xcoms import (
 from airflow_provider_vidu.ui.playing.shelf import Known
 
 ENDED: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+BETWEEN_TRIES: Final = (None, "restarting", "up_for_retry")
+"""The states of a task instance with an id between two tries; a clear leaves none."""
 UNATTENDED: Final = timedelta(minutes=1)
 """A triggerer that runs and has room takes a wait up sooner than this."""
 _PRODUCT = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}(?:/[a-z0-9_-]{1,60})?", re.ASCII)
@@ -41,7 +43,9 @@ class TaskFacts:
     ``deferred_at`` is when a deferred task left the worker, ``attended_at`` when the triggerer that has taken it up was
     last heard of; None if there is none.
     ``number`` says which generation of the task it is (:func:`.links.published_number`), ``label`` is Airflow's
-    rendered map index; ``is_served`` says that the result is the file of an equal order. ``iteration`` (from 0) and
+    rendered map index; ``is_served`` says that the result is the file of an equal order. ``has_result`` says that it
+    has returned one, ``resumes`` that Airflow would go on with its try: it clears what that takes at the end of a try.
+    ``max_tries`` is Airflow's counter, which a clear raises. ``iteration`` (from 0) and
     ``region_id`` place a task instance in a loop of Airflow 3.4, and are None outside loops; ``instance`` is its id if
     Airflow identifies it by that.
     """
@@ -63,6 +67,9 @@ class TaskFacts:
     result_at: datetime | None = None
     is_too_large: bool = False
     is_served: bool = False
+    has_result: bool = False
+    resumes: bool = False
+    max_tries: int | None = None
     number: int = 1
     label: str | None = None
     deferred_at: datetime | None = None
@@ -124,6 +131,37 @@ class TaskFacts:
         return self.state in ENDED
 
     @property
+    def was_marked(self) -> bool:
+        """Whether it is a success for Airflow that lacks its result, or left its try open: a user may mark any task so.
+
+        A task that keeps no result and has not deferred cannot be told from one that has come to its end.
+        """
+        is_open = self.resumes or self.note.get("result") == RESULT_KEY
+        return self.state == "success" and is_open and not self.has_result  # dag.test() leaves tries open as well
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether it has come to its end, and well, as far as Airflow knows."""
+        return self.state == "success" and not self.was_marked
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether another try of it is to come, so that what is known here is of an earlier one."""
+        noted = strict_int(self.note.get("try_number"))
+        is_next = noted is not None and self.try_number > noted  # else Airflow resumes it, or pokes once more
+        return self.state in BETWEEN_TRIES or (self.state in ("scheduled", "queued") and is_next)
+
+    @property
+    def was_cleared(self) -> bool | None:
+        """Whether a clear leads to the try that is to come; None if that is not known, as of an earlier version."""
+        if self.state == "restarting":  # cleared while it ran
+            return True
+        noted = strict_int(self.note.get("max_tries"))
+        if noted is None or self.max_tries is None:
+            return None if self.state is None else False
+        return self.begins_anew and self.max_tries > noted
+
+    @property
     def deadline(self) -> datetime | None:
         """When its timeout expires, as the task noted it."""
         return moment(self.note.get("deadline"))
@@ -163,9 +201,10 @@ class TaskFacts:
 
     @property
     def timed_out(self) -> bool:
-        """Whether it ended without success after its deadline."""
+        """Whether it ended without success after its deadline; a user may have marked it since."""
         ended_at, deadline = self.ended_at, self.deadline
-        return self.state in ("failed", "skipped") and bool(ended_at and deadline and ended_at >= deadline)
+        is_late = bool(ended_at and deadline and ended_at >= deadline)
+        return is_late and (self.state in ("failed", "skipped") or self.was_marked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +226,7 @@ class Clip:
     """A generation and all task instances of one DAG run that work with it, the earliest first.
 
     ``actions`` are how users ended its task (None: not looked up); ``usual`` is how many seconds other map
-    indexes of its task took (the median), and how many these are; ``next_try`` is when :attr:`retrying` may begin its
+    indexes of its task took (the median), and how many these are; ``next_try`` is when :attr:`upcoming` may begin its
     next try, if that is known.
     """
 
@@ -199,9 +238,14 @@ class Clip:
     next_try: datetime | None = None
 
     @property
-    def retrying(self) -> TaskFacts | None:
-        """The first task instance that Airflow will retry."""
-        return next((task for task in self.tasks if task.state == "up_for_retry"), None)
+    def upcoming(self) -> TaskFacts | None:
+        """The first task instance that Airflow begins once more by itself: a retry, or after a clear."""
+        return next((task for task in self.tasks if task.begins_anew), None)
+
+    @property
+    def marked(self) -> TaskFacts | None:
+        """The first task instance that is a success for Airflow and has not come to its end."""
+        return next((task for task in self.tasks if task.was_marked and task.role is not None), None)
 
     @property
     def main(self) -> TaskFacts:
@@ -284,9 +328,9 @@ class Clip:
 
         A clip is not in progress once its tasks have ended: none of them will see its end any more.
         """
-        if any(task.keeps_result and task.state == "success" for task in self.tasks):
+        if any(task.keeps_result and task.has_succeeded for task in self.tasks):
             return "stored"
-        if any((task.role in MAKING or self.is_dry_run) and task.state == "success" for task in self.tasks):
+        if any((task.role in MAKING or self.is_dry_run) and task.has_succeeded for task in self.tasks):
             return "ready"
         if any(task.state == "failed" for task in self.tasks) and all(task.has_ended for task in self.tasks):
             return "failed"
@@ -354,17 +398,3 @@ def _chars(found: TaskFacts | Generation) -> int:
 
 def _lengths(values: Iterable[Any]) -> int:
     return sum(len(value) for value in values if isinstance(value, str))
-
-
-def prompt_of(clip: Clip, generation: Generation | None) -> str | None:
-    """Return the prompt of the generation, or as the task that submits it had it rendered."""
-    return (generation and generation.prompt) or _rendered(clip, "prompt")
-
-
-def model_of(clip: Clip, generation: Generation | None) -> str | None:
-    """Return the model as the service names it, or as the task that submits it had it rendered."""
-    return (generation and generation.model) or _rendered(clip, "model")
-
-
-def _rendered(clip: Clip, name: str) -> str | None:
-    return next((found for task in clip.tasks if (found := text(mapping(task.fields).get(name)))), None)

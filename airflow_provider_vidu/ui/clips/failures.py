@@ -12,10 +12,12 @@ from airflow_provider_vidu.common.values import mapping, number, text
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduNotFoundError
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, model_of
+from airflow_provider_vidu.ui.clips.cards import model_of
+from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.pieces import Record
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import Moment, ended, submitted
+from airflow_provider_vidu.ui.clips.xcoms import MAKING
 from airflow_provider_vidu.ui.playing.shelf import Lost
 
 CLEARING: Final = " Clearing the task submits a new generation."
@@ -23,10 +25,13 @@ OWN_CONNECTION: Final = (
     "The API server cannot use the connection: it is missing there, or invalid. The tasks may have a working one "
     "nevertheless: see their log. An administrator finds the reason in the API server's log."
 )
+CLEAR_UPSTREAM: Final = "Clear the task that failed, with its downstream tasks."
+TEMPORARY: Final = "This failure is often temporary."
 FAILED_STATES: Final = ("failed", "upstream_failed")
 STORE_AGAIN: Final = (
     "To store it again without paying, run ViduDownloadOperator({known}, destination=…), if the service still has it."
 )
+AGAIN: Final[Mapping[bool | None, str]] = {True: "task cleared", False: "task retries"}
 LOST: Final[Mapping[Lost, str]] = {"missing": "file not found", "replaced": "file replaced"}
 
 
@@ -39,9 +44,15 @@ def qualifier(clip: Clip, generation: Generation | None, lost: Record | None) ->
         return LOST[lost.lost] if lost is not None and lost.lost else None
     if generation is None:
         return None
+    cancelled = "cancelled" if generation.was_cancelled else None
+    if (upcoming := clip.upcoming) is not None and upcoming.role != "download":
+        again = AGAIN.get(upcoming.was_cleared)
+        return ", ".join(filter(None, (cancelled, again))) or None
     if generation.failed:
-        return "cancelled" if generation.was_cancelled else None
-    return "task failed" if clip.stage == "failed" else None
+        return cancelled
+    if clip.stage == "failed":
+        return "task failed"
+    return "task marked" if clip.stage == "submitted" and clip.marked is not None else None
 
 
 def failure(clip: Clip, generation: Generation | None, live: Live, lost: Record | None = None) -> dict[str, Any] | None:
@@ -53,7 +64,7 @@ def failure(clip: Clip, generation: Generation | None, live: Live, lost: Record 
         return _of_generation(clip, generation)
     if lost is not None:
         return _of_file(clip, lost)
-    failed = next((task for task in clip.tasks if task.state in FAILED_STATES and task.role is not None), None)
+    failed = next((task for task in clip.tasks if task.state in FAILED_STATES and task.role is not None), clip.marked)
     if failed is None or clip.stage in ("stored", "working"):
         return None
     return _of_download(failed) if failed.role == "download" else _of_task(clip, failed, generation, live)
@@ -63,26 +74,51 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
     code = line(generation.error_code)
     reason = line(generation.error_message, 1000) or ("" if code else "The service gave no reason.")
     cancelled = generation.was_cancelled
+    advice = _of_cancel(clip) if cancelled else failure_advice(generation).removesuffix(CLEARING)
+    if generation.is_transient and clip.paying is None:  # neither a retry nor a clear in this run submits another one
+        advice = TEMPORARY
+    # A try that is to come replaces it, and begins by itself: a clear is no way out.
+    is_past = clip.upcoming is not None and clip.upcoming.role in ("generate", "submit")
     return {
-        "title": "The generation was cancelled" if cancelled else "The generation failed",
+        "title": f"The generation{' of the earlier try' * is_past} {'was cancelled' if cancelled else 'failed'}",
         "code": code,
         "message": f"{_canceller(clip)} {reason}".strip() if cancelled else reason,
         "trace_id": line(text(generation.raw.get("trace_id"))),
         # What a clear does is said below, with the task's name and the price.
-        "advice": _of_cancel(clip) if cancelled else failure_advice(generation).removesuffix(CLEARING),
-        "cost": f"{_charged(clip, generation)} {_cost_of_clear(clip)}".strip(),
+        "advice": f"{advice} {_to_notice(clip)}".strip(),
+        "cost": f"{_charged(clip, generation)} {'' if is_past else _cost_of_clear(clip)}".strip(),
     }
 
 
 def _of_download(task: TaskFacts) -> dict[str, Any]:
-    return {
-        "title": "The clip is not stored",
-        "code": None,
-        "message": f"The task {name_of(task)} failed; its log says why.",
-        "trace_id": None,
-        "advice": "Clear that task: the clip is paid for, and downloading it again costs nothing.",
-        "cost": "",
-    }
+    title, advice = (
+        "The clip is not stored",
+        "Clear that task: the clip is paid for, and downloading it again costs nothing.",
+    )
+    message = f"The task {name_of(task)} failed; its log says why."
+    if task.was_marked:
+        title = "The clip may not be stored"
+        message = f"{_marked(task)} Whether it has stored the file is not known; its log may say."
+    elif task.state == "upstream_failed":
+        title = "The clip was not stored again"
+        message = _did_not_run(task)
+        advice = CLEAR_UPSTREAM
+    return {"title": title, "code": None, "message": message, "trace_id": None, "advice": advice, "cost": ""}
+
+
+def _did_not_run(task: TaskFacts) -> str:
+    """Say why a task has not run that has an id: what is known of it is of a try before a clear."""
+    return f"The task {name_of(task)} was cleared and did not run: a task before it failed."
+
+
+def _marked(task: TaskFacts, action: Action | None = None) -> str:
+    """Say that a task is a success that has not come to its end, and who made it one, as far as that is known."""
+    if action is not None and action.state == "success":
+        what = "run" if action.of_run else f"task {name_of(task)}"
+        return f"A user marked the {what} as success before the task had a result."
+    return (
+        f"The task {name_of(task)} is a success in Airflow without a result: a user marked it, or removed the result."
+    )
 
 
 def _of_file(clip: Clip, lost: Record) -> dict[str, Any]:
@@ -107,9 +143,14 @@ def _of_file(clip: Clip, lost: Record) -> dict[str, Any]:
 
 
 def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: Live) -> dict[str, Any]:
-    """Say that a task failed whose generation did not, and how to get the clip without paying again."""
-    why = f"The task {name_of(task)} failed; its log says why."
-    if task.timed_out:
+    """Say that a task failed, or was marked, whose generation did not, and how to get the clip without paying again."""
+    why, ended = f"The task {name_of(task)} failed; its log says why.", "The task failed"
+    if task.was_marked:
+        why = _marked(task, next(iter(clip.kills if task is (clip.paying or clip.main) else ()), None))
+        ended = "The task has no result"
+    elif task.state == "upstream_failed":
+        why, ended = _did_not_run(task), "The task did not run"
+    elif task.timed_out:
         why = f"The task {name_of(task)} failed: its timeout expired."
     elif (cap := _exceeded(clip)) is not None and clip.credits is not None:
         price = _credits(clip.credits)
@@ -119,15 +160,15 @@ def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: L
     known = arguments(clip.generation_id, clip.conn_id, clip.endpoint)
     wait, download = f"ViduGenerationSensor({known})", f"ViduDownloadOperator({known}, destination=…)"
     if generation is not None and generation.succeeded:
-        title, state = "The task failed, the clip is fine", "The generation itself succeeded and is paid for."
+        title, state = f"{ended}, the clip is fine", "The generation itself succeeded and is paid for."
         advice = f"To use it without paying again, run {download}, or continue from {wait}."
     elif generation is not None and live.error is None:
-        title, state = "The task failed, the generation continues", "The generation itself is still under way."
+        title, state = f"{ended}, the generation continues", "The generation itself is still under way."
         advice = f"To wait for it without paying again, run {wait}, then {download}."
     elif isinstance(live.error, ViduNotFoundError):  # waiting for it again would fail in the same way
-        title, state, advice = "The task failed", "The service does not find the generation itself.", ""
+        title, state, advice = ended, "The service does not find the generation itself.", ""
     else:
-        title, state = "The task failed", "The state of the generation itself is not known; it may be fine."
+        title, state = ended, "The state of the generation itself is not known; it may be fine."
         advice = f"To wait for it without paying again, run {wait}."
     cost = _cost_of_clear(clip, task)
     return {"title": title, "code": None, "message": f"{why} {state}", "trace_id": None, "advice": advice, "cost": cost}
@@ -155,6 +196,8 @@ def _cost_of_clear(clip: Clip, failed: TaskFacts | None = None) -> str:
         return f"Clearing {name_of(failed)} costs nothing: it only waits."
     if paying is None:
         return "No task of this run submitted it, so clearing a task here submits nothing."
+    if paying.state == "removed":
+        return f"The task {name_of(paying)} is not in the DAG any more, so clearing it submits nothing."
     price = "" if clip.credits is None else f" (the price of this one: {_credits(clip.credits)})"
     unless = ' unless it has on_clear="resume"' if failed is not None else ""
     return f"Clearing {name_of(paying)} submits a new generation and pays for it{price}{unless}."
@@ -184,6 +227,14 @@ def _of_cancel(clip: Clip) -> str:
     return "If it may cost that much, raise max_credits before you clear the task."
 
 
+def _to_notice(clip: Clip) -> str:
+    """Say what follows of itself where a task still waits for what has failed; empty where none does."""
+    task = next((task for task in clip.tasks if task.role in MAKING and not task.has_ended), None)
+    if task is None or task.begins_anew:
+        return ""
+    return f"The task {name_of(task)} has not ended yet: once it learns of this, it fails, or Airflow retries it."
+
+
 def _canceller(clip: Clip) -> str:
     """Say who cancelled a generation, as far as Airflow's records show it."""
     if (task := next((task for task in clip.tasks if task.timed_out), None)) is not None:
@@ -202,7 +253,12 @@ def _canceller(clip: Clip) -> str:
         )
     if paying.state == "skipped":
         return f"Airflow cancelled it: the task {name_of(paying)} was skipped, as when a run's timeout expires."
-    if clip.actions is None:
+    if paying.was_cleared:
+        return f"The task {name_of(paying)} was cleared since: the clear cancelled it, or the task's log says what did."
+    if not paying.has_ended and not paying.begins_anew:
+        return "Airflow's records do not show by what it was cancelled."
+    # A task may be marked long after its end, and for another reason; what is known of an earlier try is not read.
+    if clip.actions is None or paying.was_marked or not paying.has_ended:
         return f"The log of {name_of(paying)} says by what it was cancelled."
     return (
         "Airflow's records show neither a timeout nor an action of a user that ended the wait: the task itself "

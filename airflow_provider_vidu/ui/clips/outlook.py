@@ -5,14 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from airflow_provider_vidu.exceptions import ViduNotFoundError
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.polling.schedule import PollHistory, interval, net_interval
 from airflow_provider_vidu.polling.watch import PollPolicy
-from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
+from airflow_provider_vidu.ui.clips.facts import BETWEEN_TRIES, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.failures import name_of
-from airflow_provider_vidu.ui.clips.service import Live
+from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
 from airflow_provider_vidu.ui.clips.times import UNKNOWN, iso, submitted
-from airflow_provider_vidu.ui.clips.xcoms import MAKING
+from airflow_provider_vidu.ui.clips.xcoms import HOOK, MAKING
 
 LONGEST_ESTIMATE: Final = timedelta(hours=12)
 """An end that is further away is not worth a guess."""
@@ -40,35 +41,49 @@ def outlook(clip: Clip, generation: Generation | None, live: Live, now: datetime
     }
 
 
-def next_try(clip: Clip, generation: Generation | None) -> dict[str, Any] | None:
-    """Return when Airflow begins the next try of a task by itself, and what that does; None if no task is up for retry.
+def next_try(clip: Clip, generation: Generation | None, live: Live = NOT_ASKED) -> dict[str, Any] | None:
+    """Return when Airflow begins the next try of a task by itself, and what that does; None if none is to come.
 
     :param clip: the clip.
     :param generation: what is known of it, or None.
+    :param live: what the service said, where it was queried.
     """
-    if (task := clip.retrying) is None:
+    if (task := clip.upcoming) is None:
         return None
-    return retry_view(task, clip.next_try, _next_does(task, generation))
+    return retry_view(task, clip.next_try, _next_does(task, generation, live))
 
 
 def retry_view(task: TaskFacts, at: datetime | None, does: str) -> dict[str, Any]:
-    """Return what the pages show of a task that Airflow will retry.
+    """Return what the pages show of a task that Airflow will begin once more.
 
     :param task: the task instance.
     :param at: when its next try may begin; None if that is not known.
     :param does: what that try will do.
     """
-    return {"task": name_of(task), "number": task.try_number + 1, "at": iso(at), "does": does}
+    return {
+        "task": name_of(task),
+        "number": task.try_number + (task.state in BETWEEN_TRIES),  # Airflow counts it when it schedules it
+        "state": task.state,
+        "was_cleared": task.was_cleared,
+        "at": iso(at),
+        "does": does,
+    }
 
 
-def _next_does(task: TaskFacts, generation: Generation | None) -> str:
+def _next_does(task: TaskFacts, generation: Generation | None, live: Live) -> str:
     """Say what the next try of a task does, and what it pays; empty where its role does not tell."""
     if task.role == "download":
         return "It downloads the clip again; nothing more is paid."
-    if task.is_reuse or task.role is None:
+    if task.is_reuse or task.role is None or task.was_cleared is None:
         return ""
+    if task.note.get("by") == HOOK:
+        return "What it submits and pays for, its own code decides."
     if task.role == "wait":
         return "It waits for the same generation; nothing more is paid."
+    if task.was_cleared:
+        return 'It submits a new generation and pays for it, unless the task has on_clear="resume".'
+    if isinstance(live.error, ViduNotFoundError):
+        return f"It fails if the service does not find this generation then, {_UNLESS_NEW}"
     if generation is None or not generation.failed:
         return f"It resumes this generation and pays nothing more, {_UNLESS_NEW}"
     if generation.is_transient or generation.was_cancelled:
@@ -90,7 +105,7 @@ def _waiting(task: TaskFacts | None, generation: Generation | None, live: Live, 
         "is_slower": live.error is not None,
         "interval": _interval(task, generation, live, now),
         "next_poll": _first_poll(task, now),
-        "deadline": iso(task.deadline),
+        "deadline": None if task.begins_anew else iso(task.deadline),  # the next try has a timeout of its own
     }
 
 

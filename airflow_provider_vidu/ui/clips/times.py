@@ -86,7 +86,7 @@ def _ends_of_tasks(clip: Clip, generation: Generation) -> list[datetime | None]:
     A task that failed proves no success, and one whose timeout expired or that was killed ended before the generation.
     """
     proving = {"success"} if generation.succeeded else {"success", "failed"}
-    waited = [task for task in clip.tasks if task.role in MAKING and task.state in proving]
+    waited = [task for task in clip.tasks if task.role in MAKING and task.state in proving and not task.was_marked]
     if clip.kills or generation.was_cancelled:
         return []
     return [task.ended_at for task in waited if not task.timed_out]

@@ -11,8 +11,8 @@ from airflow_provider_vidu.api.dialects.answers import MAX_TEXT_CHARS
 from airflow_provider_vidu.common.text import redacted, redacted_lines
 from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.models import Generation, GenerationStatus
-from airflow_provider_vidu.ui.clips.cards import card_facts
-from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, model_of, prompt_of
+from airflow_provider_vidu.ui.clips.cards import card_facts, model_of, prompt_of
+from airflow_provider_vidu.ui.clips.facts import BETWEEN_TRIES, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.failures import failure, line, notice, qualifier, support
 from airflow_provider_vidu.ui.clips.outlook import next_try, outlook
 from airflow_provider_vidu.ui.clips.pieces import Piece, Record, pieces_of
@@ -178,7 +178,7 @@ def clip_view(
         "done": done,
         "now": iso(now),
         "outlook": None if done else outlook(clip, generation, live, now),
-        "next_try": next_try(clip, generation),
+        "next_try": next_try(clip, generation, live),
         "support": "" if clip.is_dry_run else support(clip, task, generation, live),
         "refresh": _refresh(clip, done=is_reported or (done and not (live.error and live.error.retryable))),
         "reused_from": line(clip.generation_id, 300) if task.is_reuse else None,
@@ -259,10 +259,18 @@ def _refresh(clip: Clip, *, done: bool) -> int | None:
 
 
 def _task(task: TaskFacts) -> dict[str, Any]:
+    # Airflow counts a try when it schedules it, and its log begins later.
+    is_counted = task.begins_anew and task.state not in BETWEEN_TRIES
+    # Until it begins, the row has the times of the try before.
+    is_current = not task.begins_anew or task.state == "up_for_retry"
+    has_end = task.has_ended or task.state == "up_for_retry"
     return {
         **task.place,
         **{name: getattr(task, name) for name in ("state", "try_number", "role")},
-        **{name: iso(getattr(task, name)) for name in ("started_at", "deferred_at", "ended_at")},
+        "begun_tries": task.try_number - is_counted,
+        "started_at": iso(task.started_at) if is_current else None,
+        "deferred_at": iso(task.deferred_at),
+        "ended_at": iso(task.ended_at) if has_end else None,
     }
 
 

@@ -29,6 +29,7 @@ MAX_NOTE_CHARS: Final = 300
 NOTED: Final = (
     *("conn_id", "role", "artifact", "endpoint", "created_at", "credits", "seed"),
     *("deadline", "poll_interval", "adaptive", "waiting_since", "stores", "callback", "shared"),
+    *("result", "try_number", "max_tries", "by"),
 )
 """What the pages read of a task's note."""
 MAX_PROMPT_CHARS: Final = 2_000
@@ -42,6 +43,8 @@ BESIDE: Final = frozenset({"cover", "speech", "sound"})
 """Artifacts that stand beside a result: a download of one of them has not stored the clip."""
 STORES: Final = "file"
 """What a task notes as ``stores`` that makes a clip and stores it, too."""
+HOOK: Final = "hook"
+"""What a note names as ``by`` that a task's own code has published."""
 MAKING: Final = ("generate", "wait")
 ROLES: Final = (*MAKING, "submit", "download")
 _GENERATION: Final = f"{Generation.__module__}.{Generation.__qualname__}"

@@ -41,12 +41,12 @@ _EVENTS: Final = (_OF_RUN, "patch_task_instance", "patch_task_group_instances", 
 
 
 def actions_on(session: Session, clip: Clip) -> list[Action]:
-    """Return how users ended a clip's task, the newest first; nothing is read where no task has failed.
+    """Return how users ended a clip's task, the newest first; nothing is read where all tasks have come to their ends.
 
     Airflow's audit log also names the user. Not everyone who may see a clip may see that, so it is not read.
     """
     task = clip.paying or clip.main
-    if not task.has_ended or all(each.state == "success" for each in clip.tasks):
+    if not task.has_ended or all(each.has_succeeded and each.has_result for each in clip.tasks):
         return []
     query = (
         select(Log.event, Log.dttm, Log.task_id, Log.extra)
@@ -117,6 +117,7 @@ def usual_seconds(session: Session, clip: Clip) -> tuple[float, int] | None:
         TaskInstance.task_id == task.task_id,
         TaskInstance.map_index != index,
         TaskInstance.state == "success",
+        TaskInstance.next_method.is_(None),  # else a user has marked it
     )
     rows = session.execute(query.order_by(TaskInstance.end_date.desc()).limit(MAX_SIBLINGS))
     took = [(row.end_date - row.start_date).total_seconds() for row in rows if row.start_date and row.end_date]

@@ -20,11 +20,11 @@ from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import Boolean
 
-from airflow_provider_vidu.links import DRY_RUN_PREFIX, ID_KEY, MAX_PUBLISHED, WATCH_KEY, numbered
+from airflow_provider_vidu.links import DRY_RUN_PREFIX, ID_KEY, MAX_PUBLISHED, RESULT_KEY, WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK, STAGES
 from airflow_provider_vidu.ui.clips.facts import ENDED, TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import BESIDE, MAKING, STORES
-from airflow_provider_vidu.ui.records.instances import BY_TIME, PLACE, place_in, placed, same_task
+from airflow_provider_vidu.ui.records.instances import BY_TIME, HAS_RESULT, PLACE, place_in, placed, same_task
 
 MAX_TASKS: Final = 100_000
 """A contact sheet covers at most this many task instances of a run."""
@@ -171,7 +171,8 @@ def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
     made = says("role", *MAKING)
     stores = or_(says("role", "download"), and_(made, says("stores", STORES)))
     stored = and_(stores, not_(says("artifact", *sorted(BESIDE))))
-    success = TaskInstance.state == "success"
+    was_marked = and_(or_(TaskInstance.next_method.is_not(None), says("result", RESULT_KEY)), not_(HAS_RESULT))
+    success = and_(TaskInstance.state == "success", not_(was_marked))  # as TaskFacts.has_succeeded has it
     tasks = placed(
         select(
             ID_TEXT.label("id"),

@@ -15,8 +15,10 @@ from airflow.jobs.job import Job
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
-from sqlalchemy import Integer, String, and_, case, cast, func, literal, null, or_, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy import Integer, String, and_, case, cast, exists, func, literal, null, or_, select, tuple_
+from sqlalchemy.orm import Session, aliased
+
+from airflow_provider_vidu.links import RESULT_KEY
 
 HAS_REGIONS: Final = hasattr(TaskInstance, "region_id")
 """Whether this Airflow may have task loops (3.4)."""
@@ -103,12 +105,19 @@ def place_in(row: Any) -> dict[str, Any]:
     return {"task_id": row.task_id, "map_index": row.map_index, "iteration": iteration, "region_id": region_id}
 
 
+_result = aliased(XComModel)
+HAS_RESULT: Final = exists().where(same_task(_result, TaskInstance), _result.key == RESULT_KEY)
+"""Whether a task instance has returned a result."""
+
 TASK_COLUMNS: Final = (
     XComModel.task_id,
     *key_columns(TaskInstance),
     *PLACE,
     TaskInstance.state,
     TaskInstance.try_number,
+    TaskInstance.max_tries,
+    TaskInstance.next_method.is_not(None).label("resumes"),
+    HAS_RESULT.label("has_result"),
     TaskInstance.start_date,
     TaskInstance.end_date,
     Trigger.created_date.label("deferred_at"),
@@ -132,6 +141,9 @@ def task_in(row: Any) -> dict[str, Any]:
         "instance": key_of(row),
         "state": None if row.state is None else str(getattr(row.state, "value", row.state)),
         "try_number": row.try_number or 0,
+        "max_tries": row.max_tries,
+        "resumes": bool(row.resumes),
+        "has_result": bool(row.has_result),
         "started_at": row.start_date,
         "ended_at": row.end_date,
         "label": row.label,

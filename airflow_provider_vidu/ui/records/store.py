@@ -15,10 +15,10 @@ from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import and_, exists, or_, select
+from sqlalchemy import and_, exists, not_, or_, select
 from sqlalchemy.orm import Session
 
-from airflow_provider_vidu.links import BATCH_KEY, ID_KEY, WATCH_KEY, numbered
+from airflow_provider_vidu.links import BATCH_KEY, ID_KEY, RESULT_KEY, WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import STAGES, in_order
 from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, chars_of, grouped, with_result
 from airflow_provider_vidu.ui.clips.xcoms import decoded, note_in, parsed, usable_id
@@ -26,6 +26,7 @@ from airflow_provider_vidu.ui.records import counts
 from airflow_provider_vidu.ui.records.circumstances import actions_on, next_tries, usual_seconds
 from airflow_provider_vidu.ui.records.instances import (
     BY_TIME,
+    HAS_RESULT,
     PLACE,
     TASK_COLUMNS,
     Key,
@@ -47,7 +48,6 @@ from airflow_provider_vidu.ui.records.references import UNKNOWN, Resolver
 from airflow_provider_vidu.ui.records.values import fitting, rendered_fields, sizes_of, texts_of
 from airflow_provider_vidu.ui.records.waiting import QueuePlace, Waiters, has_page, queue_place
 
-RETURN_KEY: Final = "return_value"
 MAX_RELATIVES: Final = 50
 """At most this many task instances of one clip are read."""
 MAX_RESOLVED_TASKS: Final = 2_000
@@ -73,12 +73,14 @@ class EndedError(LookupError):
 
     :param state: its state.
     :param try_number: its latest try.
+    :param is_open: whether it left its try open: a user has marked it.
     """
 
-    def __init__(self, state: str, try_number: int) -> None:
+    def __init__(self, state: str, try_number: int, *, is_open: bool) -> None:
         super().__init__(state)
         self.state = state
         self.try_number = try_number
+        self.is_open = is_open
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,16 +152,16 @@ def read_page(
                 raise NoIterationError(task_id)
             if (found := reader.state(task_id, index, region_id)) is None:
                 raise NoTaskError(task_id)
-            state, try_number, is_batch = found
+            state, try_number, is_batch, is_open = found
             if is_batch:
                 raise BatchError(task_id)
             if state in ENDED:
-                raise EndedError(state, try_number)
+                raise EndedError(state, try_number, is_open=is_open)
             return None
         others = (task for task in reader.relatives(own) if (task.key, task.number) != (own.key, own.number))
         full = reader.with_results([own, *others])
         (clip,) = grouped(full, run_is_over=_is_over(session, dag_id, run_id))
-        next_try = next_tries(session, clip.tasks).get(clip.retrying.key) if clip.retrying else None
+        next_try = next_tries(session, clip.tasks).get(clip.upcoming.key) if clip.upcoming else None
         clip = replace(clip, actions=actions_on(session, clip), usual=usual_seconds(session, clip), next_try=next_try)
         place = None if reader.must_resolve() else counts.place_of(session, clip.main)
         if place is None:
@@ -242,14 +244,15 @@ class _Reader:
         """Return the tasks of the run that wait for a free slot."""
         return Waiters(self._session, *self._run, self._resolver if self.must_resolve() else None)
 
-    def state(self, task_id: str, index: int, region_id: UUID | None) -> tuple[str | None, int, bool] | None:
-        """Return the state of a task instance (None if it has none), its latest try, and whether it is a batch.
+    def state(self, task_id: str, index: int, region_id: UUID | None) -> tuple[str | None, int, bool, bool] | None:
+        """Return a task instance's state, its latest try, whether it is a batch, and whether it has left its try open.
 
         None if it is not there.
         """
         dag_id, run_id = self._run
         is_batch = exists().where(same_task(XComModel, TaskInstance), XComModel.key == BATCH_KEY)
-        columns = (TaskInstance.state, TaskInstance.try_number, is_batch.label("is_batch"))
+        is_open = and_(TaskInstance.next_method.is_not(None), not_(HAS_RESULT)).label("is_open")
+        columns = (TaskInstance.state, TaskInstance.try_number, is_batch.label("is_batch"), is_open)
         query = placed(select(*columns).select_from(TaskInstance)).where(
             TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, stands_at(task_id, index, region_id)
         )
@@ -257,7 +260,7 @@ class _Reader:
         if row is None:
             return None
         state = None if row.state is None else str(getattr(row.state, "value", row.state))
-        return state, row.try_number or 0, bool(row.is_batch)
+        return state, row.try_number or 0, bool(row.is_batch), bool(row.is_open)
 
     def relatives(self, own: TaskFacts) -> list[TaskFacts]:
         """Return the task instances that work with the same generation."""
@@ -313,7 +316,7 @@ class _Reader:
         fields = rendered_fields(self._session, *self._run, keys)
         found = [replace(task, fields=fields.get(task.key)) for task in tasks]
         dag_id, run_id = self._run
-        own = (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == RETURN_KEY)
+        own = (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == RESULT_KEY)
         sizes = self._session.execute(sizes_of(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, are(keys)))
         stored = {key_of(row): row for row in sizes}
         fits = fitting(keys, {key: row.size for key, row in stored.items()})

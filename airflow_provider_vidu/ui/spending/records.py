@@ -18,15 +18,15 @@ from airflow.models import renderedtifields as rendered
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import String, and_, case, cast, exists, func, literal, or_, select, union_all
+from sqlalchemy import String, and_, case, cast, exists, func, literal, not_, or_, select, union_all
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.functions import GenericFunction
 
-from airflow_provider_vidu.links import BATCH_KEY, ID_KEY, WATCH_KEY
+from airflow_provider_vidu.links import BATCH_KEY, ID_KEY, RESULT_KEY, WATCH_KEY
 from airflow_provider_vidu.orders.money.spending import SPENT_KEY
 from airflow_provider_vidu.ui.records.counts import MAX_SMALL_CHARS, WATCH_KEYS
-from airflow_provider_vidu.ui.records.instances import HAS_REGIONS, same_task
+from airflow_provider_vidu.ui.records.instances import HAS_REGIONS, HAS_RESULT, same_task
 from airflow_provider_vidu.ui.records.json_fields import as_number, text_field
 from airflow_provider_vidu.ui.records.no_generation import ORDERING
 from airflow_provider_vidu.ui.spending.account import Account, Spent
@@ -43,7 +43,6 @@ MAX_OF_DAG: Final = 2_000
 MAX_RESULT_CHARS: Final = 16_000
 """A result that is longer is not read for its price: thousands of them would be megabytes."""
 MAX_MODEL_CHARS: Final = 100
-RETURN_KEY: Final = "return_value"
 _ONGOING: Final = (
     "scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred",
     "awaiting_input",
@@ -161,6 +160,7 @@ def _generations(since: datetime) -> Any:
             *(getattr(XComModel, name) for name in ("dag_id", "run_id", "task_id", "map_index", "key", "timestamp")),
             *([XComModel.task_instance_id] if HAS_REGIONS else []),  # what same_task compares there
             role.label("role"),
+            text_field(XComModel.value, "result", 40).label("result"),
             text_field(XComModel.value, "created_at", 40).label("created_at"),
             text_field(XComModel.value, "credits", 40).label("credits"),
             text_field(XComModel.value, "model", MAX_MODEL_CHARS).label("model"),
@@ -191,7 +191,7 @@ def _generations(since: datetime) -> Any:
             case((is_day, func.substr(note.created_at, 1, 10)), else_=utc_day(note.timestamp)).label("day"),
             note.dag_id.label("dag_id"),
             model.label("model"),
-            _outcome(note.role).label("outcome"),
+            _outcome(note.role, note.result == RESULT_KEY).label("outcome"),
             literal(1).label("generations"),
             case((price.is_(None), 0), else_=1).label("priced"),
             price.label("price"),
@@ -201,7 +201,7 @@ def _generations(since: datetime) -> Any:
         .join(TaskInstance, same_task(note, TaskInstance))
         .join(ids, and_(same_task(note, ids), ids.key == _id_key(note.key), func.length(id_text) <= MAX_SMALL_CHARS))
         .outerjoin(spent, and_(same_task(note, spent), spent.key == SPENT_KEY, is_first))
-        .outerjoin(result, and_(same_task(note, result), result.key == RETURN_KEY, is_first))
+        .outerjoin(result, and_(same_task(note, result), result.key == RESULT_KEY, is_first))
         .outerjoin(fields, _fields_of(fields, note))
     )
 
@@ -290,11 +290,17 @@ def _id_key(key: Any) -> Any:
     return case((key == WATCH_KEY, ID_KEY), else_=func.replace(key, WATCH_KEY, ID_KEY))
 
 
-def _outcome(role: Any) -> Any:
+def _outcome(role: Any, *returns: Any) -> Any:
+    """Return the outcome of a task; one that a user has marked as success has not seen it (:attr:`.was_marked`).
+
+    :param returns: whether its note promises a result.
+    """
     state = TaskInstance.state
+    was_marked = and_(or_(TaskInstance.next_method.is_not(None), *returns), not_(HAS_RESULT))
+    has_not_waited = or_(role == "submit", was_marked)
     return case(
         (or_(state.is_(None), state.in_(_ONGOING)), "working"),
-        (and_(state == "success", role == "submit"), "submitted"),
+        (and_(state == "success", has_not_waited), "submitted"),
         (state == "success", "succeeded"),
         else_="failed",
     )

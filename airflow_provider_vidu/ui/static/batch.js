@@ -1,5 +1,5 @@
 // How far a batch is, and the ways to its rows and its manifest.
-import { airflow, airflowTaskPath, copyable, crumb, el, here, logPath, retryText, runPath, taskName, time } from "./common.js";
+import { airflow, airflowTaskPath, copyable, crumb, el, here, logPath, retryText, retryTitle, runPath, taskName, time } from "./common.js";
 
 /** The path of a batch's page below its run. */
 export function batchPath(batch) {
@@ -19,15 +19,17 @@ export function batchPanel(view, batch, { isOwn }) {
     el("div.batch-head", {}, el("h2", {}, name), el("p.quiet", {}, ...progressText(batch))),
     batch.stored !== null && batch.rows > 0 && bar(batch),
     batch.is_unattended && el("p.batch-problem", { role: "alert" }, "No triggerer runs this wait: check that a triggerer runs, and its capacity. What is at the service goes on, and nothing is lost."),
-    batch.next_try && el("p.batch-problem", { role: "status" }, "Airflow retries the task by itself. ", ...retryText(batch.next_try)),
-    batch.task_state === "failed" && el("p.batch-problem", {}, "The task failed; its ", crumb("log", run + logPath(batch)), ` says why. Clearing it ${clearing(batch)}, unless it has on_clear="new".`),
+    batch.next_try && el("p.batch-problem", { role: "status" }, `${retryTitle(batch.next_try)}. `, ...retryText(batch.next_try)),
+    batch.task_state === "failed" && el("p.batch-problem", {}, "The task failed; its ", crumb("log", run + logPath(batch)), ` says why. ${clearing(batch)}`),
+    batch.was_marked && el("p.batch-problem", {}, `The task was marked as success before its end: it orders and stores nothing more. ${clearing(batch)}`),
     batch.problem && el("p.batch-problem", {}, batch.problem),
     isOwn && el("p.quiet.batch-manifest", {}, el("span", {}, "Manifest "), copyable(batch.manifest, "the address of the manifest")),
   );
 }
 
 function clearing({ open, paid, failed, left }) {
-  if (open === null) return "orders the rows without a file again, and pays for those only";
+  const unless = ', unless it has on_clear="new".';
+  if (open === null) return `Clearing it orders the rows without a file again, and pays for those only${unless}`;
   const isResumed = open > 0 || paid > 0;
   const parts = [
     open > 0 && "resumes what goes on at the service",
@@ -35,7 +37,7 @@ function clearing({ open, paid, failed, left }) {
     paid > 1 && `resumes the ${amount(paid)} failed rows whose generations may have files (those that were cancelled are ordered again, and paid for)`,
     (failed - paid + left > 0 || !isResumed) && `orders the ${isResumed ? "other " : ""}rows without a file again, and pays for those only`,
   ];
-  return parts.filter(Boolean).join(", ");
+  return `Clearing it ${parts.filter(Boolean).join(", ")}${unless}`;
 }
 
 function progressText(batch) {

@@ -1,7 +1,7 @@
 // The page of one clip: how far it is, then the clip itself.
 import {
   airflow, airflowTaskPath, announce, badge, bytes, clipPath, copyable, copyButton, crumb, download, el, fill, getJson, here, isFramed,
-  keepAsking, logPath, plainCrumb, retryText, runPath, seconds, STATES, stateText, taskName, time, topBar, zoneName,
+  keepAsking, logPath, plainCrumb, retryText, retryTitle, runPath, seconds, STATES, stateText, taskName, time, topBar, zoneName,
 } from "./common.js";
 import { slotPanel, slotText } from "./slot.js";
 
@@ -269,6 +269,8 @@ function progressBar(percent) {
 function alerts(view) {
   const { error, notice } = view;
   return [
+    // First: with it, the error is one of the past.
+    view.next_try && el("div.alert.is-notice", { role: "status" }, el("h2", {}, retryTitle(view.next_try)), el("p", {}, ...retryText(view.next_try))),
     error &&
       el(
         "div.alert.is-error",
@@ -280,7 +282,6 @@ function alerts(view) {
         error.cost && el("p.quiet", {}, error.cost),
         ways(view),
       ),
-    view.next_try && el("div.alert.is-notice", { role: "status" }, el("h2", {}, "Airflow retries the task by itself"), el("p", {}, ...retryText(view.next_try))),
     view.is_unattended &&
       el(
         "div.alert.is-notice",

@@ -86,9 +86,9 @@ export function airflowTaskPath(view, tab = "", parameters = {}) {
   return `/tasks/${encodeURIComponent(view.task_id)}${mapped}${tab}${query && `?${query}`}`;
 }
 
-/** The path of the log of a task instance's latest try below its run, in Airflow's UI. */
+/** The path of the log of a task instance's latest try below its run, in Airflow's UI: of one that has begun. */
 export function logPath(task) {
-  return airflowTaskPath(task, "", { try_number: task.try_number || 1 });
+  return airflowTaskPath(task, "", { try_number: (task.begun_tries ?? task.try_number) || 1 });
 }
 
 export function runPath(view) {
@@ -151,9 +151,17 @@ export function time(iso) {
   return el("time", { datetime: iso, title }, inZone(moment, { dateStyle: "short", timeStyle: "medium" }));
 }
 
+/** Why Airflow begins another try of a task: not every clear is known as one. */
+export function retryTitle({ state, was_cleared: wasCleared }) {
+  if (wasCleared) return "The task was cleared";
+  return state === null ? "Airflow begins the task once more by itself" : "Airflow retries the task by itself";
+}
+
 /** When Airflow begins the next try of a task, and what that does. */
-export function retryText({ task, number, at, does }) {
-  return [`Try ${number} of ${task} begins `, ...(at ? ["at ", time(at), " at the earliest. "] : ["after its retry delay. "]), does];
+export function retryText({ task, number, state, at, does }) {
+  const begins = `Try ${number} of ${task} begins `;
+  if (state !== "up_for_retry") return [begins, "once the tasks before it have ended and there is room for it; until then, this page shows what an earlier try has left. ", does];
+  return [begins, ...(at ? ["at ", time(at), " at the earliest. "] : ["after its retry delay. "]), does];
 }
 
 /** A value with a button that copies it. */

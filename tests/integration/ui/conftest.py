@@ -111,6 +111,8 @@ class Pages:
         trigger: tuple[str, str] | None = None,
         batch: Any = None,
         tried: int = 1,
+        max_tries: int | None = None,
+        resumes: bool = False,
         operator: str | None = None,
     ) -> UUID:
         """Add a task instance with its XComs, as a worker would have left them.
@@ -129,6 +131,8 @@ class Pages:
         :param waits: the stored arguments of a trigger that waits for a free slot.
         :param trigger: class and stored arguments of another trigger.
         :param tried: its latest try.
+        :param max_tries: Airflow's counter of tries, which a clear raises.
+        :param resumes: whether it left its worker by a deferral that Airflow would resume.
         :param operator: the name of its operator's class.
         :return: the id of the task instance.
         """
@@ -150,7 +154,8 @@ class Pages:
         with self.engine.begin() as database:
             run_id = self._run(database, dag)
             own = {**names, "state": state, "try_number": tried, "operator": operator}
-            own |= {"pool": "default_pool", "start_date": at}
+            own |= {"pool": "default_pool", "start_date": at, "next_method": "execute_complete" if resumes else None}
+            own |= {} if max_tries is None else {"max_tries": max_tries}
             own["end_date"] = None if state in ("running", "deferred") else ended or at
             if deferred is not None:
                 path = "x" if waits is None else "airflow_provider_vidu.triggers.ViduSlotTrigger"

@@ -23,12 +23,12 @@ OPEN_DAG = "film"
 """The DAG that vera may see."""
 
 
-def batch_of(pages, name, *, count=6, dag="films", state="running", **known):
+def batch_of(pages, name, *, count=6, dag="films", state="running", task=None, **known):
     """Add a batch's task and its folder; return both the folder and the path of the batch's page."""
     folder = pages.root / name
     folder.mkdir()
     batch = BatchFolder(folder, count, dag, conn_id="vidu_default")
-    pages.add(name, None, dag=dag, state=state, batch={**batch.place, **known})
+    pages.add(name, None, dag=dag, state=state, batch={**batch.place, **known}, **(task or {}))
     return batch, pages.at(name, dag=dag) + "/batch"
 
 
@@ -123,6 +123,37 @@ def test_an_open_row_of_a_batch_that_failed(pages, generation, status, badge, ti
     assert (row["state"], row["qualifier"], row["error"]["title"]) == (*badge, title)
     assert row["error"]["advice"] == "Clear the task: it resumes this row, and stores its file."
     assert row["error"]["cost"].startswith("That does not order this row again, unless")
+
+
+def test_an_open_row_of_a_batch_that_was_marked_as_success(pages, generation):
+    """Nothing collects it any more: its page and the batch's panel say so; what is stored stays stored."""
+    batch, page = batch_of(pages, "marked-batch", state="success", task={"resumes": True})
+    generation_id, _ = generation(states=[["processing", 0]])
+    batch.journal.append(opened("clip-0", open_of(batch.rows[0], generation_id, batch.began, None, "r0", credits=20)))
+    batch.submit(1)
+    batch.store(1, MP4)
+    sheet = told(pages, f"{page}/clips.json")
+    assert sheet["batch"]["was_marked"] is True
+    seen = [(card["stage"], card["state"]) for card in sheet["clips"]]
+    assert seen == [("submitted", "running"), ("stored", "stored")]
+    row = told(pages, f"{page}/rows/{sheet['clips'][0]['row']}/clip.json")
+    assert row["qualifier"] == "task marked"
+    assert row["error"]["cost"].startswith("That does not order this row again, unless")
+    assert row["error"]["advice"] == "Clear the task: it resumes this row, and stores its file."
+
+
+@pytest.mark.parametrize(("max_tries", "does"), [(1, "failed for a temporary reason"), (2, 'has on_clear="new"')])
+def test_a_batch_whose_next_try_is_queued(pages, max_tries, does):
+    """After the delay of a retry, or a clear: what is shown is of the try before, whose timeout is over with it."""
+    begun = {"try_number": 1, "max_tries": 1}
+    batch, page = batch_of(
+        pages, f"queued-{max_tries}", state="queued", task={"tried": 2, "max_tries": max_tries}, **begun
+    )
+    batch.submit(0)
+    shown = told(pages, f"{page}/clips.json")["batch"]
+    assert (shown["next_try"]["number"], shown["next_try"]["was_cleared"]) == (2, max_tries == 2)
+    assert does in shown["next_try"]["does"]
+    assert shown["deadline"] is None
 
 
 def test_an_open_row_of_which_the_service_says_nothing(pages, monkeypatch):

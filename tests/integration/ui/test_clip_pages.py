@@ -335,6 +335,7 @@ def test_the_database_counts_as_the_pages_do(pages):
         {"role": "generate", "stores": "file"}, {"role": "wait", "stores": "file", "artifact": "video"},
         {"role": "generate", "stores": "file", "artifact": "cover"}, {"role": "submit", "stores": "file"},
         json.dumps({"role": "generate"}),
+        {"role": "generate", "result": "return_value"}, {"role": "download", "result": "return_value"},
     ]  # fmt: skip
     facts, now = [], datetime.now(UTC)
     for index in range(260):
@@ -343,8 +344,12 @@ def test_the_database_counts_as_the_pages_do(pages):
         at = now - timedelta(seconds=index % 50)
         if isinstance(note, dict):
             note = {**note, "created_at": index}  # no two tasks leave the same note
-        pages.add("mixed", generation_id, dag="stages", index=index, state=state, watch=note, at=at)
-        facts.append(TaskFacts("stages", pages.run, "mixed", index, generation_id, at, state, watch=note))
+        # A user marks a task as success that has not returned, or would be resumed.
+        has_result, resumes = index % 5 == 0, index % 7 == 3
+        more = {"result": {"id": "of another"} if has_result else None, "resumes": resumes}
+        pages.add("mixed", generation_id, dag="stages", index=index, state=state, watch=note, at=at, **more)
+        known = {"watch": note, "has_result": has_result, "resumes": resumes}
+        facts.append(TaskFacts("stages", pages.run, "mixed", index, generation_id, at, state, **known))
     expected = grouped(facts)
     path = pages.at("mixed", dag="stages").partition("/tasks")[0]
     told = pages.get(f"{path}/clips.json?limit=100", user="admin").json()

@@ -60,6 +60,31 @@ def test_who_cancelled_a_clip(pages, generation, event, extra, of_task, told):
     assert "0 credits (20 at its create): they were returned" in shown["error"]["cost"]
 
 
+def test_a_task_that_was_marked_as_success(pages, generation):
+    """Its generation goes on at the service, and nobody waits: neither sheet nor page counts it as made."""
+    now, note = datetime.now(UTC), {**MADE, "result": "return_value"}
+    generation_id, result = generation(states=[["processing", 0]])
+    pages.add("marked", generation_id, dag="marked-success", watch=note, at=now, ended=now)
+    pages.act("patch_task_instance", {"new_state": "success"}, dag="marked-success", at=now, task="marked")
+    pages.add("made", "made", dag="marked-success", watch=note, result={**result, "id": "made"}, at=now)
+    shown = pages.get(pages.at("marked", dag="marked-success", then="/clip.json"), user="admin").json()
+    assert (shown["state"], shown["stage"], shown["qualifier"]) == ("running", "submitted", "task marked")
+    assert "A user marked the task marked as success before the task had a result." in shown["error"]["message"]
+    path = pages.at("marked", dag="marked-success").partition("/tasks")[0]
+    sheet = pages.get(f"{path}/clips.json", user="admin").json()
+    assert sheet["counts"] == {"working": 0, "submitted": 1, "ready": 1, "stored": 0, "failed": 0}
+
+
+def test_a_mark_as_success_cancels_a_clip(pages, generation):
+    """Airflow's audit log is read although the task is a success; one that returned its result needs no look."""
+    now = datetime.now(UTC)
+    generation_id, _ = generation(states=[["failed", 0]], error="UserCancelled")
+    pages.add("marked", generation_id, dag="marked-cancel", watch=MADE, at=now, ended=now, resumes=True)
+    pages.act("patch_task_instance", {"new_state": "success"}, dag="marked-cancel", at=now, task="marked")
+    shown = pages.get(pages.at("marked", dag="marked-cancel", then="/clip.json"), user="admin").json()
+    assert "a user marked the task marked as success" in shown["error"]["message"]
+
+
 def test_an_action_long_before_the_end_is_not_the_cause(pages, generation):
     """Airflow logs actions that it refuses, too: one that the task outlived has not ended it."""
     began = datetime.now(UTC) - timedelta(hours=1)
@@ -112,6 +137,20 @@ def test_when_a_task_is_retried(pages, generation, is_known):
     assert found["at"] == ((ended + timedelta(minutes=20)).isoformat() if is_known else None)
     assert (found["task"], found["number"]) == ("film", 2)
     assert found["does"] == "It submits a new generation and pays for it."
+
+
+def test_a_try_that_is_queued_is_announced(pages, generation):
+    """Until it runs, the database has what the try before has left: its failure is not the present."""
+    note = {**MADE, "try_number": 1, "max_tries": 1}
+    generation_id, _ = generation(states=[["failed", 0]], error="InternalServiceFailure")
+    for task, max_tries in (("again", 1), ("cleared", 2)):
+        pages.add(task, generation_id, dag=f"queued-{task}", state="queued", watch=note, tried=2, max_tries=max_tries)
+        shown = pages.get(pages.at(task, dag=f"queued-{task}", then="/clip.json"), user="admin").json()
+        assert shown["qualifier"] == {"again": "task retries", "cleared": "task cleared"}[task]
+        assert shown["error"]["title"] == "The generation of the earlier try failed"
+        assert "Clearing" not in shown["error"]["cost"]
+        assert (shown["next_try"]["number"], shown["next_try"]["was_cleared"]) == (2, task == "cleared")
+        assert shown["next_try"]["does"].startswith("It submits a new generation and pays for it")
 
 
 @pytest.mark.fault(
@@ -187,6 +226,16 @@ def test_an_unknown_address_explains_itself(pages, path, root):
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
     if "mapped" not in path:
         assert pages.get(path, headers={"Accept": "application/json"}).json() == {"detail": "Not Found"}
+
+
+def test_a_wait_for_a_slot_that_was_marked_as_success(pages):
+    """It has submitted nothing, as its page says; it is no @task that ought to have published something."""
+    note = {"conn_id": "c", "role": "generate", "waiting_since": datetime.now(UTC).timestamp()}
+    pages.add("waits", None, dag="marked-slot", state="success", watch=note, resumes=True)
+    answer = pages.get(pages.at("waits", dag="marked-slot", then="/clip.json"), user="admin")
+    assert answer.status_code == 404
+    assert "is marked as success in Airflow, before its end" in answer.json()["detail"]
+    assert "has only waited for a free slot has submitted nothing" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(("tried", "told"), [(1, "cost nothing"), (3, "its try 3 published no generation")])

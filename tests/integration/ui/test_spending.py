@@ -63,6 +63,10 @@ def test_the_sums(pages):
     spend(pages, dag, 2, {"credits": 80}, state="failed", ago=2)
     spend(pages, dag, 3, {"credits": 20}, state="deferred", ago=2)
     spend(pages, dag, 4, {"credits": 30, "role": "submit"}, ago=2)
+    # A user has marked them as success: nobody has waited for their ends.
+    spend(pages, dag, 9, {"credits": 1, "result": "return_value"}, ago=2)
+    spend(pages, dag, 10, {"credits": 2}, ago=2, resumes=True)
+    spend(pages, dag, 11, {"credits": 4, "result": "return_value"}, ago=20, result={"id": f"{dag}-11"})
     spend(pages, dag, 5, {}, ago=2)  # no price
     spend(pages, dag, 6, {"credits": 7}, ago=20)
     spend(pages, dag, 7, {"credits": 9}, ago=40)
@@ -82,8 +86,8 @@ def test_the_sums(pages):
         (day(2), "viduq3-turbo", "succeeded"): (0, 2, 0),
         (day(2), "viduq3-turbo", "failed"): (80, 1, 1),
         (day(2), "viduq3-turbo", "working"): (20, 1, 1),
-        (day(2), "viduq3-turbo", "submitted"): (30, 1, 1),
-        (day(20), "viduq3-turbo", "succeeded"): (7, 1, 1),
+        (day(2), "viduq3-turbo", "submitted"): (33, 3, 3),
+        (day(20), "viduq3-turbo", "succeeded"): (11, 2, 2),
     }
     assert (day(20), "viduq3-turbo", "succeeded") not in of_dag(sums(pages, days=7), dag)
     assert of_dag(sums(pages, days=90), dag)[day(40), "viduq3-turbo", "succeeded"] == (9, 1, 1)

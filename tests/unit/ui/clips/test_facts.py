@@ -38,6 +38,7 @@ from airflow_provider_vidu.ui.playing.shelf import Known
 from tests.rows import each_row
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
+RETURNS = {"role": "generate", "result": "return_value"}
 SIGNED = "https://cdn.example.com/v.mp4?Signature=hush-hush&Expires=1"
 RECORD = {
     "uri": "file:///data/clips/g.mp4",
@@ -172,7 +173,9 @@ def test_an_expired_link_tells_where_the_file_is():
 def test_a_failure_is_explained(code, is_transient, advice):
     """The service's code and text come with what to do; whether it is transient is what the dialect has read."""
     failed = made(status=GenerationStatus.FAILED, error_code=code, error_message="because", is_transient=is_transient)
-    error = view(task(state="failed", watch={"conn_id": "c"}), live=Live(Generation.model_validate(failed)))["error"]
+    error = view(
+        task(state="failed", watch={"conn_id": "c", "role": "generate"}), live=Live(Generation.model_validate(failed))
+    )["error"]
     assert (error["code"], error["message"]) == (code, "because")
     assert error["advice"].startswith(advice)
 
@@ -195,7 +198,7 @@ def test_a_failure_of_a_gateway_gets_the_advice_of_its_class(error, kind, is_sto
     """What vidu-native calls a failure is explained as the dialect has read it, live and out of an XCom."""
     body = json.dumps({"id": "g", "status": "failed", "error": error}).encode()
     generation = ViduNative().read_generation("g", ApiAnswer(200, {}, body))
-    failed = task(state="failed", watch={"conn_id": "c"}, result=generation.as_xcom() if is_stored else None)
+    failed = task(state="failed", watch=RETURNS, result=generation.as_xcom() if is_stored else None)
     shown = view(failed, live=NOT_ASKED if is_stored else Live(generation))
     assert shown["error"]["advice"].startswith(kind.advice.removesuffix(CLEARING))
 
@@ -258,6 +261,14 @@ def test_the_connection_stands_in_the_rendered_fields_too():
         ([task(), task("k", state="queued")], "working"),
         ([task(state="failed", watch={"role": "generate"})], "failed"),
         ([task(state="failed"), task("w", state="up_for_retry", watch={"role": "wait"})], "working"),
+        ([task(watch=RETURNS, has_result=True)], "ready"),
+        ([task(watch=RETURNS)], "submitted"),
+        ([task(watch={"role": "generate"}, resumes=True)], "submitted"),
+        ([task(watch={"role": "generate"}, resumes=True, has_result=True)], "ready"),  # as dag.test() leaves it
+        ([task(watch={**RETURNS, "role": "wait"}), task("f", state="failed", watch={"role": "download"})], "failed"),
+        ([task(watch={**RETURNS, "stores": "file"})], "submitted"),
+        ([task(watch={"role": "generate"}), task("k", watch={**RETURNS, "role": "download"})], "ready"),
+        ([task(watch=RETURNS), task("w", watch={**RETURNS, "role": "wait"}, has_result=True)], "ready"),
     ],
 )
 def test_how_far_a_clip_is(tasks, stage):

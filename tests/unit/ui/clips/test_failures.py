@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from airflow_provider_vidu.exceptions import ViduNotFoundError, ViduRateLimitError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips import views
-from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
+from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
 from airflow_provider_vidu.ui.clips.xcoms import fields_in, slim
 from airflow_provider_vidu.ui.playing.shelf import Known
@@ -54,6 +55,111 @@ def test_a_task_failed_beside_its_clip(status, title, advised):
     assert advised in error["advice"]
     assert 'pays for it (the price of this one: 20 credits) unless it has on_clear="resume"' in error["cost"]
     assert shown["qualifier"] == ("task failed" if status else None)
+
+
+@pytest.mark.parametrize(
+    ("more", "actions", "why"),
+    [
+        ({}, (), "The task film is a success in Airflow without a result: a user marked it, or"),
+        ({}, None, "The task film is a success in Airflow without a result: a user marked it, or"),
+        ({"watch": WATCH, "resumes": True}, (), "The task film is a success in Airflow without a result: "),
+        ({}, [Action("success", NOW)], "A user marked the task film as success before the task had a result."),
+        ({}, [Action("success", NOW, of_run=True)], "A user marked the run as success before the task had a result."),
+    ],
+)
+@pytest.mark.parametrize(
+    ("status", "title", "qualifier", "advised"),
+    [
+        ("running", "The task has no result, the generation continues", "task marked", "ViduGenerationSensor"),
+        ("succeeded", "The task has no result, the clip is fine", "task marked", "ViduDownloadOperator"),
+        (None, "The task has no result", None, "ViduGenerationSensor"),
+    ],
+)
+def test_a_task_was_marked_beside_its_generation(more, actions, why, status, title, qualifier, advised):
+    """Airflow has it as a success; no task waits any more, and the page says how to get the clip without paying."""
+    film = task(**{"watch": {**WATCH, "result": "return_value"}, **more})
+    shown = view(film, live=Live(generation(status) if status else None), actions=actions)
+    assert (shown["stage"], shown["state"], shown["qualifier"]) == ("submitted", status or "unknown", qualifier)
+    assert shown["error"]["title"] == title
+    assert shown["error"]["message"].startswith(why)
+    assert f'{advised}(generation_id="g", vidu_conn_id="c"' in shown["error"]["advice"]
+    assert 'pays for it (the price of this one: 20 credits) unless it has on_clear="resume"' in shown["error"]["cost"]
+
+
+def test_a_download_that_was_marked():
+    """It is no stored clip, and whether there is a file is not known."""
+    keeps = task("keep", watch={"conn_id": "c", "role": "download", "result": "return_value"})
+    shown = view(task(watch=WATCH, result=made(), has_result=True), keeps)
+    assert (shown["stage"], shown["state"], shown["qualifier"]) == ("ready", "succeeded", None)
+    assert shown["error"]["title"] == "The clip may not be stored"
+    assert (
+        "The task keep is a success in Airflow without a result: a user marked it, or removed"
+        in shown["error"]["message"]
+    )
+
+
+def test_a_download_that_did_not_run_after_a_clear():
+    """What an earlier try has left names it; its own log does not say why, and clearing it alone leads nowhere."""
+    keeps = task("keep", state="upstream_failed", watch={"conn_id": "c", "role": "download"})
+    error = view(keeps, live=Live(generation("succeeded")))["error"]
+    assert error["message"] == "The task keep was cleared and did not run: a task before it failed."
+    assert error["advice"] == "Clear the task that failed, with its downstream tasks."
+
+
+def test_a_sensor_alone_is_not_said_to_submit():
+    """A temporary failure is worth another order, but no retry or clear in this run makes one."""
+    error = view(task(state="failed", watch={"role": "wait"}), live=Live(generation("failed", is_transient=True)))[
+        "error"
+    ]
+    assert error["advice"] == "This failure is often temporary."
+    assert "No task of this run submitted it, so clearing a task here submits nothing." in error["cost"]
+
+
+def test_a_sensor_that_retries_waits_for_the_same_generation():
+    """So that generation's failure is not one of the past."""
+    waits = task("wait", state="up_for_retry", watch={"role": "wait"})
+    shown = view(waits, live=Live(generation("failed", error_code="Broken")))
+    assert (shown["error"]["title"], shown["qualifier"]) == ("The generation failed", "task retries")
+
+
+def test_a_marked_task_ends_no_generation():
+    """The moment at which a user marks a task says nothing of the generation; its cancel has a cause that is named."""
+    marked = task(watch={**WATCH, "result": "return_value"}, ended_at=NOW)
+    done = Live(generation("succeeded", completed_at=None), done_since=NOW + timedelta(seconds=70))
+    assert view(marked, live=done)["timeline"][1]["at"] == (NOW + timedelta(seconds=70)).isoformat()
+    cancelled = Live(generation("failed", error_code="UserCancelled"))
+    for actions, told in (
+        ([Action("success", NOW)], "Airflow cancelled it: a user marked the task film as success."),
+        ((), "The log of film says by what it was cancelled."),
+    ):
+        assert told in view(marked, live=cancelled, actions=actions)["error"]["message"]
+    late = replace(marked, watch={**marked.watch, "deadline": NOW.timestamp() - 1})
+    assert "the timeout of the task film expired" in view(late, live=cancelled)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("more", "qualifier"),
+    [
+        ({"state": "up_for_retry"}, "task retries"),
+        ({"state": "queued", "try_number": 2}, "task retries"),
+        ({"state": "scheduled", "try_number": 2, "max_tries": 3}, "task cleared"),
+        ({"state": None, "max_tries": 3}, "task cleared"),
+        ({"state": "restarting"}, "task cleared"),
+        ({"state": "scheduled"}, None),  # an event has resumed it
+        ({"state": "failed"}, None),
+    ],
+)
+def test_a_failure_of_an_earlier_try_is_called_one(more, qualifier):
+    """Airflow goes on by itself: the failure is past, and a clear, which would pay, is not offered as a way out."""
+    film = task(watch={**WATCH, "try_number": 1, "max_tries": 1}, **{"try_number": 1, "max_tries": 1, **more})
+    shown = view(film, live=Live(generation("failed", error_code="Broken")))
+    assert shown["qualifier"] == qualifier
+    is_past = qualifier is not None
+    assert shown["error"]["title"] == f"The generation{' of the earlier try' if is_past else ''} failed"
+    assert ("Clearing film" in shown["error"]["cost"]) is not is_past
+    assert (shown["next_try"] is not None) is is_past
+    cancelled = view(film, live=Live(generation("failed", error_code="UserCancelled")))["qualifier"]
+    assert cancelled == ", ".join(filter(None, ["cancelled", qualifier]))
 
 
 @pytest.mark.parametrize(
@@ -190,6 +296,39 @@ def test_whether_credits_came_back(price, told):
 def test_who_cancelled_is_not_guessed(tasks, told):
     """Without a record of a timeout or a kill the page says so."""
     assert told in view(*tasks, live=Live(generation("failed", error_code="UserCancelled")))["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("more", "told", "advised"),
+    [
+        ({"state": "deferred"}, "Airflow's records do not show by what it was cancelled.", "has not ended yet"),
+        ({"state": "running"}, "Airflow's records do not show by what it was cancelled.", "has not ended yet"),
+        ({"state": "up_for_retry"}, "The log of film says by what it was cancelled.", None),
+        ({"state": "queued", "try_number": 2}, "The log of film says by what it was cancelled.", None),
+        ({"state": None, "max_tries": 2}, "The task film was cleared since: the clear cancelled it, or", None),
+    ],
+)
+def test_who_cancelled_what_a_task_has_not_noticed(more, told, advised):
+    """The wait goes on, or another try is to come: nothing is claimed of how the wait has ended."""
+    watch = {**WATCH, "try_number": 1, "max_tries": 1}
+    film = task(watch=watch, **{"try_number": 1, "max_tries": 1, **more})
+    error = view(film, live=Live(generation("failed", error_code="UserCancelled")), over=False)["error"]
+    assert error["message"].startswith(told)
+    assert (advised or "") in error["advice"]
+    assert bool(error["advice"]) is bool(advised)
+
+
+def test_a_generate_task_that_did_not_run_after_a_clear():
+    """An earlier try has made the clip; the log of the latest try says nothing of it."""
+    error = view(task(state="upstream_failed", watch=WATCH), live=Live(generation("succeeded")))["error"]
+    assert error["title"] == "The task did not run, the clip is fine"
+    assert error["message"].startswith("The task film was cleared and did not run: a task before it failed.")
+
+
+def test_a_clear_of_a_task_that_was_removed():
+    """The DAG has it no more, or the mapping fewer of them: there is nothing to clear."""
+    error = view(task(state="removed", watch=WATCH), live=Live(generation("failed", error_code="Broken")))["error"]
+    assert "is not in the DAG any more, so clearing it submits nothing." in error["cost"]
 
 
 def test_a_sheet_that_reads_no_actions_does_not_say_that_there_were_none():

@@ -25,6 +25,9 @@ def running(progress: int | None = None) -> Generation:
     return Generation(id="g", status=GenerationStatus.RUNNING, progress=progress)
 
 
+LOST = Live(error=ViduNotFoundError("no"))
+
+
 def failed(*, is_transient: bool = False, was_cancelled: bool = False) -> Generation:
     """Return a generation that failed for good, for a while, or because it was cancelled."""
     code = "UserCancelled" if was_cancelled else "Broken"
@@ -139,12 +142,71 @@ def test_what_the_next_try_does(watch, generation, does):
     assert does in found["does"]
 
 
+@pytest.mark.parametrize(
+    ("more", "number", "was_cleared", "does"),
+    [
+        ({"state": "scheduled", "try_number": 2}, 2, False, "It resumes this generation and pays nothing more"),
+        ({"state": "queued", "try_number": 2}, 2, False, "It resumes this generation and pays nothing more"),
+        ({"state": "queued", "try_number": 2, "max_tries": 3}, 2, True, "It submits a new generation and pays"),
+        ({"state": None, "max_tries": 3}, 2, True, "It submits a new generation and pays for it, unless the task has"),
+        ({"state": None}, 2, False, "It resumes this generation"),  # its worker was lost before it had begun
+        ({"state": None, "max_tries": None}, 2, None, ""),
+        ({"state": "restarting"}, 2, True, "It submits a new generation and pays"),
+    ],
+)
+def test_a_try_that_is_about_to_begin(more, number, was_cleared, does):
+    """After a retry's delay, or a clear, what is known is of the try before."""
+    watch = {"role": "generate", "try_number": 1, "max_tries": 1}
+    film = task(watch=watch, **{"try_number": 1, "max_tries": 1, **more})
+    found = next_try(Clip("g", [film]), running())
+    assert (found["number"], found["was_cleared"], found["at"]) == (number, was_cleared, None)
+    assert found["does"].startswith(does)
+    assert bool(found["does"]) is bool(does)
+
+
+@pytest.mark.parametrize("state", ["scheduled", "queued", "running", "deferred", "success", "failed"])
+def test_what_goes_on_with_its_try_has_no_next_one(state):
+    """An event resumes a try, a sensor is poked once more; a note of an earlier version names no try."""
+    for try_number, noted in ((1, 1), (2, 2), (2, None)):
+        film = task(state=state, try_number=try_number, watch={"role": "wait", "try_number": noted})
+        assert next_try(Clip("g", [film]), running()) is None
+
+
 def test_what_is_not_known_of_the_next_try():
     """An equal order's generation may be submitted again or not; a task that has ended has no next try."""
     reused = task(state="up_for_retry", watch={"role": "wait", "shared": True})
     found = next_try(Clip("g", [reused]), running())
     assert (found["does"], found["at"]) == ("", None)
     assert next_try(Clip("g", [task(state="failed")]), failed()) is None
+    lost = next_try(Clip("g", [task(state="up_for_retry", watch={"role": "generate"})]), None, LOST)
+    assert lost["does"].startswith("It fails if the service does not find this generation then, unless")
+    by_hook = task(state="up_for_retry", watch={"role": "submit", "by": "hook"})
+    assert next_try(Clip("g", [by_hook]), running())["does"] == "What it submits and pays for, its own code decides."
+
+
+def test_a_try_that_is_to_come_has_a_timeout_of_its_own():
+    """The deadline of the earlier one is over with it; its log is the one that there is."""
+    watch = {"role": "generate", "deadline": at(3600).timestamp(), "try_number": 1}
+    for state, try_number, begun in (("up_for_retry", 1, 1), ("queued", 2, 1), ("deferred", 1, 1)):
+        known = {"state": state, "try_number": try_number, "deferred_at": at(0) if state == "deferred" else None}
+        shown = view(task(watch=watch, **known), live=Live(running()), over=False)
+        assert (shown["outlook"]["deadline"] is None) is (state != "deferred")
+        assert shown["task"]["begun_tries"] == begun
+
+
+@pytest.mark.parametrize(
+    ("state", "try_number", "times"),
+    [
+        ("queued", 2, (False, False)), (None, 1, (False, False)), ("scheduled", 1, (True, False)),
+        ("up_for_retry", 1, (True, True)), ("running", 1, (True, False)), ("failed", 1, (True, True)),
+    ],
+)  # fmt: skip
+def test_the_times_of_an_earlier_try_are_not_those_of_the_next(state, try_number, times):
+    """Airflow keeps them in the task instance until the next try begins: "queued, ended at …" would be neither."""
+    watch = {"role": "generate", "try_number": 1, "max_tries": 1}
+    film = task(state=state, try_number=try_number, watch=watch, started_at=at(0), ended_at=at(60))
+    shown = view(film, live=Live(running()), over=False)["task"]
+    assert tuple(shown[name] is not None for name in ("started_at", "ended_at")) == times
 
 
 def test_what_no_task_waits_for_has_no_elapsed_time():
