@@ -29,7 +29,7 @@ except ImportError:
     ) from None
 
 if TYPE_CHECKING:
-    from airflow_provider_vidu.api.async_client import AsyncClient
+    from airflow_provider_vidu.api.clients.async_client import AsyncClient
     from airflow_provider_vidu.models import Generation
 
 SETTLE_SECONDS: Final = 5.0

@@ -33,7 +33,7 @@ from airflow_provider_vidu.tasks.deserializing import allow_models
 from airflow_provider_vidu.tasks.publishing import publish_generation
 
 if TYPE_CHECKING:
-    from airflow_provider_vidu.api.sync_client import SyncClient
+    from airflow_provider_vidu.api.clients.sync_client import SyncClient
 
 
 class ViduHook(BaseHook):
@@ -87,7 +87,7 @@ class ViduHook(BaseHook):
     @cached_property
     def _client(self) -> SyncClient:
         # The HTTP library is loaded at the first request.
-        from airflow_provider_vidu.api.sync_client import SyncClient
+        from airflow_provider_vidu.api.clients.sync_client import SyncClient
 
         return SyncClient(self.vidu_conn_id, self._look_up, self.log, lambda: self._deadline)
 
@@ -369,7 +369,7 @@ class ViduHook(BaseHook):
         :param retries: how often a failed request is repeated; if omitted, the connection's ``max_retries``.
         :raises ViduError: for an error answer, or none.
         """
-        from airflow_provider_vidu.api.async_client import async_client
+        from airflow_provider_vidu.api.clients.async_client import async_client
 
         async with async_client(self.vidu_conn_id) as client:
             return await client.get_generation(checked_id(generation_id), endpoint, retries)
@@ -382,7 +382,7 @@ class ViduHook(BaseHook):
         :return: whether it was cancelled, and the service's reason.
         :raises ViduError: when the request failed.
         """
-        from airflow_provider_vidu.api.async_client import async_client
+        from airflow_provider_vidu.api.clients.async_client import async_client
 
         async with async_client(self.vidu_conn_id) as client:
             return await client.cancel_generation(checked_id(generation_id), endpoint)

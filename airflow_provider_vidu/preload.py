@@ -6,7 +6,7 @@ Operators load most of it only when a task runs, so that DAG files stay cheap; e
 from __future__ import annotations
 
 from airflow_provider_vidu import hooks, sensors, triggers
-from airflow_provider_vidu.api import sync_client
+from airflow_provider_vidu.api.clients import sync_client
 from airflow_provider_vidu.downloads import transfer
 from airflow_provider_vidu.operators import download, generate, generate_leg, submitting
 from airflow_provider_vidu.stores import targets

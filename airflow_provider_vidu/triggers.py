@@ -34,7 +34,7 @@ from airflow_provider_vidu.tasks.handover import detached, is_handed_over, persi
 from airflow_provider_vidu.tasks.slots.queue import no_slot, slot_queue, task_key
 
 if TYPE_CHECKING:
-    from airflow_provider_vidu.api.async_client import AsyncClient
+    from airflow_provider_vidu.api.clients.async_client import AsyncClient
 
 __all__ = ["ViduBatchTrigger", "ViduGenerationTrigger", "ViduSlotTrigger"]
 

@@ -53,7 +53,7 @@ WITHOUT_AIRFLOW: Final = ("api/dialects", "common", "downloads", "network", "pol
 """Unit tests of decisions: of Airflow they use the classes of its exceptions and its configuration, if that."""
 
 MEETS_AIRFLOW: Final[dict[str, tuple[str, ...]]] = {
-    "api/async_client": ("integration/api/test_async_client.py",),
+    "api/clients/async_client": ("integration/api/clients/test_async_client.py",),
     "api/settings/connection": ("unit/api/settings/test_connection.py", "integration/test_no_key.py"),
     "batches/trigger": ("integration/test_stored.py",),
     "event_triggers": ("integration/test_event_triggers.py",),

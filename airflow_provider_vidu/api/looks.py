@@ -30,7 +30,7 @@ from airflow_provider_vidu.polling.look import (
 from airflow_provider_vidu.polling.watch import Watch
 
 if TYPE_CHECKING:
-    from airflow_provider_vidu.api.async_client import AsyncClient
+    from airflow_provider_vidu.api.clients.async_client import AsyncClient
     from airflow_provider_vidu.api.settings.config import ViduConfig
 
 log = logging.getLogger(__name__)

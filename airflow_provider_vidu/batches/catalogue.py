@@ -23,9 +23,9 @@ from airflow_provider_vidu.stores.small_files import content_of, write_file
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.settings.config import ViduConfig
+    from airflow_provider_vidu.common.artifacts import Artifact
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.orders.claims import Claim
-    from airflow_provider_vidu.stores.artifacts import Artifact
     from airflow_provider_vidu.stores.destination import Destination
 
 MOST_BYTES: Final = 16 * 1024

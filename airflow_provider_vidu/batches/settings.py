@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from airflow_provider_vidu.batches.arguments import OnFailure, Reuse
+from airflow_provider_vidu.common.artifacts import Artifact
 from airflow_provider_vidu.orders.arguments import OnClear
-from airflow_provider_vidu.stores.artifacts import Artifact
 
 
 @dataclass(frozen=True, kw_only=True)

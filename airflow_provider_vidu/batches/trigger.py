@@ -20,7 +20,7 @@ from airflow_provider_vidu.tasks.handover import detached, is_handed_over, persi
 from airflow_provider_vidu.tasks.slots.queue import slot_queue
 
 if TYPE_CHECKING:
-    from airflow_provider_vidu.api.async_client import AsyncClient
+    from airflow_provider_vidu.api.clients.async_client import AsyncClient
 
 
 class ViduBatchTrigger(BaseTrigger):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from airflow_provider_vidu.common.artifacts import Artifact, Family, family_of
 from airflow_provider_vidu.common.media_types import is_iso, is_text, shows_sound, shows_video, sniffed, type_of_name
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
-from airflow_provider_vidu.stores.artifacts import Artifact, Family, family_of
 
 _ARTICLE: Final[dict[Family | None, str]] = {
     "video": "a video",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 
+from airflow_provider_vidu.common.artifacts import Artifact
 from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.downloads.content import BoxWalk, checked_type, text_kind
 from airflow_provider_vidu.downloads.decisions import Progress
 from airflow_provider_vidu.downloads.unpacking import Unpacker, unpacker_of
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
-from airflow_provider_vidu.stores.artifacts import Artifact
 from airflow_provider_vidu.stores.base import AtomicWriter, StoredRecord
 
 OpenWriter = Callable[[str, int | None], AtomicWriter]

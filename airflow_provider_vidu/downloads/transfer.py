@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from airflow_provider_vidu.common.artifacts import Artifact, family_of
 from airflow_provider_vidu.common.progress import ProgressLog, finish_line
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.text import sanitized, without_query
@@ -43,7 +44,6 @@ from airflow_provider_vidu.network.limits import SLOW_TIMEOUTS
 from airflow_provider_vidu.network.stream import NETWORK_ERRORS, Stream, failure_text
 from airflow_provider_vidu.network.target import DownloadAccess, Target
 from airflow_provider_vidu.polling.retries import Backoff
-from airflow_provider_vidu.stores.artifacts import Artifact, family_of
 from airflow_provider_vidu.stores.base import StoredRecord
 
 BUFFER_BYTES: Final = 1024 * 1024

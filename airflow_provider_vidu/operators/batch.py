@@ -23,6 +23,7 @@ from airflow_provider_vidu.batches.arguments import (
     checked_folder,
     checked_min_success,
 )
+from airflow_provider_vidu.common.artifacts import ARTIFACTS, Artifact
 from airflow_provider_vidu.common.values import given
 from airflow_provider_vidu.defaults import (
     DEFAULT_CONN_ID,
@@ -38,7 +39,6 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import ViduBatchLink, is_task_instance, publish_batch
 from airflow_provider_vidu.orders.arguments import NAMES, OnClear, required_arguments
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
-from airflow_provider_vidu.stores.artifacts import ARTIFACTS, Artifact
 from airflow_provider_vidu.stores.paths import is_template, path_text
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 

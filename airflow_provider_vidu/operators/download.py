@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_vidu.common.artifacts import ARTIFACTS, MAX_CREATION, Artifact
 from airflow_provider_vidu.common.text import sanitized, without_query
 from airflow_provider_vidu.common.values import strict_int, web_url
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_size, check_word
@@ -23,7 +24,6 @@ from airflow_provider_vidu.orders.upstream import (
     stripped,
     url_of,
 )
-from airflow_provider_vidu.stores.artifacts import ARTIFACTS, MAX_CREATION, Artifact
 from airflow_provider_vidu.stores.paths import OVERWRITES, Overwrite, checked_destination, is_folder, is_template
 from airflow_provider_vidu.tasks.endings import without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_vidu.common.artifacts import Artifact
 from airflow_provider_vidu.common.values import mapping
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_word, checked_count, checked_flag, optional_seconds
 from airflow_provider_vidu.links import ViduWatchLink, is_task_instance
 from airflow_provider_vidu.operators.storing import check_storing
 from airflow_provider_vidu.orders.arguments import OnClear, arguments_of, check_arguments, required_arguments
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
-from airflow_provider_vidu.stores.artifacts import Artifact
 from airflow_provider_vidu.tasks.endings import without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 

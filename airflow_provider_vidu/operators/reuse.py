@@ -12,11 +12,11 @@ from airflow_provider_vidu.links import is_task_instance
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.catalogue import Catalogue
+    from airflow_provider_vidu.common.artifacts import Artifact
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.orders.claims import Claim
     from airflow_provider_vidu.orders.order import Order
-    from airflow_provider_vidu.stores.artifacts import Artifact
     from airflow_provider_vidu.stores.destination import Destination
 
 REQUEST_NOTE: Final = "request"

@@ -6,16 +6,16 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_vidu.common.artifacts import ARTIFACTS
 from airflow_provider_vidu.defaults import check_size, check_word
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.stores.artifacts import ARTIFACTS
 from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template, path_text
 
 if TYPE_CHECKING:
+    from airflow_provider_vidu.common.artifacts import Artifact
     from airflow_provider_vidu.downloads.transfer import Transfer
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
-    from airflow_provider_vidu.stores.artifacts import Artifact
     from airflow_provider_vidu.stores.destination import Destination
     from airflow_provider_vidu.stores.targets import FileTarget
 

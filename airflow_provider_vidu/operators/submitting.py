@@ -13,9 +13,8 @@ from airflow_provider_vidu.orders.arguments import arguments_of
 from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.order import Order
 from airflow_provider_vidu.orders.records import NullStore, RecordStore, StateStore, order_of, store_for
-from airflow_provider_vidu.orders.request import endpoint_of, request_of, text
+from airflow_provider_vidu.orders.request import check_product, endpoint_of, request_of, text
 from airflow_provider_vidu.orders.submission import Submission
-from airflow_provider_vidu.stores.artifacts import check_product
 from airflow_provider_vidu.tasks.callbacks.arrivals import address_for
 from airflow_provider_vidu.tasks.slots.waiting import SlotWait
 

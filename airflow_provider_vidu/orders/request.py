@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.endpoints import CONTENT, FLAGS, MEDIA_FIELDS, NUMBERS, typed
 from airflow_provider_vidu.api.json_values import plain
+from airflow_provider_vidu.common.artifacts import BESIDE_THE_RESULT, Artifact, family_of
 from airflow_provider_vidu.common.values import strict_int
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.arguments import NAMES, OBJECTS, WORD_NONE, is_nothing, is_word_none, leaves
@@ -204,3 +205,26 @@ def _mapping(name: str, value: object) -> dict[str, Any]:
     if wrong := [key for key in value if not isinstance(key, str)]:
         raise ViduConfigError(f"{name} must be a JSON object: the name {wrong[0]!r} is not text.")
     return dict(value)
+
+
+def check_product(medium: str | None, artifact: Artifact | None) -> None:
+    """Refuse, before it is paid for, a product whose file could not be kept.
+
+    A picture may be kept as a ``video``: animated results come as GIF or WebP. Whether a product has other files beside
+    its result, only its answer shows.
+
+    :param medium: of the product's result; ``none`` if it has no file, None if it is unknown.
+    :raises ViduConfigError: naming the argument.
+    """
+    family = family_of(artifact)
+    if medium == "none":
+        raise ViduConfigError(
+            "This product has no file to store: use ViduGenerateOperator without destination. Nothing was submitted."
+        )
+    if medium is None or family is None or artifact in BESIDE_THE_RESULT or family == medium:
+        return
+    if (family, medium) != ("video", "image"):
+        raise ViduConfigError(
+            f"artifact {artifact!r} cannot be kept of this product, whose result is of another medium ({medium}). Omit "
+            "artifact to keep it. Nothing was submitted."
+        )

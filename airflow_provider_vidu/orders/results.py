@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_vidu.common.artifacts import BESIDE_THE_RESULT, Artifact
 from airflow_provider_vidu.common.urls import unusable_note
 from airflow_provider_vidu.exceptions import ViduBusyError, ViduConfigError, ViduError, ViduMissingVideoError
 from airflow_provider_vidu.polling.failures import failure
-from airflow_provider_vidu.stores.artifacts import BESIDE_THE_RESULT, Artifact
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.downloads.transfer import Transfer

@@ -11,11 +11,11 @@ import re
 from typing import Final
 from urllib.parse import unquote
 
+from airflow_provider_vidu.common.artifacts import BESIDE_THE_RESULT, Artifact, family_of
 from airflow_provider_vidu.common.media_types import EXTENSIONS, extension, has_suffix, without_suffix
 from airflow_provider_vidu.common.text import SIGNING_PARAMETER
 from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.common.urls import without_store_signatures
-from airflow_provider_vidu.stores.artifacts import BESIDE_THE_RESULT, Artifact, family_of
 
 MAX_NAME_BYTES: Final = 200
 _MAX_STEM_CHARS: Final = 150

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+from airflow_provider_vidu.common.artifacts import Artifact
 from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed, type_of_name
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
-from airflow_provider_vidu.stores.artifacts import Artifact
 from airflow_provider_vidu.stores.base import AtomicWriter, StoredFile, StoredRecord, file_exists_error
 from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.stores.naming import candidate_names, file_name

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu.api.sync_client import SyncClient
+from airflow_provider_vidu.api.clients.sync_client import SyncClient
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.records import StateStore
 from airflow_provider_vidu.sandbox.world.ledger import CreateRecord

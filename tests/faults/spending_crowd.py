@@ -21,7 +21,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_vidu.api.sync_client import SyncClient
+from airflow_provider_vidu.api.clients.sync_client import SyncClient
 from airflow_provider_vidu.exceptions import ViduBudgetError
 from airflow_provider_vidu.operators import ViduBudget
 from airflow_provider_vidu.orders import lost_order, records

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu.api import async_client, async_connection
+from airflow_provider_vidu.api.clients import async_client, async_connection
 from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.api.uploads import put
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError

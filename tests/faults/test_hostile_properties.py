@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.api.settings.config import ViduConfig
+from airflow_provider_vidu.common.artifacts import ARTIFACTS
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.events import read_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError, ViduError
 from airflow_provider_vidu.network.addresses import permitted_addresses
-from airflow_provider_vidu.stores.artifacts import ARTIFACTS
 from airflow_provider_vidu.stores.naming import file_name, stem_of
 from tests.faults.hostile_texts import FORGED, VERBATIM_IDS, is_one_clean_line
 from tests.properties import properties

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_vidu.api import async_client
+from airflow_provider_vidu.api.clients import async_client
 from airflow_provider_vidu.exceptions import ViduError
 from fault_table import CLEAR_ERROR, SURVIVED
 from tests.faults.polling_world import BOTH, CONN_ID, ENT, ID, KEY, NATIVE, answered

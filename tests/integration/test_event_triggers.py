@@ -355,7 +355,7 @@ async def test_without_callbacks_no_nudge_is_read(called, sandbox, monkeypatch):
 
 async def test_the_end_leaves_nothing_open(connect, sandbox):
     """A trigger that the triggerer cancels closes its session."""
-    from airflow_provider_vidu.api.async_client import _clients
+    from airflow_provider_vidu.api.clients.async_client import _clients
 
     connect()
     sandbox.add_generation("g", states=BUSY)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_vidu import triggers
-from airflow_provider_vidu.api import async_client
+from airflow_provider_vidu.api.clients import async_client
 from airflow_provider_vidu.api.looks import Looks
 from airflow_provider_vidu.events import read_event
 from airflow_provider_vidu.exceptions import (
@@ -222,7 +222,7 @@ async def test_cancellation_leaves_nothing_open(connect, sandbox):
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    from airflow_provider_vidu.api.async_client import _clients
+    from airflow_provider_vidu.api.clients.async_client import _clients
 
     assert not _clients.get(asyncio.get_running_loop())
 

@@ -31,7 +31,8 @@ IO = frozenset(
 
 SHELLS = {
     "batches.trigger",
-    "api.async_client", "api.async_connection", "api.looks", "api.polls", "api.sync_client", "api.sync_connection",
+    "api.clients.async_client", "api.clients.async_connection",
+    "api.clients.sync_client", "api.clients.sync_connection", "api.looks", "api.polls",
     "downloads.transfer",
     "event_triggers", "triggers",
     "network.addresses", "network.connection", "network.stream", "network.tls", "api.uploads",
@@ -198,9 +199,9 @@ def test_a_worker_that_has_preloaded_forks_warm(tmp_path: Path) -> None:
     """What submits, polls, waits and downloads is there; `operators` alone, which it was before, loads nothing."""
     more = loaded(f"import {NAME}.preload", tmp_path)
     running = {
-        "api.dialects", "api.sync_client", "downloads.transfer", "hooks", "operators.download", "operators.generate",
-        "operators.generate_leg", "operators.submitting", "orders.submission", "polling.watch", "sensors",
-        "stores.destination", "tasks.deferral", "triggers",
+        "api.clients.sync_client", "api.dialects", "downloads.transfer", "hooks", "operators.download",
+        "operators.generate", "operators.generate_leg", "operators.submitting", "orders.submission", "polling.watch",
+        "sensors", "stores.destination", "tasks.deferral", "triggers",
     }  # fmt: skip
     assert {f"{NAME}.{module}" for module in running} <= more
 

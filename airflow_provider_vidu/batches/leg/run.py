@@ -32,11 +32,11 @@ from airflow_provider_vidu.batches.manifest import (
 from airflow_provider_vidu.batches.rows import MAX_KEY_CHARS, Row, names_beside
 from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.batches.state import BatchState, Event, Open
+from airflow_provider_vidu.common.artifacts import BESIDE_THE_RESULT
 from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.orders.order import Order
-from airflow_provider_vidu.stores.artifacts import BESIDE_THE_RESULT
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.journal import Journal

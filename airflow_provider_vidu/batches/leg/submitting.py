@@ -12,15 +12,15 @@ from airflow_provider_vidu.batches.manifest import failed_line, job_of, open_of,
 from airflow_provider_vidu.batches.plan import Blame, blame
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.state import Event, Intent, intended, opened
+from airflow_provider_vidu.common.artifacts import Artifact
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduSubmitUnknownError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.arguments import required_arguments
 from airflow_provider_vidu.orders.claims import BusyClaimError, ClaimLostError, NoClaim, SharedOrderError
 from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, Sends, find_lost, intent_of, named_id
 from airflow_provider_vidu.orders.media.request import Prepared
-from airflow_provider_vidu.orders.request import endpoint_of, request_of
+from airflow_provider_vidu.orders.request import check_product, endpoint_of, request_of
 from airflow_provider_vidu.polling.failures import failure
-from airflow_provider_vidu.stores.artifacts import Artifact, check_product
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.dialects import Dialect

@@ -27,7 +27,7 @@ from airflow_provider_vidu.tasks.clients import shared_client
 from airflow_provider_vidu.tasks.handover import ENDED, state_and_generation
 
 if TYPE_CHECKING:
-    from airflow_provider_vidu.api.async_client import AsyncClient
+    from airflow_provider_vidu.api.clients.async_client import AsyncClient
     from airflow_provider_vidu.api.settings.config import ViduConfig
     from airflow_provider_vidu.models import Credits
 

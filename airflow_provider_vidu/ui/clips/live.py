@@ -270,7 +270,7 @@ def _lifetime(live: Live) -> float:
 
 
 async def _asked(key: _Key, before: Live) -> Live:
-    from airflow_provider_vidu.api.async_client import async_client
+    from airflow_provider_vidu.api.clients.async_client import async_client
     from airflow_provider_vidu.api.ids import checked_id
 
     conn_id, generation_id, endpoint = key

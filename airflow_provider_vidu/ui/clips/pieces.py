@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, cast, get_args
 
+from airflow_provider_vidu.common.artifacts import FAMILY, Family
 from airflow_provider_vidu.common.text import without_query
 from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.models import Artifact, Generation
-from airflow_provider_vidu.stores.artifacts import FAMILY, Family
 from airflow_provider_vidu.ui.playing.shelf import Known, Lost
 
 MAX_PIECES: Final = 12

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu.api.async_client import async_client
+from airflow_provider_vidu.api.clients.async_client import async_client
 from airflow_provider_vidu.api.looks import Looks
 from airflow_provider_vidu.batches.trigger import ViduBatchTrigger
 from airflow_provider_vidu.events import read_event

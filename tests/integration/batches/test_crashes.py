@@ -11,7 +11,7 @@ import psutil
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_vidu.api.sync_client import SyncClient
+from airflow_provider_vidu.api.clients.sync_client import SyncClient
 from airflow_provider_vidu.batches import journal, plan
 from airflow_provider_vidu.batches.leg import collecting, submitting
 from airflow_provider_vidu.orders import lost_order

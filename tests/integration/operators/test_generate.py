@@ -800,7 +800,7 @@ def refuse(sandbox: Any, status: int, times: int | None = None) -> None:
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
 def test_a_key_that_is_refused_right_after_the_submit(connect, sandbox, deferrable, monkeypatch):
     """The generation is known to exist without a single good poll: the wait pauses, whatever the budget."""
-    monkeypatch.setattr("airflow_provider_vidu.api.async_client.REFRESH_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("airflow_provider_vidu.api.clients.async_client.REFRESH_PAUSE_SECONDS", 0.1)
     connect(max_retries=0)
     refuse(sandbox, 401, times=4)
     assert Task(deferrable=deferrable, max_failures=0).run()["status"] == "succeeded"

@@ -9,7 +9,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.api.sync_client import SyncClient
+from airflow_provider_vidu.api.clients.sync_client import SyncClient
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduBudget
 from airflow_provider_vidu.orders import lost_order

@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.api.sync_client import SyncClient
+from airflow_provider_vidu.api.clients.sync_client import SyncClient
 from airflow_provider_vidu.batches import catalogue
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders import claims

@@ -13,7 +13,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.api.sync_client import SyncClient
+from airflow_provider_vidu.api.clients.sync_client import SyncClient
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.operators import ViduBudget, ViduGenerateOperator
 from airflow_provider_vidu.orders import lost_order

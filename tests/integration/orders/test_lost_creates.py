@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.api.sync_client import SyncClient
+from airflow_provider_vidu.api.clients.sync_client import SyncClient
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders.order import Order, Record
 from airflow_provider_vidu.orders.submission import Submission

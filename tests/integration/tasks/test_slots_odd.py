@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu.api import async_client
+from airflow_provider_vidu.api.clients import async_client
 from airflow_provider_vidu.events import read_slot_event
 from airflow_provider_vidu.exceptions import ViduBudgetError
 from airflow_provider_vidu.hooks import ViduHook

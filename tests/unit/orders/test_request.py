@@ -11,6 +11,7 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.orders.arguments import NAMES, required_arguments
 from airflow_provider_vidu.orders.request import (
+    check_product,
     completed,
     facts_of_create,
     further_fields,
@@ -196,3 +197,30 @@ def test_what_the_service_says_wins():
     facts = facts_of_create(QUERIED, CREATED.created_at.timestamp(), arguments(prompt="p"))
     assert completed(QUERIED, arguments(prompt="p"), facts)[0].created_at == CREATED.created_at
     assert completed(QUERIED, arguments(prompt="p"), {})[0].created_at is None
+
+
+@each_row(
+    ("medium", "artifact", "problem"),
+    [
+        ("none", None, "has no file"),
+        ("none", "cover", "has no file"),
+        ("audio", "video", "of another medium"),
+        ("audio", "image", "of another medium"),
+        ("video", "audio", "of another medium"),
+        ("video", "image", "of another medium"),
+        ("image", "audio", "of another medium"),
+        ("image", "video", None),  # animated
+        ("video", "video", None),
+        ("audio", None, None),
+        ("audio", "cover", None),
+        ("video", "speech", None),
+        (None, "video", None),
+    ],
+)
+def test_what_could_not_be_kept_is_refused(medium, artifact, problem):
+    """As far as the product shows it; the bytes decide the rest."""
+    if problem is None:
+        check_product(medium, artifact)
+        return
+    with pytest.raises(ViduConfigError, match=problem):
+        check_product(medium, artifact)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_vidu.common.artifacts import ARTIFACTS
 from airflow_provider_vidu.common.media_types import EXTENSIONS, extension, type_of_name
-from airflow_provider_vidu.stores.artifacts import ARTIFACTS
 from airflow_provider_vidu.stores.naming import (
     MAX_NAME_BYTES,
     candidate_names,

@@ -20,8 +20,8 @@ from airflow.providers.common.compat.sdk import conf
 from multidict import CIMultiDict
 from yarl import URL
 
-from airflow_provider_vidu.api.async_connection import Connector, has_connected, was_sent
 from airflow_provider_vidu.api.calls import Call
+from airflow_provider_vidu.api.clients.async_connection import Connector, has_connected, was_sent
 from airflow_provider_vidu.api.dialects import Dialect
 from airflow_provider_vidu.api.dialects.task_list import Listing
 from airflow_provider_vidu.api.looks import Looks

@@ -14,6 +14,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from airflow_provider_vidu.api.calls import Call, unknown_outcome
+from airflow_provider_vidu.api.clients.sync_connection import POOLS, Exchange, running
 from airflow_provider_vidu.api.dialects import Dialect
 from airflow_provider_vidu.api.dialects.errors import MODEL_NOT_FOUND
 from airflow_provider_vidu.api.dialects.lost_create import Search
@@ -29,7 +30,6 @@ from airflow_provider_vidu.api.messages import (
 )
 from airflow_provider_vidu.api.session import Session
 from airflow_provider_vidu.api.settings.config import ViduConfig
-from airflow_provider_vidu.api.sync_connection import POOLS, Exchange, running
 from airflow_provider_vidu.api.uploads import put
 from airflow_provider_vidu.common.progress import request_lines
 from airflow_provider_vidu.common.redaction import Secret

@@ -14,8 +14,8 @@ import psutil
 import pytest
 import trustme
 
-from airflow_provider_vidu.api import async_client as module
-from airflow_provider_vidu.api.async_client import async_client
+from airflow_provider_vidu.api.clients import async_client as module
+from airflow_provider_vidu.api.clients.async_client import async_client
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduConfigError,
