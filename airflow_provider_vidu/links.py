@@ -10,8 +10,6 @@ from uuid import UUID
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom, conf
 
-from airflow_provider_vidu.common.values import strict_int
-
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
@@ -144,8 +142,8 @@ def result_of(task: Any) -> str | None:
 
 def _try_of(ti: Any) -> dict[str, int]:
     """Return the counters that tell which try of a task published a note, and after which clear."""
-    found = {name: strict_int(getattr(ti, name, None)) for name in ("try_number", "max_tries")}
-    return {name: count for name, count in found.items() if count is not None}
+    found = {name: getattr(ti, name, None) for name in ("try_number", "max_tries")}
+    return {name: count for name, count in found.items() if isinstance(count, int)}
 
 
 def _publish_link(ti: Any) -> None:

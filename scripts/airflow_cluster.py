@@ -31,7 +31,8 @@ WARM: Final = (
     "airflow.sdk.execution_time.task_runner",
     "airflow.dag_processing.dagbag",
     "airflow.dag_processing.bundles.local",
-    "airflow_provider_vidu.preload",
+    "airflow_provider_vidu.operators.preload",
+    "airflow_provider_vidu.sensors",
 )
 
 #: Lets Airflow notice dead components in seconds instead of minutes; defaults in parentheses.

@@ -222,9 +222,8 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.batches.leg.run import BatchRun
         from airflow_provider_vidu.batches.leg.spending import BatchSpending
         from airflow_provider_vidu.batches.plan import TOKEN_KEY, Pending, ended_in
-        from airflow_provider_vidu.operators.batch_names import batch_name, may_share_files
         from airflow_provider_vidu.operators.batch_waits import open_journal, paused_without_connection, vanished
-        from airflow_provider_vidu.operators.shared_names import check_mapped
+        from airflow_provider_vidu.operators.shared_names import batch_name, check_mapped, may_share_files
         from airflow_provider_vidu.orders.money.spending import Spending
         from airflow_provider_vidu.orders.order import Order
         from airflow_provider_vidu.orders.records import order_of, owner_of

@@ -1,4 +1,4 @@
-"""Whether the instances of a mapped download would write the same file, as far as the DAG shows it; pure.
+"""Whether the instances of a mapped task share a name, as far as the DAG shows it: a file's, or a batch's. No I/O.
 
 Instances often run on different machines, so none can see what another one has written. Instead, the arguments are
 compared as the author wrote them. Not detected: destinations that are mapped from an XCom, different templates that
@@ -7,13 +7,20 @@ render to one name, templates with a user's own macro, and two tasks with one de
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.links import is_task_instance
+from airflow_provider_vidu.orders.records import iteration_of
+from airflow_provider_vidu.stores.naming import stem_of
 from airflow_provider_vidu.stores.paths import is_folder, is_template, path_text
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.operators.batch import ViduBatchOperator
 
 _OF_ONE_INSTANCE: Final = frozenset({"map_index", "rendered_map_index", "xcom_pull", "id", "key"})
 """Fields that differ between task instances; the other fields may be equal."""
@@ -145,6 +152,39 @@ def one_file_for_all(destination: object) -> str:
     )
 
 
+def batch_name(operator: ViduBatchOperator, context: Any) -> str:
+    """Return the name of a task's batch, a plain file name: as given, or of this task instance.
+
+    :raises ViduConfigError: when it was rendered to nothing, or would be the same for all instances of a mapped task.
+    """
+    given = operator.batch.strip() if isinstance(operator.batch, str) else operator.batch
+    ti = context.get("ti")
+    if given not in (None, "", "None"):
+        if _is_mapped(ti) and _is_same(operator, context, "batch", "destination"):
+            raise ViduConfigError(
+                f"All instances of this mapped task would be the one batch {sanitized(given, 120)!r}, each with rows "
+                "of its own. Omit batch, or put {{ ti.map_index }} into it or into destination. Nothing was ordered."
+            )
+        return stem_of(str(given), None)
+    if operator.written["batch"] is not None:  # under another name, everything would be ordered again
+        raise ViduConfigError(
+            "batch is empty: check the XCom or the param that it is templated from. Nothing was ordered."
+        )
+    if not is_task_instance(ti):
+        return stem_of(operator.task_id, None)
+    names = [ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))]
+    if (iteration := iteration_of(context)) is not None:  # of a task loop: each orders its own
+        names.append(f"iteration {iteration}")
+    identity = "\n".join(names)
+    return f"{stem_of(operator.task_id, None)}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+
+
+def may_share_files(operator: ViduBatchOperator, context: Any) -> bool:
+    """Whether rows of several instances of a mapped task replace each other's files if they have equal keys."""
+    has_own_names = "generation_id" in operator.naming
+    return _is_mapped(context.get("ti")) and not has_own_names and _is_same(operator, context, "destination")
+
+
 def _of_product(expanded: Mapping[str, Any], mapped: set[str], destination: object) -> bool | None:
     """Whether one value of a mapped destination is combined with several values of the other arguments."""
     listed = expanded["destination"]
@@ -225,3 +265,13 @@ def _names(template: str) -> Iterator[tuple[str, ...]]:
         yield from walk(Environment(autoescape=True).parse(template))
     except TemplateError:
         yield ("a template of another kind",)
+
+
+def _is_mapped(ti: Any) -> bool:
+    index = getattr(ti, "map_index", -1)
+    return isinstance(index, int) and index >= 0
+
+
+def _is_same(operator: ViduBatchOperator, context: Any, *names: str) -> bool:
+    task = getattr(context.get("dag"), "task_dict", {}).get(operator.task_id)
+    return all(is_same_for_all(task, name, operator.written[name]) for name in names)

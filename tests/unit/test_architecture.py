@@ -197,7 +197,7 @@ def test_dag_files_load_what_they_name(tasks: str, names: str, unused: set[str],
 
 def test_a_worker_that_has_preloaded_forks_warm(tmp_path: Path) -> None:
     """What submits, polls, waits and downloads is there; `operators` alone, which it was before, loads nothing."""
-    more = loaded(f"import {NAME}.preload", tmp_path)
+    more = loaded(f"import {NAME}.operators.preload, {NAME}.sensors", tmp_path)
     running = {
         "api.clients.sync_client", "api.dialects", "downloads.transfer", "hooks", "operators.download",
         "operators.generate", "operators.generate_leg", "operators.submitting", "orders.submission", "polling.watch",

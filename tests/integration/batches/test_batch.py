@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.operators import ViduBatchOperator
-from airflow_provider_vidu.operators.batch_names import batch_name
+from airflow_provider_vidu.operators.shared_names import batch_name
 from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.tasks import handover
 from airflow_provider_vidu.triggers import ViduBatchTrigger

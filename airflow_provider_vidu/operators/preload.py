@@ -5,7 +5,7 @@ Operators load most of it only when a task runs, so that DAG files stay cheap; e
 
 from __future__ import annotations
 
-from airflow_provider_vidu import hooks, sensors, triggers
+from airflow_provider_vidu import hooks, triggers
 from airflow_provider_vidu.api.clients import sync_client
 from airflow_provider_vidu.downloads import transfer
 from airflow_provider_vidu.operators import download, generate, generate_leg, submitting
@@ -16,7 +16,6 @@ __all__ = [
     "generate",
     "generate_leg",
     "hooks",
-    "sensors",
     "submitting",
     "sync_client",
     "targets",
