@@ -21,8 +21,9 @@ from airflow.providers.common.compat.sdk import Variable
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import strict_int
-from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import is_task_instance
+from airflow_provider_vidu.network.lookups import is_there_after_all, kinds_of
 from airflow_provider_vidu.orders.order import Order, Record
 
 if TYPE_CHECKING:
@@ -287,9 +288,21 @@ class VariableStore(RecordStore):
 
 
 def stored_variable(key: str) -> str | None:
-    """Return the text of a Variable; None if there is none."""
+    """Return the text of a Variable; None if there is none.
+
+    :raises ViduError: when Airflow could not look it up, which it reports as a missing one: an order whose record is
+        overlooked would be paid again.
+    """
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
     default: dict[str, Any] = {"default" if AIRFLOW_V_3_0_PLUS else "default_var": None}
     stored: str | None = Variable.get(key, **default)
+    if stored is not None:
+        return stored
+    try:
+        is_hidden, why = is_there_after_all("variable", key), "a moment ago"
+    except Exception as error:  # noqa: BLE001 - raised below, as our own
+        is_hidden, why = True, kinds_of(error)
+    if is_hidden and (stored := Variable.get(key, **default)) is None:
+        raise ViduError(f"Airflow could not look the Variable {key} up ({why}), so nothing was submitted.")
     return stored
