@@ -222,7 +222,9 @@ class GenerateLeg:
             "An equal order has a file: generation %s, %s. Nothing is submitted.", generation_id, line["uri"]
         )
         self._publish(generation_id, "wait", announce=False)
-        return reused_result(self._arguments, line)
+        result, generation = reused_result(self._arguments, line)
+        report_stored(self._task, self._context, result["file"], generation)
+        return result
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 

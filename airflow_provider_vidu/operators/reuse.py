@@ -111,8 +111,10 @@ def claim_lost(conn_id: str) -> ViduError:
     )
 
 
-def reused_result(arguments: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the result of a task whose order is served by an earlier file: no price, since nothing was paid.
+def reused_result(arguments: Mapping[str, Any], line: Mapping[str, Any]) -> tuple[dict[str, Any], Generation]:
+    """Return the result of a task whose order is served by an earlier file, and the generation of that.
+
+    It has no price, since nothing was paid.
 
     :param arguments: of the task's request.
     :param line: of the earlier file.
@@ -123,8 +125,8 @@ def reused_result(arguments: Mapping[str, Any], line: Mapping[str, Any]) -> dict
 
     generation_id = str(line.get("generation_id"))
     generation = Generation(id=generation_id, status=GenerationStatus.SUCCEEDED, raw={})
-    result = as_result(*completed(generation, arguments, {}))
-    return {**result, "file": file_in(line), "reused_from": generation_id}
+    whole, parameters = completed(generation, arguments, {})
+    return {**as_result(whole, parameters), "file": file_in(line), "reused_from": generation_id}, whole
 
 
 @contextmanager

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.sdk import Asset, AssetAlias, TaskDeferred
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.sync_client import SyncClient
@@ -57,6 +58,24 @@ def test_an_equal_order_is_not_paid_again(dialect, sandbox, tmp_path, deferrable
     assert second["reused_from"] == second["id"] == first["id"]
     assert (second["file"], second["status"], second["credits"]) == (first["file"], "succeeded", None)
     assert claims_in(tmp_path) == []
+
+
+def test_a_reused_file_is_reported_to_the_outlets(dialect, sandbox, tmp_path, monkeypatch):
+    """As a stored one is: a DAG that is scheduled on the files would otherwise not run, or not know which."""
+    film, films = Asset("s3://bucket/film"), AssetAlias("films")
+    seen = []
+    for run_id in ("r1", "r2"):
+        task = RunTask(tmp_path, run_id, outlets=[film, films], deferrable=False)
+        resolved: list[Any] = []
+        alias = SimpleNamespace(add=lambda asset, extra, to=resolved: to.append((asset.uri, extra)))
+        events = {film: SimpleNamespace(extra={}), films: alias}
+        known = {**task.context(), "outlet_events": events}
+        monkeypatch.setattr(task, "context", lambda known=known: known)
+        result = task.run()
+        assert resolved == [(result["file"]["uri"], events[film].extra)]
+        seen.append({name: events[film].extra.get(name) for name in ("uri", "sha256", "generation_id", "prompt")})
+    assert len(sandbox.creates) == 1
+    assert seen[0] == seen[1]
 
 
 @pytest.mark.parametrize("changed", [{"prompt": "a dog"}, {"parameters": {"duration": 8}}, {"reuse": "never"}], ids=min)
