@@ -74,8 +74,8 @@ class ViduGenerateOperator(SignedURLOperator):
     :param max_bytes: with ``destination``: the largest accepted file, in bytes; ``[vidu] max_bytes`` if omitted.
     :param reuse: ``identical``, with a ``destination`` that is a folder: an order whose request, service and artifact
         equal those of an earlier one in this folder is not paid for again; the result names its file and
-        ``reused_from``. Of equal orders at the same time one is submitted. A clear, and an iteration of a loop, submit
-        a new generation.
+        ``reused_from``. Of equal orders at the same time one is submitted. A clear, unless ``on_clear`` is ``resume``,
+        and an iteration of a loop submit a new generation.
     :param max_credits: the most that the generation may cost. If the answer to the create names a higher price, the
         generation is cancelled at once (``ent-v2`` returns the credits of a job that has not started), and the task
         fails for good. Templated.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.batches.catalogue import Catalogue
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
+    from airflow_provider_vidu.orders.arguments import OnClear
     from airflow_provider_vidu.orders.claims import Claim
     from airflow_provider_vidu.orders.order import Order
     from airflow_provider_vidu.stores.artifacts import Artifact
@@ -56,15 +57,18 @@ class SharedResults:
         self._hook = hook
         self._request = request
 
-    def claim(self, context: Mapping[str, Any], order: Order, endpoint: str | None) -> Claim | None:
+    def claim(
+        self, context: Mapping[str, Any], order: Order, endpoint: str | None, *, on_clear: OnClear
+    ) -> Claim | None:
         """Return the claim on the task's order; None if it is to be generated again.
 
-        A clear and an iteration of a loop ask for another generation of the same request.
+        A clear, unless it resumes, and an iteration of a loop ask for another generation of the same request.
 
         :param order: which order of the task instance this try belongs to.
         """
         ti: Any = context.get("ti")
-        was_cleared = order.may_follow_a_clear_after(1)  # not of a run that was created before retries was lowered
+        # Not of a run that was created before retries was lowered.
+        was_cleared = on_clear == "new" and order.may_follow_a_clear_after(1)
         if not is_task_instance(ti) or was_cleared or order.region:
             return None
         owner = "/".join((ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))))

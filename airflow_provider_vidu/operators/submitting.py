@@ -132,7 +132,7 @@ def submission_for(
         before_send=check,
         spending=spending,
         callback=_callback(task, context, store),
-        claim=None if shared is None else shared.claim(context, order, endpoint),
+        claim=None if shared is None else shared.claim(context, order, endpoint, on_clear=task.on_clear),
     )
 
 

@@ -60,6 +60,16 @@ def test_an_equal_order_is_not_paid_again(dialect, sandbox, tmp_path, deferrable
     assert claims_in(tmp_path) == []
 
 
+def test_a_clear_of_a_reused_result_that_resumes_pays_nothing(dialect, sandbox, tmp_path):
+    """As a clear of a task with an order of its own: on_clear="resume" is to save the second price."""
+    first = RunTask(tmp_path).run()
+    task = RunTask(tmp_path, "r2", on_clear="resume")
+    assert task.run()["reused_from"] == first["id"]
+    task.clear()
+    assert task.run()["reused_from"] == first["id"]
+    assert len(sandbox.creates) == 1
+
+
 def test_a_reused_file_is_reported_to_the_outlets(dialect, sandbox, tmp_path, monkeypatch):
     """As a stored one is: a DAG that is scheduled on the files would otherwise not run, or not know which."""
     film, films = Asset("s3://bucket/film"), AssetAlias("films")
