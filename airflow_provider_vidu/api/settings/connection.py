@@ -105,13 +105,13 @@ async def connection_type(conn_id: str) -> str | None:
 
 
 def _get(conn_id: str, hook: type[BaseHook]) -> Any:
-    """Look a connection up in a worker. Only one that no backend has is missing; of others an outage is reported.
-
-    Triggers need no such check: a missing connection pauses their waits like an outage.
-    """
-    with suppress(AirflowNotFoundException):
+    """Look a connection up. Only one that no backend has is missing; otherwise the error of a backend is raised."""
+    try:
         return hook.get_connection(conn_id)
-    is_there_after_all("connection", conn_id)
+    except AirflowNotFoundException as error:
+        missing = error
+    if not is_there_after_all("connection", conn_id):
+        raise missing
     return hook.get_connection(conn_id)
 
 
@@ -125,13 +125,9 @@ async def _aget(conn_id: str) -> Any:
     from airflow.providers.common.compat.connection import get_async_connection
     from asgiref.sync import sync_to_async
 
-    try:
+    with suppress(AirflowNotFoundException):
         return await get_async_connection(conn_id)
-    except AirflowNotFoundException as missing:
-        try:
-            return await sync_to_async(BaseHook.get_connection)(conn_id)
-        except Exception:  # noqa: BLE001 - the first error already says that the connection is missing
-            raise missing from None
+    return await sync_to_async(_get)(conn_id, BaseHook)
 
 
 def _check_id(conn_id: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -159,3 +160,21 @@ def test_an_error_of_the_api_server(monkeypatch, kind, word):
     assert not lookups.is_there_after_all(kind, "x")
     answers.append(ErrorType.API_SERVER_ERROR)
     assert getattr(ExecutionAPISecretsBackend(), f"get_{kind}")("x") is None  # what is worked around
+
+
+def test_a_backend_that_is_down_for_a_triggerer(asks, monkeypatch):
+    """Its waits continue with the connection that they know; for a missing one they would pause."""
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+    async def get_async(conn_id: str, hook: Any = None) -> Any:
+        raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined")
+
+    monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", get_async)
+    vault = Vault(99, {"unit_vidu": KNOWN})
+    asks(vault)
+    with pytest.raises(ViduTransportError, match=r"could not be looked up \(ConnectionError"):
+        asyncio.run(connection.aresolve("unit_vidu"))
+    vault.down = 0
+    assert asyncio.run(connection.aresolve("unit_vidu")).base_url == "https://gw.example.com"
+    with pytest.raises(ViduConnectionNotFoundError):
+        asyncio.run(connection.aresolve("unit_other"))
