@@ -163,7 +163,7 @@ class GenerateLeg:
         from airflow_provider_vidu.operators.submitting import submission_for
 
         task, endpoint = self._task, request.endpoint
-        digest = None if task.reuse == "never" else request.digest()
+        digest = request.shared_digest(task, self._context)
         shared = None if digest is None else self._shared_results(self._hook, digest)
         submission = submission_for(
             *(task, self._context, slot), endpoint=endpoint, spending=spending, shared=shared, check=self._check_wanted

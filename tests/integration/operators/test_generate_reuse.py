@@ -15,6 +15,7 @@ from airflow_provider_vidu.api.sync_client import SyncClient
 from airflow_provider_vidu.batches import catalogue
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders import claims
+from airflow_provider_vidu.sandbox.media.pictures import png
 from tests.integration.batches.batch_task import BatchTask
 from tests.integration.operators.test_generate import Task
 
@@ -58,6 +59,23 @@ def test_an_equal_order_is_not_paid_again(dialect, sandbox, tmp_path, deferrable
     assert second["reused_from"] == second["id"] == first["id"]
     assert (second["file"], second["status"], second["credits"]) == (first["file"], "succeeded", None)
     assert claims_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("reuse", ["never", "identical"])
+def test_a_retry_whose_inputs_are_gone_keeps_what_is_paid_for(dialect, sandbox, tmp_path, reuse):
+    """The digest cannot be computed any more, but the order was submitted; a task that was not says what it lacks."""
+    image = tmp_path / "cat.png"
+    image.write_bytes(png("seed"))
+    task = RunTask(tmp_path / "films", images=[str(image)], reuse=reuse, deferrable=False)
+    sandbox.add_fault({"match": {"kind": "file"}, "times": None, "action": {"status": 404, "body": "gone"}})
+    with pytest.raises(exceptions.ViduError):
+        task.run()
+    sandbox.clear_faults()
+    image.unlink()
+    assert Path(task.run()["file"]["uri"].removeprefix("file://")).exists()
+    assert len(sandbox.creates) == 1
+    with pytest.raises(exceptions.ViduConfigError, match="does not exist"):
+        RunTask(tmp_path / "films", "r2", images=[str(image)], reuse=reuse).run()
 
 
 def test_a_clear_of_a_reused_result_that_resumes_pays_nothing(dialect, sandbox, tmp_path):
