@@ -79,8 +79,7 @@ class TaskRequest:
         try:
             return self.prepared.digest(self.endpoint)
         except ViduError as error:
-            has_store = task.durable and is_task_instance(context.get("ti"))
-            if not has_store or submitted_id(context, task.log) is None:
+            if submitted_id(context, task.log, is_durable=task.durable) is None:
                 raise
             task.log.warning("The inputs can no longer be read, so the file is not shared: %s", error)
             return None
@@ -136,6 +135,7 @@ def submission_for(
     """
 
     def before_order() -> None:
+        check()
         check_downstream(task, task.log)
         slot.before_create()
 

@@ -96,8 +96,13 @@ def _may_be_cleared(ti: Any, iteration: int | None) -> bool:
     return int(ti.try_number) > 1 or bool(iteration)
 
 
-def submitted_id(context: Context, log: Any) -> str | None:
-    """Return the id that an earlier try of this order submitted; None also if it cannot be looked up."""
+def submitted_id(context: Context, log: Any, *, is_durable: bool) -> str | None:
+    """Return the id that an earlier try of this order submitted; None also if it cannot be looked up.
+
+    :param is_durable: whether the task keeps a record.
+    """
+    if not is_durable or not is_task_instance(context.get("ti")):
+        return None
     try:
         record = store_for(context).load()
     except Exception as error:  # noqa: BLE001 - the caller is about to raise the error that matters

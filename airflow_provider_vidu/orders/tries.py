@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.links import is_task_instance
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -31,8 +30,7 @@ def resumes_order(context: Context, log: Any, *, is_durable: bool) -> Iterator[N
         from airflow_provider_vidu.orders.records import submitted_id
         from airflow_provider_vidu.tasks.deferral import not_resumed
 
-        has_store = is_durable and is_task_instance(context.get("ti"))
-        if has_store and (generation_id := submitted_id(context, log)):
+        if generation_id := submitted_id(context, log, is_durable=is_durable):
             raise not_resumed(error, generation_id) from error
         raise
 

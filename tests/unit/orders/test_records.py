@@ -137,7 +137,7 @@ def test_an_iteration_that_a_clear_begins_again_finds_what_was_lost(variables, m
     assert lost.was_cleared(order_of(again), "")
     assert not lost.was_cleared(order_of(in_loop(2, try_number=2)), "")
     store_for(first).save(dataclasses.replace(lost, generation_id="g"))
-    assert submitted_id(again, MagicMock()) is None
+    assert submitted_id(again, MagicMock(), is_durable=True) is None
 
 
 @pytest.mark.parametrize("region", [None, "", MagicMock()])
