@@ -81,7 +81,7 @@ class ViduGenerateOperator(SignedURLOperator):
         fails for good. Templated.
     :param budget: a :class:`ViduBudget`: the most that the DAG run, or the DAG per day, may spend.
     :param dry_run: render, read and check everything, log the request, and send nothing; downloads and sensors
-        downstream are skipped. ``[vidu] dry_run`` does so for all tasks.
+        downstream are skipped. A retry keeps what its task has paid for. ``[vidu] dry_run`` does so for all tasks.
     :raises ViduBudgetError: when ``max_credits`` or ``budget`` is exceeded.
     :raises ViduGenerationFailedError: when the generation failed permanently.
     :raises ViduGenerationInterruptedError: when its failure is transient.
