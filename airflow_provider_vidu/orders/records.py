@@ -97,17 +97,20 @@ def _may_be_cleared(ti: Any, iteration: int | None) -> bool:
 
 
 def submitted_id(context: Context, log: Any, *, is_durable: bool) -> str | None:
-    """Return the id that an earlier try of this order submitted; None also if it cannot be looked up.
+    """Return the id that an earlier try of this order submitted; None if there is none.
 
     :param is_durable: whether the task keeps a record.
+    :raises ViduError: when that could not be looked up: there may be one, so the task must not end for good.
     """
     if not is_durable or not is_task_instance(context.get("ti")):
         return None
     try:
         record = store_for(context).load()
-    except Exception as error:  # noqa: BLE001 - the caller is about to raise the error that matters
-        log.warning("Could not look up the order: %s", redacted(error))
+    except ViduConfigError as error:  # a record that was damaged; the caller is about to raise the error that matters
+        log.warning("Could not look up the order: %s", error)
         return None
+    except Exception as error:  # each store of Airflow has its own exceptions
+        raise ViduError(f"The order of this task could not be looked up: {redacted(error)}") from error
     order = order_of(context)
     is_own = record is not None and record.order == order.number and not record.is_of_another_region(order)
     return record.generation_id if record is not None and is_own else None
