@@ -121,6 +121,7 @@ class ViduDownloadOperator(SignedURLOperator):
         self.endpoint = endpoint
         self._written_destination: Any = destination  # before templates are rendered
         self._transfer: Transfer | None = None
+        self._killed = False
         self._generation: Generation | None = None
         self._record: dict[str, Any] | None = None
         self._check_arguments()
@@ -195,7 +196,8 @@ class ViduDownloadOperator(SignedURLOperator):
         return FolderTarget(destination, self.overwrite, stem_of(generation_id, url), self.artifact, self.creation)
 
     def on_kill(self) -> None:
-        """Stop the transfer and discard what was written."""
+        """Stop the transfer, also one that is still to begin, and discard what was written."""
+        self._killed = True
         if self._transfer is not None:
             self._transfer.cancel()
 
@@ -299,6 +301,8 @@ class ViduDownloadOperator(SignedURLOperator):
             fresh_url=(lambda: self._fresh_url(generation_id)) if generation_id is not None else None,
             log=self.log,
         )
+        if self._killed:  # Airflow 3 lets the task continue after the signal
+            self._transfer.cancel()
         return self._transfer.run()
 
     def _access(self, *, needed: bool) -> DownloadAccess:

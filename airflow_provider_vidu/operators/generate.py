@@ -74,14 +74,14 @@ class ViduGenerateOperator(SignedURLOperator):
     :param max_bytes: with ``destination``: the largest accepted file, in bytes; ``[vidu] max_bytes`` if omitted.
     :param reuse: ``identical``, with a ``destination`` that is a folder: an order whose request, service and artifact
         equal those of an earlier one in this folder is not paid for again; the result names its file and
-        ``reused_from``. Of equal orders at the same time one is submitted. A clear, and an iteration of a loop, submit
-        a new generation.
+        ``reused_from``. Of equal orders at the same time one is submitted. A clear, unless ``on_clear`` is ``resume``,
+        and an iteration of a loop submit a new generation.
     :param max_credits: the most that the generation may cost. If the answer to the create names a higher price, the
         generation is cancelled at once (``ent-v2`` returns the credits of a job that has not started), and the task
         fails for good. Templated.
     :param budget: a :class:`ViduBudget`: the most that the DAG run, or the DAG per day, may spend.
     :param dry_run: render, read and check everything, log the request, and send nothing; downloads and sensors
-        downstream are skipped. ``[vidu] dry_run`` does so for all tasks.
+        downstream are skipped. A retry keeps what its task has paid for. ``[vidu] dry_run`` does so for all tasks.
     :raises ViduBudgetError: when ``max_credits`` or ``budget`` is exceeded.
     :raises ViduGenerationFailedError: when the generation failed permanently.
     :raises ViduGenerationInterruptedError: when its failure is transient.

@@ -27,6 +27,7 @@ from airflow_provider_vidu.orders.claims import ClaimLostError, SharedOrderError
 from airflow_provider_vidu.orders.dry_run import dry_run, is_dry
 from airflow_provider_vidu.orders.explained import explained_not_found, failed
 from airflow_provider_vidu.orders.money.budget import checked_cap
+from airflow_provider_vidu.orders.records import submitted_id
 from airflow_provider_vidu.orders.request import (
     completed,
     endpoint_of,
@@ -108,7 +109,7 @@ class GenerateLeg:
                     "destination is empty: check the XCom or the param that it is templated from. Nothing was "
                     "submitted."
                 )
-        if is_dry(task.is_dry_run):
+        if is_dry(task.is_dry_run) and submitted_id(self._context, self._log, is_durable=task.durable) is None:
             check_downstream(task, self._log)
             terms = terms_of(self._arguments)
             return dry_run(hook, self._context, request.prepared, request.endpoint, terms, self._log)
@@ -163,7 +164,7 @@ class GenerateLeg:
         from airflow_provider_vidu.operators.submitting import submission_for
 
         task, endpoint = self._task, request.endpoint
-        digest = None if task.reuse == "never" else request.digest()
+        digest = request.shared_digest(task, self._context)
         shared = None if digest is None else self._shared_results(self._hook, digest)
         submission = submission_for(
             *(task, self._context, slot), endpoint=endpoint, spending=spending, shared=shared, check=self._check_wanted
@@ -211,9 +212,11 @@ class GenerateLeg:
         return resumes_order(self._context, self._log, is_durable=self._task.durable)
 
     def _check_wanted(self) -> None:
-        """Refuse to submit for a task that was killed while it waited to send."""
+        """Refuse to submit for a task that was killed while it waited to send, or whose order a dry run continues."""
         if self._killed:
             raise ViduError("The task was killed before its create was sent: nothing was submitted.")
+        if is_dry(self._task.is_dry_run):
+            raise ViduConfigError("The earlier generation failed, and dry_run is set: nothing was submitted.")
 
     def _served(self, line: Mapping[str, Any]) -> dict[str, Any]:
         """Return the result of an order that is served by the file of an earlier one."""
@@ -222,7 +225,9 @@ class GenerateLeg:
             "An equal order has a file: generation %s, %s. Nothing is submitted.", generation_id, line["uri"]
         )
         self._publish(generation_id, "wait", announce=False)
-        return reused_result(self._arguments, line)
+        result, generation = reused_result(self._arguments, line)
+        report_stored(self._task, self._context, result["file"], generation)
+        return result
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 

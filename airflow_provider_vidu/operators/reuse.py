@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.common.artifacts import Artifact
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
+    from airflow_provider_vidu.orders.arguments import OnClear
     from airflow_provider_vidu.orders.claims import Claim
     from airflow_provider_vidu.orders.order import Order
     from airflow_provider_vidu.stores.destination import Destination
@@ -56,15 +57,18 @@ class SharedResults:
         self._hook = hook
         self._request = request
 
-    def claim(self, context: Mapping[str, Any], order: Order, endpoint: str | None) -> Claim | None:
+    def claim(
+        self, context: Mapping[str, Any], order: Order, endpoint: str | None, *, on_clear: OnClear
+    ) -> Claim | None:
         """Return the claim on the task's order; None if it is to be generated again.
 
-        A clear and an iteration of a loop ask for another generation of the same request.
+        A clear, unless it resumes, and an iteration of a loop ask for another generation of the same request.
 
         :param order: which order of the task instance this try belongs to.
         """
         ti: Any = context.get("ti")
-        was_cleared = order.may_follow_a_clear_after(1)  # not of a run that was created before retries was lowered
+        # Not of a run that was created before retries was lowered.
+        was_cleared = on_clear == "new" and order.may_follow_a_clear_after(1)
         if not is_task_instance(ti) or was_cleared or order.region:
             return None
         owner = "/".join((ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))))
@@ -111,8 +115,10 @@ def claim_lost(conn_id: str) -> ViduError:
     )
 
 
-def reused_result(arguments: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the result of a task whose order is served by an earlier file: no price, since nothing was paid.
+def reused_result(arguments: Mapping[str, Any], line: Mapping[str, Any]) -> tuple[dict[str, Any], Generation]:
+    """Return the result of a task whose order is served by an earlier file, and the generation of that.
+
+    It has no price, since nothing was paid.
 
     :param arguments: of the task's request.
     :param line: of the earlier file.
@@ -123,8 +129,8 @@ def reused_result(arguments: Mapping[str, Any], line: Mapping[str, Any]) -> dict
 
     generation_id = str(line.get("generation_id"))
     generation = Generation(id=generation_id, status=GenerationStatus.SUCCEEDED, raw={})
-    result = as_result(*completed(generation, arguments, {}))
-    return {**result, "file": file_in(line), "reused_from": generation_id}
+    whole, parameters = completed(generation, arguments, {})
+    return {**as_result(whole, parameters), "file": file_in(line), "reused_from": generation_id}, whole
 
 
 @contextmanager

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.links import is_task_instance, publish_wait
 from airflow_provider_vidu.operators.preflight import check_downstream
 from airflow_provider_vidu.orders.arguments import arguments_of
 from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.order import Order
-from airflow_provider_vidu.orders.records import NullStore, RecordStore, StateStore, order_of, store_for
+from airflow_provider_vidu.orders.records import NullStore, RecordStore, StateStore, order_of, store_for, submitted_id
 from airflow_provider_vidu.orders.request import check_product, endpoint_of, request_of, text
 from airflow_provider_vidu.orders.submission import Submission
 from airflow_provider_vidu.tasks.callbacks.arrivals import address_for
@@ -58,9 +59,22 @@ class TaskRequest:
         prepared = Prepared(fields, text("storage_conn_id", task.storage_conn_id))
         return cls(prepared=prepared, endpoint=endpoint, is_synchronous=is_synchronous)
 
-    def digest(self) -> str:
-        """Return the digest that equal requests share; it reads their files."""
-        return self.prepared.digest(self.endpoint)
+    def shared_digest(self, task: ViduGenerateOperator, context: Context) -> str | None:
+        """Return the digest that equal requests share; None if the task shares nothing. It reads their files.
+
+        Nor does it if they are gone, but the order was already submitted: the generation is paid for.
+
+        :raises ViduError: when a file cannot be read, and nothing was submitted.
+        """
+        if task.reuse == "never":
+            return None
+        try:
+            return self.prepared.digest(self.endpoint)
+        except ViduError as error:
+            if submitted_id(context, task.log, is_durable=task.durable) is None:
+                raise
+            task.log.warning("The inputs can no longer be read, so the file is not shared: %s", error)
+            return None
 
 
 def slot_wait(
@@ -113,6 +127,7 @@ def submission_for(
     """
 
     def before_order() -> None:
+        check()
         check_downstream(task, task.log)
         slot.before_create()
 
@@ -131,7 +146,7 @@ def submission_for(
         before_send=check,
         spending=spending,
         callback=_callback(task, context, store),
-        claim=None if shared is None else shared.claim(context, order, endpoint),
+        claim=None if shared is None else shared.claim(context, order, endpoint, on_clear=task.on_clear),
     )
 
 

@@ -21,8 +21,9 @@ from airflow.providers.common.compat.sdk import Variable
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import strict_int
-from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import is_task_instance
+from airflow_provider_vidu.network.lookups import is_there_after_all, kinds_of
 from airflow_provider_vidu.orders.order import Order, Record
 
 if TYPE_CHECKING:
@@ -95,13 +96,21 @@ def _may_be_cleared(ti: Any, iteration: int | None) -> bool:
     return int(ti.try_number) > 1 or bool(iteration)
 
 
-def submitted_id(context: Context, log: Any) -> str | None:
-    """Return the id that an earlier try of this order submitted; None also if it cannot be looked up."""
+def submitted_id(context: Context, log: Any, *, is_durable: bool) -> str | None:
+    """Return the id that an earlier try of this order submitted; None if there is none.
+
+    :param is_durable: whether the task keeps a record.
+    :raises ViduError: when that could not be looked up: there may be one, so the task must not end for good.
+    """
+    if not is_durable or not is_task_instance(context.get("ti")):
+        return None
     try:
         record = store_for(context).load()
-    except Exception as error:  # noqa: BLE001 - the caller is about to raise the error that matters
-        log.warning("Could not look up the order: %s", redacted(error))
+    except ViduConfigError as error:  # a record that was damaged; the caller is about to raise the error that matters
+        log.warning("Could not look up the order: %s", error)
         return None
+    except Exception as error:  # each store of Airflow has its own exceptions
+        raise ViduError(f"The order of this task could not be looked up: {redacted(error)}") from error
     order = order_of(context)
     is_own = record is not None and record.order == order.number and not record.is_of_another_region(order)
     return record.generation_id if record is not None and is_own else None
@@ -287,9 +296,21 @@ class VariableStore(RecordStore):
 
 
 def stored_variable(key: str) -> str | None:
-    """Return the text of a Variable; None if there is none."""
+    """Return the text of a Variable; None if there is none.
+
+    :raises ViduError: when Airflow could not look it up, which it reports as a missing one: an order whose record is
+        overlooked would be paid again.
+    """
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
     default: dict[str, Any] = {"default" if AIRFLOW_V_3_0_PLUS else "default_var": None}
     stored: str | None = Variable.get(key, **default)
+    if stored is not None:
+        return stored
+    try:
+        is_hidden, why = is_there_after_all("variable", key), "a moment ago"
+    except Exception as error:  # noqa: BLE001 - raised below, as our own
+        is_hidden, why = True, kinds_of(error)
+    if is_hidden and (stored := Variable.get(key, **default)) is None:
+        raise ViduError(f"Airflow could not look the Variable {key} up ({why}), so nothing was submitted.")
     return stored

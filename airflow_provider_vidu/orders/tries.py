@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.links import is_task_instance
+from airflow_provider_vidu.common.text import redacted, sentence
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -23,7 +22,7 @@ def resumes_order(context: Context, log: Any, *, is_durable: bool) -> Iterator[N
 
     :param is_durable: whether the task keeps a record.
     :raises ViduConfigError: the error raised inside, if nothing was submitted.
-    :raises ViduError: otherwise; a retry resumes the order.
+    :raises ViduError: otherwise, and if that cannot be looked up; a retry resumes the order.
     """
     try:
         yield
@@ -31,8 +30,12 @@ def resumes_order(context: Context, log: Any, *, is_durable: bool) -> Iterator[N
         from airflow_provider_vidu.orders.records import submitted_id
         from airflow_provider_vidu.tasks.deferral import not_resumed
 
-        has_store = is_durable and is_task_instance(context.get("ti"))
-        if has_store and (generation_id := submitted_id(context, log)):
+        try:
+            generation_id = submitted_id(context, log, is_durable=is_durable)
+        except ViduError as unknown:
+            message = f"{sentence(error.reason)} {sentence(unknown.reason)} A retry looks it up again."
+            raise error.restated(ViduError, message) from error
+        if generation_id:
             raise not_resumed(error, generation_id) from error
         raise
 

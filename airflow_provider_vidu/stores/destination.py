@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from airflow_provider_vidu.common.text import redact_urls, redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.network.lookups import is_there_after_all, kinds_of
 from airflow_provider_vidu.stores.base import StoredFile, storage_error
 from airflow_provider_vidu.stores.local import LocalFile, is_really_in
 from airflow_provider_vidu.stores.remote import RemoteFile, existing_names
@@ -131,15 +132,14 @@ class Destination:
     def _file_system(self) -> Any:
         from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-        with contextlib.suppress(Exception):  # other problems surface when the store is reached
-            if self._conn_id and is_missing_connection(self._conn_id):
-                # Amazon's provider then uses the worker's own credentials.
-                log.warning(
-                    "There is no Airflow connection %r for %s. The worker's own credentials may be used instead, and "
-                    "another endpoint.",
-                    sanitized(self._conn_id, 80),
-                    sanitized(self.text, 120),
-                )
+        if self._conn_id and self._lacks_connection(self._conn_id):
+            # Amazon's provider then uses the worker's own credentials.
+            log.warning(
+                "There is no Airflow connection %r for %s. The worker's own credentials may be used instead, and "
+                "another endpoint.",
+                sanitized(self._conn_id, 80),
+                sanitized(self.text, 120),
+            )
         try:
             fs = self._object_path.fs
         except AirflowNotFoundException:
@@ -158,16 +158,31 @@ class Destination:
             fs = _plain_file_system(self._protocol, self.text)
         return _with_options(fs, self._options, self.text) if self._options else fs
 
+    def _lacks_connection(self, conn_id: str) -> bool:
+        """Whether the store's connection is missing.
+
+        :raises ViduStorageError: when it could not be looked up: Google's and Azure's file systems would report it as
+            missing, and Amazon's would write with other credentials, perhaps to another endpoint.
+        """
+        try:
+            return is_missing_connection(conn_id)
+        except Exception as error:  # noqa: BLE001 - raised below: a backend's error may hold the connection
+            kinds = kinds_of(error)
+        outage = ConnectionError(f"its connection {sanitized(conn_id, 80)!r} could not be looked up ({kinds})")
+        raise storage_error("reached", self.text, outage)
+
 
 def is_missing_connection(conn_id: str) -> bool:
-    """Whether there is no Airflow connection of that name."""
+    """Whether there is no Airflow connection of that name.
+
+    :raises Exception: when it could not be looked up; the error may hold secrets.
+    """
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-    try:
+    with contextlib.suppress(AirflowNotFoundException):
         BaseHook.get_connection(conn_id)
-    except AirflowNotFoundException:
-        return True
-    return False
+        return False
+    return not is_there_after_all("connection", conn_id)
 
 
 def _bare(text: str) -> str:

@@ -6,8 +6,9 @@ import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 
@@ -23,12 +24,12 @@ from airflow_provider_vidu.exceptions import (
     ViduResponseError,
     ViduTransportError,
 )
+from airflow_provider_vidu.network.lookups import is_there_after_all, kinds_of
 from airflow_provider_vidu.network.proxies import proxy_for, without_login
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 _warned: set[str | tuple[str, ...]] = set()
-_MOST_CAUSES: Final = 3
 
 
 def resolve(conn_id: str, hook: type[BaseHook] = BaseHook) -> ViduConfig:
@@ -40,7 +41,7 @@ def resolve(conn_id: str, hook: type[BaseHook] = BaseHook) -> ViduConfig:
     :raises ViduConfigError: when a field is missing or wrong.
     """
     _check_id(conn_id)
-    conn = _looked_up(conn_id, lambda: hook.get_connection(conn_id))
+    conn = _looked_up(conn_id, lambda: _get(conn_id, hook))
     config = _checked(conn_id, conn, lambda: conn.extra_dejson)
     for secret in config.secrets():
         mask_secret(secret)
@@ -103,6 +104,17 @@ async def connection_type(conn_id: str) -> str | None:
     return conn_type
 
 
+def _get(conn_id: str, hook: type[BaseHook]) -> Any:
+    """Look a connection up. Only one that no backend has is missing; otherwise the error of a backend is raised."""
+    try:
+        return hook.get_connection(conn_id)
+    except AirflowNotFoundException as error:
+        missing = error
+    if not is_there_after_all("connection", conn_id):
+        raise missing
+    return hook.get_connection(conn_id)
+
+
 async def _aget(conn_id: str) -> Any:
     """Look a connection up on an event loop.
 
@@ -113,13 +125,9 @@ async def _aget(conn_id: str) -> Any:
     from airflow.providers.common.compat.connection import get_async_connection
     from asgiref.sync import sync_to_async
 
-    try:
+    with suppress(AirflowNotFoundException):
         return await get_async_connection(conn_id)
-    except AirflowNotFoundException as missing:
-        try:
-            return await sync_to_async(BaseHook.get_connection)(conn_id)
-        except Exception:  # noqa: BLE001 - the first error already says that the connection is missing
-            raise missing from None
+    return await sync_to_async(_get)(conn_id, BaseHook)
 
 
 def _check_id(conn_id: object) -> None:
@@ -207,14 +215,8 @@ def _not_found(conn_id: str) -> ViduConnectionNotFoundError:
 
 
 def _outage(conn_id: str, error: BaseException) -> ViduTransportError:
-    kinds: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None and len(kinds) < _MOST_CAUSES:
-        kinds.append(type(cause).__name__)
-        cause = cause.__cause__ or cause.__context__
-    # Only the types: a backend may quote what it has read.
     return ViduTransportError(
-        f"The connection could not be looked up ({', because of '.join(kinds)}). Check Airflow's API server or the "
+        f"The connection could not be looked up ({kinds_of(error)}). Check Airflow's API server or the "
         "secrets backend.",
         conn_id=conn_id,
         sent=False,

@@ -641,8 +641,24 @@ def test_on_kill_ends_the_download(tmp_path, connect):
     with Gateway(stalling) as gateway:
         connect(gateway, timeout=30)
         operator = ViduDownloadOperator(task_id="d", generation_id="t", destination=f"{tmp_path}/")
-        operator.on_kill()
         threading.Thread(target=lambda: (arrived.wait(5), operator.on_kill())).start()
+        with pytest.raises(ViduDownloadError, match="cancelled"):
+            operator.execute({})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_before_the_transfer(tmp_path, connect, monkeypatch):
+    """Airflow 3 lets a task continue after the signal: one that looks its connection up then fetches nothing."""
+    with Gateway(whole(BODY)) as gateway:
+        connect(gateway)
+        operator = ViduDownloadOperator(task_id="d", generation_id="t", destination=f"{tmp_path}/")
+        access = operator._access
+
+        def look_up(*, needed):
+            operator.on_kill()
+            return access(needed=needed)
+
+        monkeypatch.setattr(operator, "_access", look_up)
         with pytest.raises(ViduDownloadError, match="cancelled"):
             operator.execute({})
     assert list(tmp_path.iterdir()) == []

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.sdk import Asset, AssetAlias, TaskDeferred
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.clients.sync_client import SyncClient
 from airflow_provider_vidu.batches import catalogue
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders import claims
+from airflow_provider_vidu.sandbox.media.pictures import png
 from tests.integration.batches.batch_task import BatchTask
 from tests.integration.operators.test_generate import Task
 
@@ -57,6 +59,51 @@ def test_an_equal_order_is_not_paid_again(dialect, sandbox, tmp_path, deferrable
     assert second["reused_from"] == second["id"] == first["id"]
     assert (second["file"], second["status"], second["credits"]) == (first["file"], "succeeded", None)
     assert claims_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("reuse", ["never", "identical"])
+def test_a_retry_whose_inputs_are_gone_keeps_what_is_paid_for(dialect, sandbox, tmp_path, reuse):
+    """The digest cannot be computed any more, but the order was submitted; a task that was not says what it lacks."""
+    image = tmp_path / "cat.png"
+    image.write_bytes(png("seed"))
+    task = RunTask(tmp_path / "films", images=[str(image)], reuse=reuse, deferrable=False)
+    sandbox.add_fault({"match": {"kind": "file"}, "times": None, "action": {"status": 404, "body": "gone"}})
+    with pytest.raises(exceptions.ViduError):
+        task.run()
+    sandbox.clear_faults()
+    image.unlink()
+    assert Path(task.run()["file"]["uri"].removeprefix("file://")).exists()
+    assert len(sandbox.creates) == 1
+    with pytest.raises(exceptions.ViduConfigError, match="does not exist"):
+        RunTask(tmp_path / "films", "r2", images=[str(image)], reuse=reuse).run()
+
+
+def test_a_clear_of_a_reused_result_that_resumes_pays_nothing(dialect, sandbox, tmp_path):
+    """As a clear of a task with an order of its own: on_clear="resume" is to save the second price."""
+    first = RunTask(tmp_path).run()
+    task = RunTask(tmp_path, "r2", on_clear="resume")
+    assert task.run()["reused_from"] == first["id"]
+    task.clear()
+    assert task.run()["reused_from"] == first["id"]
+    assert len(sandbox.creates) == 1
+
+
+def test_a_reused_file_is_reported_to_the_outlets(dialect, sandbox, tmp_path, monkeypatch):
+    """As a stored one is: a DAG that is scheduled on the files would otherwise not run, or not know which."""
+    film, films = Asset("s3://bucket/film"), AssetAlias("films")
+    seen = []
+    for run_id in ("r1", "r2"):
+        task = RunTask(tmp_path, run_id, outlets=[film, films], deferrable=False)
+        resolved: list[Any] = []
+        alias = SimpleNamespace(add=lambda asset, extra, to=resolved: to.append((asset.uri, extra)))
+        events = {film: SimpleNamespace(extra={}), films: alias}
+        known = {**task.context(), "outlet_events": events}
+        monkeypatch.setattr(task, "context", lambda known=known: known)
+        result = task.run()
+        assert resolved == [(result["file"]["uri"], events[film].extra)]
+        seen.append({name: events[film].extra.get(name) for name in ("uri", "sha256", "generation_id", "prompt")})
+    assert len(sandbox.creates) == 1
+    assert seen[0] == seen[1]
 
 
 @pytest.mark.parametrize("changed", [{"prompt": "a dog"}, {"parameters": {"duration": 8}}, {"reuse": "never"}], ids=min)

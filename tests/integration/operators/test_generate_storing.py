@@ -30,6 +30,26 @@ def test_from_the_prompt_to_the_file(dialect, sandbox, tmp_path, deferrable):
     assert (task.xcoms["vidu_watch"]["role"], task.xcoms["vidu_watch"]["stores"]) == ("generate", "file")
 
 
+def test_dry_run_that_is_set_before_a_retry(dialect, sandbox, tmp_path, monkeypatch):
+    """What is paid for is kept, and nothing is ordered: a dry run in its place would be green without the clip."""
+    sandbox.add_fault({"match": {"kind": "file"}, "times": None, "action": {"status": 404, "body": "gone"}})
+    task = Task(deferrable=True, destination=f"{tmp_path}/clip.mp4")
+    with pytest.raises(exceptions.ViduError):
+        task.run()
+    sandbox.clear_faults()
+    monkeypatch.setenv("AIRFLOW__VIDU__DRY_RUN", "True")
+    failed = {"id": sandbox.creates[0].id, "task_id": sandbox.creates[0].id, "status": "failed", "state": "failed"}
+    failed |= {"err_code": "QuotaExceeded", "error": {"code": "QuotaExceeded", "message": "later"}}
+    sandbox.add_fault({"match": {"kind": "query"}, "times": None, "action": {"status": 200, "body": failed}})
+    with pytest.raises(exceptions.ViduConfigError, match="dry_run is set: nothing was submitted"):
+        task.run()
+    sandbox.clear_faults()
+    assert task.run()["file"]["uri"] == f"file://{tmp_path}/clip.mp4"
+    assert len(sandbox.creates) == 1
+    task.clear()
+    assert task.run()["dry_run"] is True
+
+
 def test_a_retry_after_a_failed_download_continues(dialect, sandbox, tmp_path):
     """With the generation that is paid for."""
     sandbox.add_fault({"match": {"kind": "file"}, "times": None, "action": {"status": 404, "body": "gone"}})

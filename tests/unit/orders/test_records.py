@@ -13,6 +13,7 @@ from uuid import UUID
 
 import pytest
 
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.orders import records
 from airflow_provider_vidu.orders.order import Record
 from airflow_provider_vidu.orders.records import (
@@ -23,6 +24,7 @@ from airflow_provider_vidu.orders.records import (
     store_for,
     submitted_id,
 )
+from airflow_provider_vidu.orders.tries import resumes_order
 
 INTENT = Record(2, "airflow:m", 5.0, marked=True)
 KNOWN = Record(2, "airflow:m", 5.0, marked=True, generation_id="g")
@@ -137,7 +139,7 @@ def test_an_iteration_that_a_clear_begins_again_finds_what_was_lost(variables, m
     assert lost.was_cleared(order_of(again), "")
     assert not lost.was_cleared(order_of(in_loop(2, try_number=2)), "")
     store_for(first).save(dataclasses.replace(lost, generation_id="g"))
-    assert submitted_id(again, MagicMock()) is None
+    assert submitted_id(again, MagicMock(), is_durable=True) is None
 
 
 @pytest.mark.parametrize("region", [None, "", MagicMock()])
@@ -214,3 +216,21 @@ def test_what_cannot_be_searched_for_is_not_doubled(variables):
     """A create that can neither be marked nor listed could not be found after a clear either."""
     cleared_store(Accessor()).save(Record(2, "airflow:m", 5.0, marked=False))
     assert variables.kept == {}
+
+
+def test_an_order_that_cannot_be_looked_up_does_not_end_for_good(monkeypatch):
+    """A mistake in the settings ends a task without a retry, unless it has paid: which only the record shows."""
+    store = MagicMock()
+    store.load.side_effect = ConnectionError("the API server does not answer")
+    monkeypatch.setattr(records, "store_for", lambda context: store)
+    for is_durable, kind in ((True, ViduError), (False, ViduConfigError)):
+        with pytest.raises(ViduError) as caught, resumes_order(in_loop(0), MagicMock(), is_durable=is_durable):
+            raise ViduConfigError("The key is missing")
+        assert type(caught.value) is kind
+        assert "The key is missing" in caught.value.reason
+    store.load.side_effect = ViduConfigError("the order's record names no generation")
+    with (
+        pytest.raises(ViduConfigError, match="The key is missing"),
+        resumes_order(in_loop(0), MagicMock(), is_durable=True),
+    ):
+        raise ViduConfigError("The key is missing")
