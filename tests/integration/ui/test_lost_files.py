@@ -20,9 +20,9 @@ MP4 = b"\0\0\0\x20ftypisom" + b"a clip" * 10
 KEPT = {"conn_id": "vidu_default", "role": "download"}
 
 
-def keep(pages, task, uri, dag="lost"):
+def keep(pages, task, uri, dag="lost", size=None):
     """Add a download that says it has stored a file."""
-    record = {"uri": uri, "size": len(MP4), "generation_id": task, "content_type": "video/mp4"}
+    record = {"uri": uri, "size": size or len(MP4), "generation_id": task, "content_type": "video/mp4"}
     pages.add(task, task, dag=dag, result=record, watch=KEPT)
 
 
@@ -57,6 +57,19 @@ def test_a_removed_and_a_replaced_file(pages):
     assert answer.status_code == 410
     assert "no longer exists" in answer.json()["detail"]
     assert "stored the file at" not in answer.json()["detail"]
+
+
+def test_a_file_that_was_stored_anew_under_its_name(pages):
+    """The sheet looks seldom, but what it saw before a later task stored its own file says nothing of that one."""
+    path = pages.root / "lost-anew.mp4"
+    path.write_bytes(MP4)
+    keep(pages, "first", f"file://{path}", dag="lost-first")
+    assert cards_of(pages, "lost-first")["first"]["qualifier"] is None
+    path.write_bytes(MP4 + b"another")
+    keep(pages, "second", f"file://{path}", dag="lost-second", size=len(MP4) + 7)
+    card = cards_of(pages, "lost-second")["second"]
+    assert (card["qualifier"], card["error"], card["can_download"]) == (None, None, True)
+    assert cards_of(pages, "lost-first")["first"]["qualifier"] == "file replaced"
 
 
 def test_a_file_that_is_removed_while_a_page_is_open(pages):
