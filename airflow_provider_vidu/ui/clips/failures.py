@@ -178,7 +178,7 @@ def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: L
         why = f"A user marked the {'run' if clip.kills[0].of_run else f'task {name_of(task)}'} as failed."
     known = arguments(clip.generation_id, clip.conn_id, clip.endpoint)
     wait, download = f"ViduGenerationSensor({known})", f"ViduDownloadOperator({known}, destination=…)"
-    if generation is not None and generation.succeeded and generation.url_of() is None:
+    if generation is not None and is_empty(generation):
         title, state = f"{ended}, and there is no file", f"{PAID_FOR[:-1]}, but the service returned no file."
         advice = f"To look again without paying, run {wait}. If it finds none either, ask the service's support."
     elif generation is not None and generation.succeeded:
@@ -349,6 +349,11 @@ def _told(moment: Moment) -> str | None:
     if moment.is_exact:
         return at
     return f"between {moment.since:%Y-%m-%d %H:%M:%S} and {at}" if moment.since else f"seen at {at}"
+
+
+def is_empty(generation: Generation) -> bool:
+    """Whether a generation succeeded, and the service returned no file."""
+    return generation.succeeded and generation.url_of() is None
 
 
 def is_by_hook(task: TaskFacts) -> bool:

@@ -101,6 +101,26 @@ def test_an_object_that_was_removed_from_its_bucket(pages, put, s3):
     assert (file["lost"], file["is_shown"]) == (None, False)
 
 
+@pytest.mark.parametrize(("without", "title", "way"), [
+    (False, "The task failed, the clip is fine", "stores its file"),
+    (True, "The task failed, and there is no file", "looks for the file of this row again"),
+])  # fmt: skip
+def test_a_row_that_its_batch_has_not_collected(pages, generation, without, title, way):
+    """Its page promises a file only where the service has returned one."""
+    task = f"uncollected-{without}"
+    (pages.root / task).mkdir()
+    batch = BatchFolder(pages.root / task, 1, "films", conn_id="vidu_default")
+    pages.add(task, None, dag="films", batch=batch.place, state="failed")
+    generation_id, _ = generation(without_url=without)
+    batch.journal.append(opened("clip-0", open_of(batch.rows[0], generation_id, batch.began, None, "r0", credits=20)))
+    path = pages.at(task, dag="films") + "/batch"
+    (card,) = pages.get(f"{path}/clips.json", user="admin").json()["clips"]
+    error = pages.get(f"{path}/rows/{card['row']}/clip.json", user="admin").json()["error"]
+    assert error["title"] == title
+    assert way in error["advice"]
+    assert "ViduDownloadOperator" not in error["advice"]
+
+
 def test_a_row_whose_generation_was_cancelled_with_its_batch(pages, generation):
     """It says why there is no clip and what a clear does, although the batch itself has not collected it."""
     folder = pages.root / "cancelled-batch"
