@@ -54,6 +54,10 @@ ENDED_MARKED: Final = (
     "This task is marked as success in Airflow, before its end and before it had published a generation: there is no "
     "clip. "
 )
+ENDED_UNRUN: Final = (
+    "This task has ended ({state}) and was never begun by a worker: Airflow or a user has ended it before. It has "
+    "submitted nothing, so there is no clip, and no log."
+)
 ENDED_WELL: Final = "A @task that submits with ViduHook publishes its generation with hook.publish()."
 ENDED_AGAIN: Final = (
     "This task has ended ({state}), and its try {number} published no generation, so there is no clip to show. Its log "
@@ -161,6 +165,8 @@ async def clip_at(
 
 def _ended(error: store.EndedError) -> str:
     """Say why there is no clip, and what to do: an earlier try, which Airflow has forgotten, may have paid."""
+    if not error.has_run and error.try_number <= 1:
+        return ENDED_UNRUN.format(state=error.state)
     if error.state == "success" and error.is_open:
         return ENDED_MARKED + ENDED_BADLY
     if error.state == "success":

@@ -75,14 +75,14 @@ class PageLooks:
             for place, files in asked.items()
         ]
         known = {uri: found for looked in await asyncio.gather(*looks) for uri, found in looked.items()}
-        shown = {uri: known[uri].kind if uri in known else None for files in asked.values() for uri, _ in files}
+        shown = {uri: known[uri].kind if uri in known else None for files in asked.values() for uri, *_ in files}
         return shown, await self.views.run(lambda: [clip.with_known(known) for clip in clips])
 
 
-def _shown_files(clips: Iterable[Clip]) -> dict[Hashable, list[tuple[str, bool]]]:
-    """Return the stored files that may be shown, by their root, and whether a look must learn their content type."""
-    found: dict[Hashable, list[tuple[str, bool]]] = {}
+def _shown_files(clips: Iterable[Clip]) -> dict[Hashable, list[tuple[str, int, bool]]]:
+    """Return the stored files that may be shown, by their root, with what :func:`.shelf.look` must know of each."""
+    found: dict[Hashable, list[tuple[str, int, bool]]] = {}
     for record in (record for clip in clips for record in clip.records[:MAX_PIECES]):
         if (place := place_of(record.uri)) is not None:
-            found.setdefault(place, []).append((record.uri, record.medium is None))
+            found.setdefault(place, []).append((record.uri, record.size, record.medium is None))
     return found

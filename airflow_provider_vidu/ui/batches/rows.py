@@ -19,7 +19,14 @@ from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.ui.batches.records import Batch
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK, STAGES
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.failures import CLEAR_UPSTREAM, CLEARING, STORE_AGAIN, TEMPORARY, arguments
+from airflow_provider_vidu.ui.clips.failures import (
+    CLEAR_UPSTREAM,
+    CLEARING,
+    STORE_AGAIN,
+    TEMPORARY,
+    arguments,
+    is_empty,
+)
 from airflow_provider_vidu.ui.clips.outlook import retry_view
 from airflow_provider_vidu.ui.clips.pieces import Record
 from airflow_provider_vidu.ui.clips.service import Live
@@ -32,6 +39,9 @@ COST: Final = f"Clearing the task orders the rows without a file again, and pays
 COST_LOST: Final = f"For the batch this row has its file: clearing the task does not store it again, {_UNLESS}"
 COST_RESUMED: Final = f"That does not order this row again, {_UNLESS}"
 RESUME: Final = "Clear the task: it resumes this row, and stores its file."
+LOOK_AGAIN: Final = (
+    "Clear the task: it looks for the file of this row again. If it finds none, ask the service's support."
+)
 COST_FAILED: Final = (
     "The batch does not know of that failure: the next clear of the task notes it, and the one after that orders this "
     f"row again, and pays for it, {_UNLESS}"
@@ -215,7 +225,7 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dic
         known["reused_from"] = redacted(text(entry.line.get("reused_from")) or view["generation_id"] or "", 300)
     has_failed = live.generation is not None and live.generation.failed
     if not (line := entry.line):
-        return {**view, **known, "error": _error_of_open(batch, view, has_failed=has_failed)}
+        return {**view, **known, "error": _error_of_open(batch, view, live.generation)}
     if entry.stage == "stored":
         # Only a file that is gone is wrong with it.
         again = STORE_AGAIN.format(known=arguments(view["generation_id"], batch.conn_id, text(line.get("endpoint"))))
@@ -237,15 +247,16 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dic
     return {**view, **known, "state": "failed", "qualifier": None, "notice": None, "error": told}
 
 
-def _error_of_open(batch: Batch, view: Mapping[str, Any], *, has_failed: bool) -> dict[str, Any] | None:
+def _error_of_open(batch: Batch, view: Mapping[str, Any], generation: Generation | None) -> dict[str, Any] | None:
     """Return what is wrong with a row that the batch has not collected: its generation has failed, or the task alone.
 
     Of the task, only the row's own page says so: a retry or a clear resumes the row, and the batch's panel has the log.
     """
     if view["error"] is None or not batch.is_over:
         return None
-    if not has_failed:
-        resume = CLEAR_UPSTREAM if batch.task.state == "upstream_failed" else RESUME
+    if generation is None or not generation.failed:
+        resume = LOOK_AGAIN if generation is not None and is_empty(generation) else RESUME
+        resume = CLEAR_UPSTREAM if batch.task.state == "upstream_failed" else resume
         advice = view["error"]["advice"] and resume  # none where the service does not find the generation
         return {**view["error"], "advice": advice, "cost": COST_RESUMED} if "task" in view else None
     return _error_since(view, "The batch's task has ended: its log says whether it cancelled its open generations.")

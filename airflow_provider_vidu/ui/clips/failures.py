@@ -17,7 +17,7 @@ from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.pieces import Record
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import Moment, ended, submitted
-from airflow_provider_vidu.ui.clips.xcoms import MAKING
+from airflow_provider_vidu.ui.clips.xcoms import HOOK, MAKING
 from airflow_provider_vidu.ui.playing.shelf import Lost
 
 CLEARING: Final = " Clearing the task submits a new generation."
@@ -27,6 +27,7 @@ OWN_CONNECTION: Final = (
 )
 CLEAR_UPSTREAM: Final = "Clear the task that failed, with its downstream tasks."
 TEMPORARY: Final = "This failure is often temporary."
+PAID_FOR: Final = "The generation itself succeeded and is paid for."
 FAILED_STATES: Final = ("failed", "upstream_failed")
 STORE_AGAIN: Final = (
     "To store it again without paying, run ViduDownloadOperator({known}, destination=…), if the service still has it."
@@ -75,7 +76,8 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
     reason = line(generation.error_message, 1000) or ("" if code else "The service gave no reason.")
     cancelled = generation.was_cancelled
     advice = _of_cancel(clip) if cancelled else failure_advice(generation).removesuffix(CLEARING)
-    if generation.is_transient and clip.paying is None:  # neither a retry nor a clear in this run submits another one
+    # Neither a retry nor a clear in this run submits another one, or the author's own code decides.
+    if generation.is_transient and (clip.paying is None or is_by_hook(clip.paying)):
         advice = TEMPORARY
     # A try that is to come replaces it, and begins by itself: a clear is no way out.
     is_past = clip.upcoming is not None and clip.upcoming.role in ("generate", "submit")
@@ -95,8 +97,10 @@ def _of_download(task: TaskFacts) -> dict[str, Any]:
         "The clip is not stored",
         "Clear that task: the clip is paid for, and downloading it again costs nothing.",
     )
-    message = f"The task {name_of(task)} failed; its log says why."
-    if task.was_marked:
+    message = _why_failed(task)
+    if _was_failed_since(task):
+        title = "The task failed after it had stored its file"
+    elif task.was_marked:
         title = "The clip may not be stored"
         message = f"{_marked(task)} Whether it has stored the file is not known; its log may say."
     elif task.state == "upstream_failed":
@@ -104,6 +108,21 @@ def _of_download(task: TaskFacts) -> dict[str, Any]:
         message = _did_not_run(task)
         advice = CLEAR_UPSTREAM
     return {"title": title, "code": None, "message": message, "trace_id": None, "advice": advice, "cost": ""}
+
+
+def _was_failed_since(task: TaskFacts) -> bool:
+    """Whether a task is a failure for Airflow that has come to its end before: a user may mark any task so."""
+    return task.state == "failed" and task.has_result
+
+
+def _why_failed(task: TaskFacts) -> str:
+    """Say why a task failed: the log of one that has come to its end does not."""
+    if _was_failed_since(task):
+        return (
+            f"The task {name_of(task)} has returned its result and is failed in Airflow: a user marked it since, or "
+            "its log says why."
+        )
+    return f"The task {name_of(task)} failed; its log says why."
 
 
 def _did_not_run(task: TaskFacts) -> str:
@@ -144,7 +163,7 @@ def _of_file(clip: Clip, lost: Record) -> dict[str, Any]:
 
 def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: Live) -> dict[str, Any]:
     """Say that a task failed, or was marked, whose generation did not, and how to get the clip without paying again."""
-    why, ended = f"The task {name_of(task)} failed; its log says why.", "The task failed"
+    why, ended = _why_failed(task), "The task failed"
     if task.was_marked:
         why = _marked(task, next(iter(clip.kills if task is (clip.paying or clip.main) else ()), None))
         ended = "The task has no result"
@@ -159,8 +178,11 @@ def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: L
         why = f"A user marked the {'run' if clip.kills[0].of_run else f'task {name_of(task)}'} as failed."
     known = arguments(clip.generation_id, clip.conn_id, clip.endpoint)
     wait, download = f"ViduGenerationSensor({known})", f"ViduDownloadOperator({known}, destination=…)"
-    if generation is not None and generation.succeeded:
-        title, state = f"{ended}, the clip is fine", "The generation itself succeeded and is paid for."
+    if generation is not None and is_empty(generation):
+        title, state = f"{ended}, and there is no file", f"{PAID_FOR[:-1]}, but the service returned no file."
+        advice = f"To look again without paying, run {wait}. If it finds none either, ask the service's support."
+    elif generation is not None and generation.succeeded:
+        title, state = f"{ended}, the clip is fine", PAID_FOR
         advice = f"To use it without paying again, run {download}, or continue from {wait}."
     elif generation is not None and live.error is None:
         title, state = f"{ended}, the generation continues", "The generation itself is still under way."
@@ -198,6 +220,8 @@ def _cost_of_clear(clip: Clip, failed: TaskFacts | None = None) -> str:
         return "No task of this run submitted it, so clearing a task here submits nothing."
     if paying.state == "removed":
         return f"The task {name_of(paying)} is not in the DAG any more, so clearing it submits nothing."
+    if is_by_hook(paying):
+        return f"Clearing {name_of(paying)} runs its own code again, which decides what it submits and pays for."
     price = "" if clip.credits is None else f" (the price of this one: {_credits(clip.credits)})"
     unless = ' unless it has on_clear="resume"' if failed is not None else ""
     return f"Clearing {name_of(paying)} submits a new generation and pays for it{price}{unless}."
@@ -262,7 +286,8 @@ def _canceller(clip: Clip) -> str:
         return f"The log of {name_of(paying)} says by what it was cancelled."
     return (
         "Airflow's records show neither a timeout nor an action of a user that ended the wait: the task itself "
-        "cancelled it because of its price, it was cancelled at the service, or its worker was stopped. "
+        "cancelled it because of its price or its execution_timeout, it was cancelled at the service, or its worker "
+        "was stopped. "
         f"The log of {name_of(paying)} says which."
     )
 
@@ -324,6 +349,16 @@ def _told(moment: Moment) -> str | None:
     if moment.is_exact:
         return at
     return f"between {moment.since:%Y-%m-%d %H:%M:%S} and {at}" if moment.since else f"seen at {at}"
+
+
+def is_empty(generation: Generation) -> bool:
+    """Whether a generation succeeded, and the service returned no file."""
+    return generation.succeeded and generation.url_of() is None
+
+
+def is_by_hook(task: TaskFacts) -> bool:
+    """Whether its author's own code submits, with the hook."""
+    return task.note.get("by") == HOOK
 
 
 def name_of(task: TaskFacts) -> str:

@@ -10,13 +10,19 @@ from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.polling.schedule import PollHistory, interval, net_interval
 from airflow_provider_vidu.polling.watch import PollPolicy
 from airflow_provider_vidu.ui.clips.facts import BETWEEN_TRIES, Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.failures import name_of
+from airflow_provider_vidu.ui.clips.failures import is_by_hook, name_of
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
 from airflow_provider_vidu.ui.clips.times import UNKNOWN, iso, submitted
-from airflow_provider_vidu.ui.clips.xcoms import HOOK, MAKING
+from airflow_provider_vidu.ui.clips.xcoms import MAKING
 
 LONGEST_ESTIMATE: Final = timedelta(hours=12)
 """An end that is further away is not worth a guess."""
+_THEN: Final = (
+    "the generation that it is given then: this one, unless the task that submits was cleared as well. It pays nothing "
+    "itself."
+)
+_GIVEN: Final = {"wait": f"It waits for {_THEN}", "download": f"It downloads the clip of {_THEN}"}
+"""What a task does after a clear whose generation another task submits."""
 _UNLESS_NEW: Final = "unless the task has durable=False: then it submits a new one and pays for it."
 
 
@@ -50,7 +56,10 @@ def next_try(clip: Clip, generation: Generation | None, live: Live = NOT_ASKED) 
     """
     if (task := clip.upcoming) is None:
         return None
-    return retry_view(task, clip.next_try, _next_does(task, generation, live))
+    # Where the task that submits is not seen beside it, a clear may have given that one another generation.
+    is_given = task.was_cleared is True and clip.paying is None and task.role in _GIVEN
+    does = _GIVEN[task.role or ""] if is_given else _next_does(task, generation, live)
+    return retry_view(task, clip.next_try, does)
 
 
 def retry_view(task: TaskFacts, at: datetime | None, does: str) -> dict[str, Any]:
@@ -76,7 +85,7 @@ def _next_does(task: TaskFacts, generation: Generation | None, live: Live) -> st
         return "It downloads the clip again; nothing more is paid."
     if task.is_reuse or task.role is None or task.was_cleared is None:
         return ""
-    if task.note.get("by") == HOOK:
+    if is_by_hook(task):
         return "What it submits and pays for, its own code decides."
     if task.role == "wait":
         return "It waits for the same generation; nothing more is paid."

@@ -38,6 +38,7 @@ class Known:
     :param is_absent: whether it was not there.
     :param kind: the content type that its bytes prove; None if they were not read, or it cannot be shown.
     :param is_read: whether its bytes were read.
+    :param sizes: the sizes of the records that it was compared with right after a look.
     """
 
     at: float
@@ -45,6 +46,7 @@ class Known:
     is_absent: bool = False
     kind: str | None = None
     is_read: bool = False
+    sizes: frozenset[int] = frozenset()
 
     def lost(self, size: int) -> Lost | None:
         """Return what became of a file that was stored with a size; None if it is there, or not known."""
@@ -57,22 +59,25 @@ _known: OrderedDict[str, Known] = OrderedDict()
 _lock = threading.Lock()
 
 
-def look(wanted: Iterable[tuple[str, bool]], most_age: float) -> dict[str, Known]:
+def look(wanted: Iterable[tuple[str, int, bool]], most_age: float) -> dict[str, Known]:
     """Return what is known of stored files; what is too old is looked at again.
 
+    So is a file of another size than its record's, once for each record: it may have been stored anew since the look.
     Of these, only so many are opened: the next look goes on from there. A file that was never looked at is missing.
 
-    :param wanted: the URI of each file, and whether its bytes must be read to learn its content type.
+    :param wanted: the URI of each file, the size that its record names, and whether its bytes must be read to learn its
+        content type.
     :param most_age: seconds after which what is known of a file that was there is too old.
     """
     found: dict[str, Known] = {}
     looks_left, until = MAX_LOOKED_AT, time.monotonic() + LOOK_SECONDS
-    for uri, must_read in dict.fromkeys(wanted):
+    for uri, size, must_read in dict.fromkeys(wanted):
         with _lock:
             known = _known.get(uri)
-        if looks_left and _must_look(known, most_age, must_read=must_read) and time.monotonic() < until:
+        if looks_left and _must_look(known, size, most_age, must_read=must_read) and time.monotonic() < until:
             looks_left -= 1
-            known = _looked(uri, known, reads=must_read)
+            sizes = frozenset[int]() if known is None or _is_old(known, most_age) else known.sizes
+            known = replace(_looked(uri, known, reads=must_read), sizes=sizes | {size})
             _keep(uri, known)
         if known is not None:
             found[uri] = known
@@ -90,9 +95,13 @@ def note(uri: str, *, size: int | None) -> None:
         _keep(uri, Known(time.monotonic(), size=size, is_absent=size is None))
 
 
-def _must_look(known: Known | None, most_age: float, *, must_read: bool) -> bool:
+def _must_look(known: Known | None, size: int, most_age: float, *, must_read: bool) -> bool:
     if known is None or (must_read and not known.is_read and not known.is_absent):
         return True
+    return _is_old(known, most_age) or (known.lost(size) == "replaced" and size not in known.sizes)
+
+
+def _is_old(known: Known, most_age: float) -> bool:
     return time.monotonic() - known.at > (min(most_age, GONE_SECONDS) if known.size is None else most_age)
 
 

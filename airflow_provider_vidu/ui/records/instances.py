@@ -105,6 +105,17 @@ def place_in(row: Any) -> dict[str, Any]:
     return {"task_id": row.task_id, "map_index": row.map_index, "iteration": iteration, "region_id": region_id}
 
 
+def has_run(dag_id: str, run_id: str, task_id: str, index: int) -> Any:
+    """Return the condition that a worker has ever begun a task instance; with regions, any instance of its task.
+
+    A clear leaves the host of the try before, or, since Airflow 3.4, archives its row and makes another one.
+    """
+    row = aliased(TaskInstance)
+    same = [row.dag_id == dag_id, row.run_id == run_id, row.task_id == task_id]
+    same += [] if HAS_REGIONS else [row.map_index == index]
+    return exists().where(*same, or_(row.hostname != "", row.pid.is_not(None)))
+
+
 _result = aliased(XComModel)
 HAS_RESULT: Final = exists().where(same_task(_result, TaskInstance), _result.key == RESULT_KEY)
 """Whether a task instance has returned a result."""

@@ -31,6 +31,7 @@ from airflow_provider_vidu.ui.records.instances import (
     TASK_COLUMNS,
     Key,
     are,
+    has_run,
     is_in_loop,
     iteration_column,
     key_of,
@@ -74,10 +75,12 @@ class EndedError(LookupError):
     :param state: its state.
     :param try_number: its latest try.
     :param is_open: whether it left its try open: a user has marked it.
+    :param has_run: whether a worker has ever begun it, as far as Airflow shows.
     """
 
-    def __init__(self, state: str, try_number: int, *, is_open: bool) -> None:
+    def __init__(self, state: str, try_number: int, *, is_open: bool, has_run: bool) -> None:
         super().__init__(state)
+        self.has_run = has_run
         self.state = state
         self.try_number = try_number
         self.is_open = is_open
@@ -152,11 +155,11 @@ def read_page(
                 raise NoIterationError(task_id)
             if (found := reader.state(task_id, index, region_id)) is None:
                 raise NoTaskError(task_id)
-            state, try_number, is_batch, is_open = found
+            state, try_number, is_batch, is_open, ran = found
             if is_batch:
                 raise BatchError(task_id)
             if state in ENDED:
-                raise EndedError(state, try_number, is_open=is_open)
+                raise EndedError(state, try_number, is_open=is_open, has_run=ran)
             return None
         others = (task for task in reader.relatives(own) if (task.key, task.number) != (own.key, own.number))
         full = reader.with_results([own, *others])
@@ -244,15 +247,18 @@ class _Reader:
         """Return the tasks of the run that wait for a free slot."""
         return Waiters(self._session, *self._run, self._resolver if self.must_resolve() else None)
 
-    def state(self, task_id: str, index: int, region_id: UUID | None) -> tuple[str | None, int, bool, bool] | None:
-        """Return a task instance's state, its latest try, whether it is a batch, and whether it has left its try open.
+    def state(
+        self, task_id: str, index: int, region_id: UUID | None
+    ) -> tuple[str | None, int, bool, bool, bool] | None:
+        """Return a task instance's state, latest try, and whether it is a batch, left its try open, and has run.
 
         None if it is not there.
         """
         dag_id, run_id = self._run
         is_batch = exists().where(same_task(XComModel, TaskInstance), XComModel.key == BATCH_KEY)
         is_open = and_(TaskInstance.next_method.is_not(None), not_(HAS_RESULT)).label("is_open")
-        columns = (TaskInstance.state, TaskInstance.try_number, is_batch.label("is_batch"), is_open)
+        ran = has_run(dag_id, run_id, task_id, index).label("has_run")
+        columns = (TaskInstance.state, TaskInstance.try_number, is_batch.label("is_batch"), is_open, ran)
         query = placed(select(*columns).select_from(TaskInstance)).where(
             TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, stands_at(task_id, index, region_id)
         )
@@ -260,7 +266,7 @@ class _Reader:
         if row is None:
             return None
         state = None if row.state is None else str(getattr(row.state, "value", row.state))
-        return state, row.try_number or 0, bool(row.is_batch), bool(row.is_open)
+        return state, row.try_number or 0, bool(row.is_batch), bool(row.is_open), bool(row.has_run)
 
     def relatives(self, own: TaskFacts) -> list[TaskFacts]:
         """Return the task instances that work with the same generation."""

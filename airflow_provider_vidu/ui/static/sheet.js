@@ -104,7 +104,7 @@ function withoutClip(view, all) {
     "div.alert.is-error",
     { role: "status" },
     el("h2", {}, `${what} failed without a clip`),
-    el("p", {}, `${count === 1 ? "It has" : "They have"} no generation in the last try, so there is no card. The log says why, and whether anything may have been paid for.`),
+    el("p", {}, `${count === 1 ? "It has" : "They have"} no generation in the last try, so there is no card. The log says why, and whether anything may have been paid for. A task that no worker has begun has no log, and has submitted nothing.`),
     el("ul.ways", {}, logs, more),
   );
 }

@@ -114,6 +114,7 @@ class Pages:
         max_tries: int | None = None,
         resumes: bool = False,
         operator: str | None = None,
+        worker: str = "worker",
     ) -> UUID:
         """Add a task instance with its XComs, as a worker would have left them.
 
@@ -134,6 +135,7 @@ class Pages:
         :param max_tries: Airflow's counter of tries, which a clear raises.
         :param resumes: whether it left its worker by a deferral that Airflow would resume.
         :param operator: the name of its operator's class.
+        :param worker: the host that has begun it; empty if none has.
         :return: the id of the task instance.
         """
         from airflow.models.renderedtifields import RenderedTaskInstanceFields
@@ -153,7 +155,7 @@ class Pages:
             xcoms |= {f"generation_id.{number:02}": another_id, f"vidu_watch.{number:02}": note}
         with self.engine.begin() as database:
             run_id = self._run(database, dag)
-            own = {**names, "state": state, "try_number": tried, "operator": operator}
+            own = {**names, "state": state, "try_number": tried, "operator": operator, "hostname": worker}
             own |= {"pool": "default_pool", "start_date": at, "next_method": "execute_complete" if resumes else None}
             own |= {} if max_tries is None else {"max_tries": max_tries}
             own["end_date"] = None if state in ("running", "deferred") else ended or at

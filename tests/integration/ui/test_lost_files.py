@@ -20,9 +20,9 @@ MP4 = b"\0\0\0\x20ftypisom" + b"a clip" * 10
 KEPT = {"conn_id": "vidu_default", "role": "download"}
 
 
-def keep(pages, task, uri, dag="lost"):
+def keep(pages, task, uri, dag="lost", size=None):
     """Add a download that says it has stored a file."""
-    record = {"uri": uri, "size": len(MP4), "generation_id": task, "content_type": "video/mp4"}
+    record = {"uri": uri, "size": size or len(MP4), "generation_id": task, "content_type": "video/mp4"}
     pages.add(task, task, dag=dag, result=record, watch=KEPT)
 
 
@@ -59,6 +59,19 @@ def test_a_removed_and_a_replaced_file(pages):
     assert "stored the file at" not in answer.json()["detail"]
 
 
+def test_a_file_that_was_stored_anew_under_its_name(pages):
+    """The sheet looks seldom, but what it saw before a later task stored its own file says nothing of that one."""
+    path = pages.root / "lost-anew.mp4"
+    path.write_bytes(MP4)
+    keep(pages, "first", f"file://{path}", dag="lost-first")
+    assert cards_of(pages, "lost-first")["first"]["qualifier"] is None
+    path.write_bytes(MP4 + b"another")
+    keep(pages, "second", f"file://{path}", dag="lost-second", size=len(MP4) + 7)
+    card = cards_of(pages, "lost-second")["second"]
+    assert (card["qualifier"], card["error"], card["can_download"]) == (None, None, True)
+    assert cards_of(pages, "lost-first")["first"]["qualifier"] == "file replaced"
+
+
 def test_a_file_that_is_removed_while_a_page_is_open(pages):
     """The sheet looks seldom, but what a player has found out is on it at its next refresh."""
     path = pages.root / "lost-later.mp4"
@@ -86,6 +99,26 @@ def test_an_object_that_was_removed_from_its_bucket(pages, put, s3):
     }  # fmt: skip
     (file,) = page_of(pages, "bucket-hidden", dag="lost-bucket")["files"]
     assert (file["lost"], file["is_shown"]) == (None, False)
+
+
+@pytest.mark.parametrize(("without", "title", "way"), [
+    (False, "The task failed, the clip is fine", "stores its file"),
+    (True, "The task failed, and there is no file", "looks for the file of this row again"),
+])  # fmt: skip
+def test_a_row_that_its_batch_has_not_collected(pages, generation, without, title, way):
+    """Its page promises a file only where the service has returned one."""
+    task = f"uncollected-{without}"
+    (pages.root / task).mkdir()
+    batch = BatchFolder(pages.root / task, 1, "films", conn_id="vidu_default")
+    pages.add(task, None, dag="films", batch=batch.place, state="failed")
+    generation_id, _ = generation(without_url=without)
+    batch.journal.append(opened("clip-0", open_of(batch.rows[0], generation_id, batch.began, None, "r0", credits=20)))
+    path = pages.at(task, dag="films") + "/batch"
+    (card,) = pages.get(f"{path}/clips.json", user="admin").json()["clips"]
+    error = pages.get(f"{path}/rows/{card['row']}/clip.json", user="admin").json()["error"]
+    assert error["title"] == title
+    assert way in error["advice"]
+    assert "ViduDownloadOperator" not in error["advice"]
 
 
 def test_a_row_whose_generation_was_cancelled_with_its_batch(pages, generation):

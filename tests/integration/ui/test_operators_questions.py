@@ -248,6 +248,22 @@ def test_a_task_that_has_ended_without_a_generation(pages, tried, told):
     assert ("cost nothing" in answer.json()["detail"]) is (tried == 1)
 
 
+@pytest.mark.parametrize(("state", "tried"), [("upstream_failed", 0), ("failed", 1), ("success", 0), ("skipped", 1)])
+def test_a_task_that_no_worker_has_begun(pages, state, tried):
+    """A task before it failed, or a user marked it: it has paid nothing, and no log says anything."""
+    pages.add(f"unrun-{state}", None, state=state, tried=tried, worker="")
+    detail = pages.get(pages.at(f"unrun-{state}", then="/clip.json")).json()["detail"]
+    assert detail.startswith(f"This task has ended ({state}) and was never begun by a worker")
+    assert "It has submitted nothing" in detail
+    assert "log says" not in detail
+
+
+def test_a_later_try_that_no_worker_has_begun(pages):
+    """What earlier ones have done is not known."""
+    pages.add("unrun-again", None, state="failed", tried=2, worker="")
+    assert "its try 2 published no" in pages.get(pages.at("unrun-again", then="/clip.json")).json()["detail"]
+
+
 @pytest.mark.parametrize("state", ["running", "failed"])
 def test_the_address_of_a_batch_as_if_it_were_a_clip(pages, state):
     """A batch has no generation of its own: the page does not wait for one, and says where its clips are."""

@@ -119,18 +119,18 @@ def test_the_files_that_a_look_opens_are_bounded(monkeypatch):
 
     monkeypatch.setattr(shelf, "_known", type(shelf._known)())
     monkeypatch.setattr(shelf, "_looked", looked)
-    files = [(f"/clips/{number}.bin", True) for number in range(30)]
-    uris = [uri for uri, _ in files]
+    files = [(f"/clips/{number}.bin", 5, True) for number in range(30)]
+    uris = [uri for uri, *_ in files]
     assert list(shelf.look(files + files, 600)) == uris[: shelf.MAX_LOOKED_AT]
     assert {uri: known.kind for uri, known in shelf.look(files, 600).items()} == dict.fromkeys(uris, "video/mp4")
     assert opened == uris
     monkeypatch.setattr(shelf, "MAX_KNOWN", 3)
-    shelf.look([("/clips/new.bin", False)], 600)
+    shelf.look([("/clips/new.bin", 5, False)], 600)
     assert len(shelf._known) == 3
-    shelf.look([("/clips/new.bin", False)], 600)
+    shelf.look([("/clips/new.bin", 5, False)], 600)
     assert opened[-1:] == ["/clips/new.bin"]
-    shelf.look([("/clips/new.bin", False)], -1)
-    shelf.look([("/clips/new.bin", True)], 600)  # its type was not read yet
+    shelf.look([("/clips/new.bin", 5, False)], -1)
+    shelf.look([("/clips/new.bin", 5, True)], 600)  # its type was not read yet
     assert opened[-3:] == ["/clips/new.bin"] * 3
 
 
@@ -237,10 +237,10 @@ def test_a_look_at_a_slow_store_ends(monkeypatch):
     monkeypatch.setattr(shelf, "_known", type(shelf._known)())
     monkeypatch.setattr(shelf, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(shelf, "_looked", looked)
-    files = [(f"/clips/{number}.bin", False) for number in range(12)]
+    files = [(f"/clips/{number}.bin", 5, False) for number in range(12)]
     for looks in (1, 2, 3):
         shelf.look(files, 600)
-        assert opened == [uri for uri, _ in files[: 4 * looks]]
+        assert opened == [uri for uri, *_ in files[: 4 * looks]]
 
 
 class Endless(preview.Preview):

@@ -57,6 +57,38 @@ def test_a_task_failed_beside_its_clip(status, title, advised):
     assert shown["qualifier"] == ("task failed" if status else None)
 
 
+@pytest.mark.parametrize("more", [{"state": "failed"}, {"state": "success", "resumes": True}])
+def test_a_success_without_a_file(more):
+    """The clip is not fine, and no download would find it; another look costs nothing."""
+    empty = Live(generation("succeeded", artifacts=[], video_url=None, creations=[]))
+    error = view(task(watch=WATCH, **more), live=empty)["error"]
+    assert error["title"].endswith(", and there is no file")
+    assert "succeeded and is paid for, but the service returned no file." in error["message"]
+    assert "ViduDownloadOperator" not in error["advice"]
+    assert 'run ViduGenerationSensor(generation_id="g"' in error["advice"]
+    assert "support" in error["advice"]
+
+
+def test_a_task_that_was_marked_as_failed_after_its_end():
+    """Its log says that it succeeded; what it has stored is not called unstored."""
+    since = {"state": "failed", "has_result": True}
+    told = "The task film has returned its result and is failed in Airflow: a user marked it since, or its log says"
+    made_of_it = view(task(watch=WATCH, **since), live=Live(generation("succeeded")))["error"]
+    assert made_of_it["message"].startswith(told)
+    download = view(task(watch={**WATCH, "role": "download"}, **since), live=Live(generation("succeeded")))["error"]
+    assert (download["title"], download["message"]) == ("The task failed after it had stored its file", f"{told} why.")
+
+
+@pytest.mark.parametrize("status", ["failed", "succeeded"])
+def test_a_clear_of_a_task_that_submits_with_the_hook(status):
+    """Its own code decides what it pays; it has no on_clear, and its retries promise nothing."""
+    made_by_hook = generation(status, error_code="QuotaExceeded" if status == "failed" else None, is_transient=True)
+    error = view(task(state="failed", watch={**WATCH, "by": "hook"}), live=Live(made_by_hook))["error"]
+    cost = "Clearing film runs its own code again, which decides what it submits and pays for."
+    assert error["cost"].endswith(cost)
+    assert "submits a new generation" not in error["advice"]
+
+
 @pytest.mark.parametrize(
     ("more", "actions", "why"),
     [
@@ -213,6 +245,7 @@ def test_a_price_above_the_limit_cancelled_it():
         fields = fields_in({"max_credits": str(cap)})
         error = view(task(state="failed", watch=WATCH, fields=fields), live=cancelled)["error"]
         assert told in error["message"]
+        assert ("or its execution_timeout" in error["message"]) is (cap == 20)
         assert ("raise max_credits" in error["advice"]) is (cap < 20)
         goes_on = view(task(state="failed", watch=WATCH, fields=fields), live=Live(generation("running")))["error"]
         assert ("the price, 20 credits, is above its max_credits (19)" in goes_on["message"]) is (cap < 20)

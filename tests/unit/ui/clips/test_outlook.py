@@ -172,6 +172,17 @@ def test_what_goes_on_with_its_try_has_no_next_one(state):
         assert next_try(Clip("g", [film]), running()) is None
 
 
+@pytest.mark.parametrize(("role", "does"), [("wait", "It waits for"), ("download", "It downloads the clip of")])
+def test_the_next_try_after_a_clear_beside_another_task(role, does):
+    """The task that submits may have been cleared too: then what is given next is not this generation."""
+    watch = {"role": role, "try_number": 1, "max_tries": 0}
+    cleared = task("then", state=None, try_number=1, max_tries=1, watch=watch)
+    alone = next_try(Clip("g", [cleared]), running())["does"]
+    assert alone.startswith(f"{does} the generation that it is given then: this one, unless the task that submits was")
+    submits = task(watch={"role": "submit", "try_number": 1, "max_tries": 0}, max_tries=0)
+    assert next_try(Clip("g", [submits, cleared]), running())["does"].endswith("nothing more is paid.")
+
+
 def test_what_is_not_known_of_the_next_try():
     """An equal order's generation may be submitted again or not; a task that has ended has no next try."""
     reused = task(state="up_for_retry", watch={"role": "wait", "shared": True})

@@ -27,7 +27,7 @@ def root(tmp_path, monkeypatch):
 
 def lost(path, size=SIZE, most_age=0.0):
     """Return what has become of a file that was stored with a size."""
-    return shelf.look([(f"file://{path}", False)], most_age)[f"file://{path}"].lost(size)
+    return shelf.look([(f"file://{path}", size, False)], most_age)[f"file://{path}"].lost(size)
 
 
 def test_what_has_become_of_a_file(root):
@@ -41,6 +41,18 @@ def test_what_has_become_of_a_file(root):
     assert lost(path) == "missing"
     path.write_bytes(MP4)
     assert lost(path, most_age=600) == "missing"  # for half a minute
+
+
+def test_a_file_that_was_stored_anew(root):
+    """A look from before says nothing of a later record: a cleared task may store another file under the same name."""
+    path = root / "a.mp4"
+    path.write_bytes(MP4)
+    assert lost(path) is None
+    path.write_bytes(MP4 + b"!")
+    assert lost(path, SIZE + 1, most_age=600) is None
+    assert (lost(path, most_age=600), lost(path, SIZE + 1, most_age=600)) == ("replaced", None)
+    path.write_bytes(MP4)
+    assert lost(path, most_age=600) == "replaced"  # it was looked at for this record, and not long ago
 
 
 def test_what_sending_a_file_shows_is_remembered(root):
@@ -70,8 +82,8 @@ def test_a_content_type_is_read_once(root, monkeypatch):
     uri, reads = f"file://{path}", []
     monkeypatch.setattr(shelf, "_kind_of", lambda preview: reads.append(1) or "video/mp4")
     for _ in range(3):
-        assert shelf.look([(uri, True)], 0.0)[uri].kind == "video/mp4"
+        assert shelf.look([(uri, SIZE, True)], 0.0)[uri].kind == "video/mp4"
     assert len(reads) == 1
     path.write_bytes(MP4 + MP4)
-    shelf.look([(uri, True)], 0.0)
+    shelf.look([(uri, SIZE, True)], 0.0)
     assert len(reads) == 2
