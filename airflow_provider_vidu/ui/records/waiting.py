@@ -44,6 +44,8 @@ MAX_RESOLVED: Final = 2_000
 MAX_ARGUMENT_CHARS: Final = 8_000
 """The longest stored arguments of such a trigger that are read: the author of a DAG may have written any."""
 _TRIGGER: Final = "triggers.ViduSlotTrigger"
+_READ: Final = ("vidu_conn_id", "priority", "since", "deadline")
+"""What is kept of them, from two thousand triggers at a time: lists as others write them took 300 MB."""
 # A task that has its turn is scheduled again with the method to resume; one that was cleared has none.
 _STILL_WAITS: Final = or_(
     TaskInstance.state.in_(("deferred", "running")),
@@ -197,4 +199,9 @@ def _arguments(session: Session, *where: Any, limit: int) -> dict[int, Mapping[s
         .order_by(Trigger.id)
         .limit(limit)
     )
-    return {trigger.id: arguments_of(trigger) or {} for trigger in session.scalars(query)}
+    return {trigger.id: _kept(arguments_of(trigger) or {}) for trigger in session.scalars(query)}
+
+
+def _kept(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    read = {name: arguments.get(name) for name in _READ}
+    return {name: value for name, value in read.items() if isinstance(value, (int, float, str))}
