@@ -22,7 +22,7 @@ from airflow_provider_vidu.common.values import moment, number
 from airflow_provider_vidu.links import ID_KEY, WATCH_KEY
 from airflow_provider_vidu.polling.turns import turn
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
-from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed
+from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed_small
 from airflow_provider_vidu.ui.records import counts
 from airflow_provider_vidu.ui.records.arguments import arguments_of
 from airflow_provider_vidu.ui.records.instances import (
@@ -152,7 +152,7 @@ class Waiters:
 
     def _facts(self, row: Any) -> TaskFacts:
         dag_id, run_id = self._run
-        value = parsed(row.text)
+        value = parsed_small(row.text)
         note = note_in(value if self._resolver is None else self._resolver.value(value, row.timestamp))
         return TaskFacts(dag_id, run_id, **task_in(row), generation_id=None, watch=note)
 
