@@ -17,6 +17,7 @@ from functools import cached_property
 from importlib import import_module
 from typing import Any, Final
 
+from airflow_provider_vidu.common.redaction import MASK
 from airflow_provider_vidu.common.text import redact_urls, redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.stores.base import StoredFile, storage_error
@@ -85,7 +86,8 @@ class Destination:
         path = f"{self._folder}/{name}" if name else self._path
         if self._protocol in LOCAL:
             if self._conn_id:
-                raise ViduConfigError(f"storage_conn_id {self._conn_id!r} does not apply to a local destination.")
+                named = shown_connection(self._conn_id)
+                raise ViduConfigError(f"storage_conn_id {named!r} does not apply to a local destination.")
             if self._options:
                 raise ViduConfigError(f"A local destination takes no options ({', '.join(self._options)}).")
             return LocalFile(path)
@@ -137,15 +139,15 @@ class Destination:
                 log.warning(
                     "There is no Airflow connection %r for %s. The worker's own credentials may be used instead, and "
                     "another endpoint.",
-                    sanitized(self._conn_id, 80),
+                    shown_connection(self._conn_id),
                     sanitized(self.text, 120),
                 )
         try:
             fs = self._object_path.fs
         except AirflowNotFoundException:
             raise ViduConfigError(
-                f"There is no Airflow connection {self._conn_id!r} for destination {sanitized(self.text, 120)!r}. "
-                "Create it, or correct storage_conn_id."
+                f"There is no Airflow connection {shown_connection(self._conn_id)!r} for destination "
+                f"{sanitized(self.text, 120)!r}. Create it, or correct storage_conn_id."
             ) from None
         except ImportError as error:
             raise _no_file_system(self.text, error) from None
@@ -157,6 +159,12 @@ class Destination:
                 raise _no_file_system(self.text, error) from None
             fs = _plain_file_system(self._protocol, self.text)
         return _with_options(fs, self._options, self.text) if self._options else fs
+
+
+def shown_connection(conn_id: object) -> str:
+    """Return the name of a connection for a message: ``user:password@host`` names the connection ``user:password``."""
+    name, mark, _ = str(conn_id).partition(":")
+    return sanitized(f"{name}:{MASK}" if mark else name, 80)
 
 
 def is_missing_connection(conn_id: str) -> bool:
