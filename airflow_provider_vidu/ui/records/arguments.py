@@ -1,7 +1,7 @@
 """What triggers, and tasks that wait for them, keep in Airflow's database: read as plain JSON.
 
-Airflow reads it with ``serde``, which imports and makes every class that it names, if Airflow allows it: 16 KiB that
-name a table of pandas took the API server a gigabyte. A worker sends it, so the author of a DAG may have written any.
+Airflow reads it with ``serde``, which imports and makes every class that it names, if Airflow allows it: 15 kB made a
+table of pandas of 750 MB. A worker sends it, so the author of a DAG may have written any.
 """
 
 from __future__ import annotations

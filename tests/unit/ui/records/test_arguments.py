@@ -39,7 +39,7 @@ def test_arguments_as_airflow_stores_them():
 
 @pytest.mark.parametrize("kind", OBJECTS)
 def test_no_class_is_made_of_arguments(kind):
-    """Airflow makes a table of pandas of 16 KiB, which took the API server a gigabyte."""
+    """Airflow made a table of pandas of 15 kB, which took 750 MB."""
     assert arguments_of(stored({"vidu_conn_id": "c", "more": OBJECTS[kind]})) == {
         "vidu_conn_id": "c",
         "more": OBJECTS[kind],
