@@ -88,6 +88,7 @@ MEETS_AIRFLOW: Final[dict[str, tuple[str, ...]]] = {
     "ui/callbacks/airflow_tasks": ("integration/ui/test_callbacks.py", "integration/ui/test_callback_tasks.py"),
     "ui/playing/preview": ("unit/ui/test_limits.py",),
     "ui/plugin": ("unit/ui/test_plugin.py",),
+    "ui/records/arguments": ("unit/ui/records/test_arguments.py",),
     "ui/records/circumstances": ("integration/ui/test_operators_questions.py",),
     "ui/records/counts": ("unit/ui/test_queries.py",),
     "ui/records/instances": ("integration/ui/test_loops.py",),

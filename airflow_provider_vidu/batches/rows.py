@@ -16,7 +16,7 @@ from airflow_provider_vidu.batches.arguments import DEFAULT_NAMING, OBJECTS, is_
 from airflow_provider_vidu.batches.lines import Lines, names_in
 from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.media_types import without_suffix
-from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.common.text import printable, sanitized
 from airflow_provider_vidu.common.urls import without_store_signatures
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.orders.arguments import NAMES
@@ -182,7 +182,7 @@ def _given_key(value: object) -> str | None:
     key = str(value).strip()
     if len(key) > MAX_KEY_CHARS:
         raise ViduConfigError(f"The key of a row has {len(key)} characters; at most {MAX_KEY_CHARS} are accepted.")
-    return sanitized(key, MAX_KEY_CHARS)
+    return printable(key, MAX_KEY_CHARS)
 
 
 def _arguments(fields: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -139,10 +139,9 @@ class BatchState:
             if (own := event.get("keys")) is None:
                 self.intents, self.open, self.lines, self.earlier = {}, {}, Lines(), {}
             else:
-                keys = _list(own)
-                self._drop(keys)
-                anew = set(keys)
-                self.earlier = {key: one for key, one in self.earlier.items() if key not in anew}
+                self._drop(keys := _list(own))
+                for key in keys:  # not a copy without them: 290 kB of a journal took 24 s
+                    self.earlier.pop(key, None)
             self.orders += 1
             self.is_again = bool(event.get("again"))
             self.again_by = text(event.get("owner")) or ""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
-from airflow_provider_vidu.common.redaction import PIECE_CHARS, Redactor, unescaped
+from airflow_provider_vidu.common.redaction import MASK, PIECE_CHARS, Redactor, unescaped
 from airflow_provider_vidu.common.url_parts import split_url
 
 SNIPPET_CHARS: Final = 200
@@ -24,7 +24,7 @@ UNPRINTABLE: Final = re.compile(
 Variation selectors and joiners (U+200C, U+200D) are kept: emoji and several alphabets need them."""
 # Go's and PHP's JSON escape / and & with a backslash; CJK text precedes a URL without a space.
 _URL = re.compile(r"(?i)https?:(?:\\?/){2}[^\s\"<>]+")
-_PASSWORD: Final = re.compile(r"://[^\s/?#@:\"'<>]*+:([^\s/?#\"'<>]+)@")
+_PASSWORD: Final = re.compile(r"(://[^\s/?#@:\"<>]*+:)([^\s/?#\"<>]+)@")
 
 _DATA_URI: Final = re.compile(
     r"(?i)data:([\w.+-]{0,60}/[\w.+-]{0,60})(?:;[\w.=+-]{0,60}){0,4};base64,([A-Za-z0-9+/=_\\-]+)"
@@ -47,13 +47,19 @@ def sanitized(value: object, limit: int = SNIPPET_CHARS) -> str:
     """Return ``value`` as one printable line of at most ``limit`` characters.
 
     Control characters and bidirectional overrides become spaces, so that an answer cannot forge a log line; lone
-    surrogates become ``?``, so that the text can be encoded.
+    surrogates become ``?``, so that the text can be encoded. Passwords in addresses are masked: that of a destination
+    may be in the message of another task, whose log does not know it, or cut off, so that no log does.
 
     :param value: any object; its ``str()`` is shown.
     :param limit: the maximum number of characters; an ellipsis marks a cut.
     """
     # Cut first, because a gateway may answer in megabytes.
-    text = str(value)[: limit * 4].encode("utf-8", "replace").decode("utf-8")
+    return printable(_PASSWORD.sub(rf"\1{MASK}@", str(value)[: limit * 8]), limit)
+
+
+def printable(text: str, limit: int) -> str:
+    """Return a text as one printable line, as :func:`sanitized` does, where it names something: nothing is masked."""
+    text = text[: limit * 4].encode("utf-8", "replace").decode("utf-8")
     text = UNPRINTABLE.sub(" ", text).strip()
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
@@ -110,7 +116,7 @@ def passwords(value: Any) -> set[str]:
 
     :param value: a string, or lists and mappings of strings to any depth.
     """
-    found = {word for text in _texts(value) if not text.startswith("data:") for word in _PASSWORD.findall(text)}
+    found = {word for text in _texts(value) if not text.startswith("data:") for _, word in _PASSWORD.findall(text)}
     return found | set(map(unquote, found))
 
 

@@ -163,7 +163,7 @@ def unknown_connection(text: str, conn_id: str | None) -> str | None:
 
     Google's and Azure's file systems fail without it. Amazon's falls back to the worker's own credentials.
     """
-    from airflow_provider_vidu.stores.destination import is_missing_connection
+    from airflow_provider_vidu.stores.destination import is_missing_connection, shown_connection
     from airflow_provider_vidu.stores.places import split_connection
     from airflow_provider_vidu.stores.schemes import STORES, scheme_of
 
@@ -172,7 +172,8 @@ def unknown_connection(text: str, conn_id: str | None) -> str | None:
     if not named or is_template(named) or store is None or not store.needs_connection:
         return None
     if is_missing_connection(named):
-        return f"There is no Airflow connection {redacted(named, 80)!r} for its destination {redacted(text, 120)!r}."
+        shown = shown_connection(named)
+        return f"There is no Airflow connection {shown!r} for its destination {redacted(text, 120)!r}."
     return None
 
 

@@ -17,6 +17,7 @@ from functools import cached_property
 from importlib import import_module
 from typing import Any, Final
 
+from airflow_provider_vidu.common.redaction import MASK
 from airflow_provider_vidu.common.text import redact_urls, redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.network.lookups import is_there_after_all, kinds_of
@@ -86,7 +87,8 @@ class Destination:
         path = f"{self._folder}/{name}" if name else self._path
         if self._protocol in LOCAL:
             if self._conn_id:
-                raise ViduConfigError(f"storage_conn_id {self._conn_id!r} does not apply to a local destination.")
+                named = shown_connection(self._conn_id)
+                raise ViduConfigError(f"storage_conn_id {named!r} does not apply to a local destination.")
             if self._options:
                 raise ViduConfigError(f"A local destination takes no options ({', '.join(self._options)}).")
             return LocalFile(path)
@@ -137,15 +139,15 @@ class Destination:
             log.warning(
                 "There is no Airflow connection %r for %s. The worker's own credentials may be used instead, and "
                 "another endpoint.",
-                sanitized(self._conn_id, 80),
+                shown_connection(self._conn_id),
                 sanitized(self.text, 120),
             )
         try:
             fs = self._object_path.fs
         except AirflowNotFoundException:
             raise ViduConfigError(
-                f"There is no Airflow connection {self._conn_id!r} for destination {sanitized(self.text, 120)!r}. "
-                "Create it, or correct storage_conn_id."
+                f"There is no Airflow connection {shown_connection(self._conn_id)!r} for destination "
+                f"{sanitized(self.text, 120)!r}. Create it, or correct storage_conn_id."
             ) from None
         except ImportError as error:
             raise _no_file_system(self.text, error) from None
@@ -168,8 +170,14 @@ class Destination:
             return is_missing_connection(conn_id)
         except Exception as error:  # noqa: BLE001 - raised below: a backend's error may hold the connection
             kinds = kinds_of(error)
-        outage = ConnectionError(f"its connection {sanitized(conn_id, 80)!r} could not be looked up ({kinds})")
+        outage = ConnectionError(f"its connection {shown_connection(conn_id)!r} could not be looked up ({kinds})")
         raise storage_error("reached", self.text, outage)
+
+
+def shown_connection(conn_id: object) -> str:
+    """Return the name of a connection for a message: ``user:password@host`` names the connection ``user:password``."""
+    name, mark, _ = str(conn_id).partition(":")
+    return sanitized(f"{name}:{MASK}" if mark else name, 80)
 
 
 def is_missing_connection(conn_id: str) -> bool:

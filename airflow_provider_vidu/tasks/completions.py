@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from airflow_provider_vidu.api.dialects.task_list import ZONE_MARGIN_SECONDS, Listing, created_at
 from airflow_provider_vidu.api.ids import checked_id, is_safe_id
-from airflow_provider_vidu.common.values import moment, number
+from airflow_provider_vidu.common.values import epoch
 from airflow_provider_vidu.events import make_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNotFoundError
 from airflow_provider_vidu.models import Generation, Snapshot
@@ -98,10 +98,9 @@ class CompletionTracker:
         self._is_first = False
         reported, times = _list(memory.get("told")), memory.get("times")
         known = times if isinstance(times, list) and len(times) == len(reported) else [None] * len(reported)
-        pairs = list(zip(reported, map(number, known), strict=True))[-KEPT:]
-        self._reported = {name: created for name, created in pairs if self._is_id(name)}
-        line = moment(memory.get("line"))
-        self._line = None if line is None or line.timestamp() > now + ZONE_MARGIN_SECONDS else line.timestamp()
+        pairs = list(zip(reported, known, strict=True))[-KEPT:]
+        self._reported = {name: _past(epoch(created) or None, now) for name, created in pairs if self._is_id(name)}
+        self._line = _past(epoch(memory.get("line")) or None, now)
         # An older version stored ids alone, and read one page.
         self._lacks_line = "line" not in memory and bool(reported)
         if self.lists:
@@ -279,8 +278,11 @@ def _created(generation: Generation, now: float) -> float | None:
 
     :param now: epoch seconds.
     """
-    created = created_at(generation)
-    return None if created is None or created > now + ZONE_MARGIN_SECONDS else created
+    return _past(created_at(generation), now)
+
+
+def _past(seconds: float | None, now: float) -> float | None:
+    return None if seconds is None or seconds > now + ZONE_MARGIN_SECONDS else seconds
 
 
 def named(generation_ids: object) -> list[str] | None:

@@ -137,6 +137,14 @@ async def test_a_whole_account(connect, sandbox):
     assert watching.ids == ["2", "3"]
 
 
+async def test_since_the_first_time_of_all(connect, sandbox):
+    """All are reported; as the number that Airflow stores, it was no time, and the trigger was never made."""
+    connect("ent-v2")
+    sandbox.add_generation("1", dialect="ent-v2", states=DONE)
+    async with Watching(made(since=datetime.min.replace(tzinfo=UTC))) as watching:
+        await until(lambda: watching.ids == ["1"], 10)
+
+
 async def test_more_generations_than_a_page_shows(connect, sandbox):
     """Thirty newer ones push a generation off the list's first page (20); its end is reported all the same."""
     connect("ent-v2")

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 
 from airflow_provider_vidu.api.dialects.identity import ID_NAMES
 from airflow_provider_vidu.api.dialects.levels import MAX_WORD_CHARS, STATUSES, state_word, status_of
-from airflow_provider_vidu.common.values import moment, percent, text
+from airflow_provider_vidu.common.values import MILLISECONDS_ABOVE, moment, percent, text
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation, Snapshot
 from airflow_provider_vidu.polling.look import Form, Look
@@ -31,6 +31,8 @@ MAX_PAGES: Final = 50
 """The limit on requests for one listing: 5,000 generations."""
 ZONE_MARGIN_SECONDS: Final = 86_400.0
 """How much earlier than needed a listing begins: a service may read the time in its own zone."""
+_FIRST: Final = 1.0
+"""The first time that counts as one, in epoch seconds."""
 _WITHOUT_ZONE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([ Tt][0-9:.,]+)?")
 
 
@@ -46,7 +48,8 @@ def epoch_of(name: str, value: datetime | str | float | None) -> float | None:
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise ViduConfigError(f"{name} must be a time with a zone, not {value}.")
-        return value.timestamp()
+        # Also a trigger's argument, which is read again as a number: datetime.min and datetime.max stand for all.
+        return min(max(value.timestamp(), _FIRST), MILLISECONDS_ABOVE)
     parsed = moment(value)
     if parsed is None or isinstance(value, bool):
         raise ViduConfigError(f"{name} must be a time (aware datetime, ISO 8601 or epoch seconds), not {value!r}.")

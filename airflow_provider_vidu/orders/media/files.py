@@ -42,7 +42,7 @@ ADVICE: Final = "Put it on the web and give its address instead."
 _LOCAL_URI_OF_A_HOST = re.compile(r"(?i)(?:file|local):(?!//(?:/|localhost/))")
 # A name that nothing proves wrong may be a file's; "C:" is a drive.
 _LIKE_AN_ADDRESS = re.compile(r"(?i)//|www\.|[a-z][a-z0-9+.-]+:(?!//)|https?//")
-_USER = re.compile(r"(://[^/@:]*:)[^/@]*@")  # the password in an address
+_USER = re.compile(r"(://[^/@:]*:)[^/]*@")  # the password in an address, which may hold any other sign
 
 
 class MediaFile:

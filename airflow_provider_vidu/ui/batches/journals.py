@@ -214,7 +214,8 @@ def _parsed(followed: _Followed, content: bytes) -> Any:
 
 def _check_size(followed: _Followed) -> None:
     state = followed.state
-    if len(state.lines) + len(state.open) + len(state.intents) > MAX_ROWS or len(state.dags) > MAX_DAGS:
+    rows = max(len(state.lines) + len(state.open) + len(state.intents), len(state.earlier))
+    if rows > MAX_ROWS or len(state.dags) > MAX_DAGS:
         raise PreviewError(TOO_LARGE)
 
 

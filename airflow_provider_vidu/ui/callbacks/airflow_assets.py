@@ -162,7 +162,7 @@ def _watchers() -> Any:
 
 
 def _watches(trigger: Any, ended: Collection[tuple[str, str | None]]) -> bool:
-    arguments: Mapping[str, Any] = arguments_of(trigger) or {}
+    arguments: Mapping[str, Any] = arguments_of(trigger, MAX_ARGUMENT_CHARS) or {}  # thousands of ids
     named = arguments.get("generation_ids")
     return any(
         conn_id == arguments.get("vidu_conn_id")

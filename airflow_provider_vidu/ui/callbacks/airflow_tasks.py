@@ -16,8 +16,6 @@ from uuid import UUID
 from sqlalchemy import String, and_, cast, func, select, update
 from sqlalchemy.orm import aliased, lazyload, load_only
 
-from airflow_provider_vidu.ui.records.arguments import arguments_of
-
 _TRIGGER: Final = "airflow_provider_vidu.triggers.ViduGenerationTrigger"
 MAX_SUCCESSORS: Final = 100
 """The most current task instances that are compared with the token of an earlier try."""
@@ -33,6 +31,8 @@ try:
     from airflow.models.trigger import Trigger, handle_event_submit
     from airflow.triggers.base import TriggerEvent
     from airflow.utils.session import create_session
+
+    from airflow_provider_vidu.ui.records.arguments import arguments_of, names_classes
 
     HAS_REGIONS: Final = hasattr(TaskInstance, "region_index")
     """Since 3.4, earlier tries are archived in the table of the current ones."""
@@ -130,13 +130,14 @@ def _trigger_of(task: WaitingTask) -> Any:
 
 
 def _waits() -> Any:
+    resumes_with = cast(TaskInstance.next_kwargs, String)
     return (
-        select(TaskInstance.id.label("instance"), Trigger)
+        select(TaskInstance.id.label("instance"), Trigger, resumes_with.label("resumes_with"))
         .options(lazyload("*"))  # a trigger brings its task instance, and that its DAG run
         .join(Trigger, Trigger.id == TaskInstance.trigger_id)
         .where(TaskInstance.state == "deferred", Trigger.classpath == _TRIGGER, is_short(MAX_ARGUMENT_CHARS))
         # What the task resumes with, which is read when it does.
-        .where(func.coalesce(func.length(cast(TaskInstance.next_kwargs, String)), 0) <= MAX_ARGUMENT_CHARS)
+        .where(func.coalesce(func.length(resumes_with), 0) <= MAX_ARGUMENT_CHARS)
     )
 
 
@@ -174,6 +175,7 @@ def as_uuid(value: Any) -> UUID:
 
 
 def _task(row: Any) -> WaitingTask | None:
-    if (arguments := arguments_of(row.Trigger)) is None:
+    # Ours resume with plain JSON. Airflow's function, which resumes a task, makes objects of anything else.
+    if names_classes(row.resumes_with) or (arguments := arguments_of(row.Trigger)) is None:
         return None
     return WaitingTask(as_uuid(row.instance), row.Trigger.id, row.Trigger.created_date.timestamp(), arguments)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from airflow_provider_vidu.api.dialects.answers import MAX_TEXT_CHARS
 from airflow_provider_vidu.api.ids import checked_id
-from airflow_provider_vidu.common.json_size import value_count
+from airflow_provider_vidu.common.json_size import marks, value_count
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, number, percent, text, trace_id, whole
 from airflow_provider_vidu.exceptions import ViduConfigError
@@ -25,6 +25,9 @@ from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Record
 MAX_VALUES: Final = 30_000
 """The most JSON values of an XCom; a result has at most the 20,000 of an answer. To parse 256 KiB of empty lists takes
 a tenth of a second, in which no other thread runs."""
+MAX_SMALL_MARKS: Final = 500
+"""The most signs of values in an id, a note or a batch's place: these hold about twenty. A look at the pages reads
+thousands of notes, and each of 8,000 characters of empty lists took a millisecond."""
 MAX_NOTE_CHARS: Final = 300
 NOTED: Final = (
     *("conn_id", "role", "artifact", "endpoint", "created_at", "credits", "seed"),
@@ -76,6 +79,15 @@ def parsed(stored: str | None) -> Any:
         return None if stored is None else bounded(stored)
     except (ValueError, RecursionError):
         return None
+
+
+def parsed_small(stored: str | None) -> Any:
+    """Return the value of JSON text that holds few values; None as :func:`parsed` does, or if it may hold many.
+
+    Those within its texts count, too: some versions store JSON as text.
+    """
+    is_small = stored is None or marks(stored.encode("utf-8", "replace")) <= MAX_SMALL_MARKS
+    return parsed(stored) if is_small else None
 
 
 def bounded(text: str) -> Any:

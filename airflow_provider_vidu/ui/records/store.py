@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from airflow_provider_vidu.links import BATCH_KEY, ID_KEY, RESULT_KEY, WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import STAGES, in_order
 from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, chars_of, grouped, with_result
-from airflow_provider_vidu.ui.clips.xcoms import decoded, note_in, parsed, usable_id
+from airflow_provider_vidu.ui.clips.xcoms import decoded, note_in, parsed, parsed_small, usable_id
 from airflow_provider_vidu.ui.records import counts
 from airflow_provider_vidu.ui.records.circumstances import actions_on, next_tries, usual_seconds
 from airflow_provider_vidu.ui.records.instances import (
@@ -212,7 +212,7 @@ def read_sheet(
             found = counts.count(session, dag_id, run_id, stage, offset, limit, order)
             counted, is_cut, price = dict(found.counts), found.is_cut, found.credits
             tasks = reader.tasks(counts.ID_TEXT.in_(found.ids), limit=limit * MAX_RELATIVES) if found.ids else []
-            place = {usable_id(parsed(text)): index for index, text in enumerate(found.ids)}
+            place = {usable_id(parsed_small(text)): index for index, text in enumerate(found.ids)}
             page = sorted(grouped(tasks, run_is_over=is_over), key=lambda clip: place.get(clip.generation_id, -1))
         # Tasks that wait for a slot come after the clips, in each order of the sheet.
         waiters, clips_before = reader.waiters(), sum(counted.values()) if stage is None else counted[stage]
@@ -344,7 +344,7 @@ class _Reader:
 
     def _id_in(self, row: Any) -> tuple[str | None, bool]:
         """Return the id in a row (None where it cannot be resolved), and whether the row belongs to a generation."""
-        value = self._resolver.value(parsed(row.text), row.timestamp)
+        value = self._resolver.value(parsed_small(row.text), row.timestamp)
         if value is UNKNOWN:
             return None, True
         generation_id = usable_id(value)
@@ -359,10 +359,10 @@ class _Reader:
         query = texts_of(XComModel, counts.ID_TEXT, XComModel.timestamp, XComModel.key).where(
             *own, counts.IS_SMALL, are(keys)
         )
-        return {
-            (key_of(row), counts.KEY_NUMBERS[row.key]): note_in(self._resolver.value(parsed(row.text), row.timestamp))
-            for row in self._session.execute(query)
-        }
+        found = (
+            (row, self._resolver.value(parsed_small(row.text), row.timestamp)) for row in self._session.execute(query)
+        )
+        return {(key_of(row), counts.KEY_NUMBERS[row.key]): note_in(value) for row, value in found}
 
 
 def _neighbours(

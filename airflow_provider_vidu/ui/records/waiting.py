@@ -22,7 +22,7 @@ from airflow_provider_vidu.common.values import moment, number
 from airflow_provider_vidu.links import ID_KEY, WATCH_KEY
 from airflow_provider_vidu.polling.turns import turn
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
-from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed
+from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed_small
 from airflow_provider_vidu.ui.records import counts
 from airflow_provider_vidu.ui.records.arguments import arguments_of
 from airflow_provider_vidu.ui.records.instances import (
@@ -44,6 +44,8 @@ MAX_RESOLVED: Final = 2_000
 MAX_ARGUMENT_CHARS: Final = 8_000
 """The longest stored arguments of such a trigger that are read: the author of a DAG may have written any."""
 _TRIGGER: Final = "triggers.ViduSlotTrigger"
+_READ: Final = ("vidu_conn_id", "priority", "since", "deadline")
+"""What is kept of them, from two thousand triggers at a time: lists as others write them took 300 MB."""
 # A task that has its turn is scheduled again with the method to resume; one that was cleared has none.
 _STILL_WAITS: Final = or_(
     TaskInstance.state.in_(("deferred", "running")),
@@ -150,7 +152,7 @@ class Waiters:
 
     def _facts(self, row: Any) -> TaskFacts:
         dag_id, run_id = self._run
-        value = parsed(row.text)
+        value = parsed_small(row.text)
         note = note_in(value if self._resolver is None else self._resolver.value(value, row.timestamp))
         return TaskFacts(dag_id, run_id, **task_in(row), generation_id=None, watch=note)
 
@@ -197,4 +199,9 @@ def _arguments(session: Session, *where: Any, limit: int) -> dict[int, Mapping[s
         .order_by(Trigger.id)
         .limit(limit)
     )
-    return {trigger.id: arguments_of(trigger) or {} for trigger in session.scalars(query)}
+    return {trigger.id: _kept(arguments_of(trigger) or {}) for trigger in session.scalars(query)}
+
+
+def _kept(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    read = {name: arguments.get(name) for name in _READ}
+    return {name: value for name, value in read.items() if isinstance(value, (int, float, str))}

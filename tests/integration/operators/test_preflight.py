@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -348,3 +349,13 @@ def test_a_large_dag_costs_little():
     began = time.process_time()
     check_downstream(first)
     assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("password", ["S3cretPassw0rd", "S3cret@Passw0rd", "S3cret'Passw0rd", "S3cretPass" * 20])
+@pytest.mark.parametrize("scheme", ["nope", "sftp", "abfs"])
+def test_the_password_of_a_destination_is_not_shown(password, scheme, caplog):
+    """Only the download itself has it masked; here it would stand in the log of another task, or be cut off there."""
+    with pytest.raises(ViduConfigError) as caught, caplog.at_level(logging.DEBUG):
+        check_downstream(order(destination=f"{scheme}://user:{password}@h/clips/"))
+    assert not re.search("cret|Passw", f"{caught.value}{caplog.text}")
+    assert "user:***" in str(caught.value)

@@ -195,6 +195,37 @@ def test_tasks_of_other_triggers_are_left_alone(pages, deferred, cls):
     assert row(pages, wait.instance).state == "deferred"
 
 
+@pytest.mark.parametrize("at", ["arguments", "resumes with"])
+def test_no_class_that_a_wait_names_is_made(pages, deferred, monkeypatch, at):
+    """The author of a DAG may store any; Airflow would import it, and make an object of it in the API server."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.trigger import Trigger
+    from sqlalchemy.orm import sessionmaker
+
+    from airflow_provider_vidu.ui.callbacks import airflow_tasks
+
+    monkeypatch.setattr(airflow_tasks, "create_session", lambda: sessionmaker(pages.engine).begin())
+    wait = deferred()
+    named = {"more": {"__classname__": "builtins.tuple", "__version__": 1, "__data__": [1]}}
+    with pages.engine.begin() as database:
+        (task,) = airflow_tasks.find_waiting([wait.instance])[wait.instance]
+        own = {**task.arguments, **named}
+        if at == "arguments":
+            table = Trigger.__table__
+            database.execute(table.update().where(table.c.id == task.trigger_id).values(kwargs=json.dumps(own)))
+        else:
+            table = TaskInstance.__table__
+            change = table.update().where(table.c.id == airflow_tasks._spelt(wait.instance))
+            database.execute(change.values(next_kwargs=named))
+    found = airflow_tasks.find_waiting([wait.instance])
+    if at == "arguments":
+        assert found[wait.instance][0].arguments == own
+    else:
+        assert found == {}
+        assert send(wait.address).status_code == 404
+        assert row(pages, wait.instance).state == "deferred"
+
+
 def test_a_state_that_is_not_an_end_wakes_nobody(pages, deferred):
     """``processing`` is answered, and costs no poll."""
     wait = deferred()

@@ -438,6 +438,23 @@ def test_no_stored_text_breaks_its_siblings(pages):
 
 
 @pytest.mark.fault(
+    "attacks",
+    "a task publishes 24 notes of 8,000 characters of empty lists",
+    outcome="survived",
+    seen="the clip without them",
+)
+@pytest.mark.parametrize("form", [lambda note: note, json.dumps], ids=["object", "text"])
+def test_a_note_of_many_values_is_not_parsed(pages, form, request):
+    """A look reads thousands of notes: 22 MB of such ones took the API server seven seconds."""
+    shown = {}
+    for count in (100, 1_900):
+        task = f"noted-{count}-{request.node.callspec.id}"
+        pages.add(task, task, dag="spoilt", watch=form({**MADE, "more": [[]] * count}), fields={"prompt": "x"})
+        shown[count] = pages.get(pages.at(task, dag="spoilt", then="/clip.json"), user="admin").json()["conn_id"]
+    assert shown == {100: MADE["conn_id"], 1_900: None}
+
+
+@pytest.mark.fault(
     "attacks", "an encoded slash makes a page load scripts from above Airflow", outcome="refused", seen="404"
 )
 @pytest.mark.parametrize("path", ["/vidu/dags/film/runs%2Fx", "/vidu/dags%2ffilm%2Fruns%2Fx/tasks/t"])

@@ -57,9 +57,14 @@ def test_the_place_in_the_queue(pages):
     waiting(pages, "unreadable", "full", dag="queue-secret", index=3, kwargs="gAAAA-of-another-key")
     long = json.dumps({**json.loads(arguments("full", SINCE)), "more": "x" * 8_000})  # two thousand are read at a look
     waiting(pages, "long", "full", dag="queue-secret", index=4, kwargs=long)
+    # No class in them is made, so one that names any waits like the others; thousands of lists are not parsed.
+    foreign = {"more": {"__classname__": "airflow.no_such_module.Class", "__version__": 1, "__data__": 1}}
+    for at, more in enumerate((foreign, {"more": [[]] * 2_000}), 5):
+        kwargs = json.dumps({**json.loads(arguments("full", SINCE)), **more})
+        waiting(pages, "foreign", "full", dag="queue-secret", index=at, kwargs=kwargs)
     page = pages.clip("first")
     assert (page["state"], page["generation_id"], page["prompt"]) == ("slot", None, "A kite")
-    assert (page["slot"]["place"], page["slot"]["length"], page["slot"]["is_queued"]) == (3, 4, True)
+    assert (page["slot"]["place"], page["slot"]["length"], page["slot"]["is_queued"]) == (4, 5, True)
     deadline = datetime.fromisoformat(page["slot"]["deadline"])
     assert deadline == datetime.fromisoformat(page["slot"]["since"]) + timedelta(hours=1)
     assert (page["refresh"], page["timeline"], page["notice"], page["error"]) == (5, [], None, None)

@@ -217,3 +217,9 @@ def test_names_of_different_types_in_a_row():
     """They are a problem of the row at most."""
     (row,) = rows_of([{"prompt": "a", "parameters": {1: 2, "b": 3}}], {})
     assert row.key
+
+
+def test_a_key_is_no_message():
+    """Passwords are masked in messages; two keys must stay two, and the rows of a batch that was begun its own."""
+    keys = ["sftp://user:one@h/a", "sftp://user:two@h/a"]
+    assert [row.key for row in rows_of([{"key": key, "prompt": "x"} for key in keys], {})] == keys

@@ -96,6 +96,19 @@ def test_a_memory_that_another_has_written_is_bounded():
     assert len(finished.memory()["told"]) <= KEPT
 
 
+@pytest.mark.parametrize("odd", [1e300, "1e300", NOW + 2 * 86_400, -1, 0, "x", None, [1]])
+def test_a_memory_that_another_has_written_holds_a_time_that_is_none(odd):
+    """Forgotten, its id drew the line there: nothing was reported any more, nor after a restart."""
+    told = [f"t{number}" for number in range(KEPT)]
+    finished = CompletionTracker(POLICY)
+    finished.remember({"told": told, "times": [odd] * KEPT, "line": NOW - 60, "open": ["a"]}, NOW)
+    for name in ("a", "b"):
+        finished.listed([seen(name)], NOW)
+        assert finished.to_poll(NOW) == [name]
+        assert finished.saw(seen(name), NOW)[0] is not None
+    assert finished.memory()["line"] <= NOW
+
+
 def test_a_named_id_is_remembered_whatever_it_is():
     """The author of the DAG has named it, and it would be reported again after each restart."""
     first = CompletionTracker(POLICY, ["g\u200b"])

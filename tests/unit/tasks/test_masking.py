@@ -110,6 +110,7 @@ def test_secret_options_of_a_path_are_masked(masker, field):
         ("https://bob:S3cretPassw0rd@files.example/v.mp4", "S3cretPassw0rd"),
         ("like ftp://bob:S3cret%40Passw0rd@h/a.png please", "S3cret@Passw0rd"),
         ("sftp://bob:S3cret@Passw0rd@h/", "S3cret@Passw0rd"),
+        ("sftp://bob:S3cret'Passw0rd@h/", "S3cret'Passw0rd"),
         ("http://:S3cretPassw0rd@h:8080/", "S3cretPassw0rd"),
         (ObjectStoragePath("sftp://bob:S3cretPassw0rd@h/clips/"), "S3cretPassw0rd"),
     ],

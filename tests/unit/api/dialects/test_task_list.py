@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -226,3 +226,21 @@ def test_a_page_of_countless_entries_is_too_large(count):
     with pytest.raises(ViduResponseError) as caught:
         EntV2().read_page(ApiAnswer(200, {}, b'{"tasks":[' + b"{}," * count + b"{}]}", most_values=200_000))
     assert caught.value.code == TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (datetime.min.replace(tzinfo=UTC), "1970-01-01T00:00:01Z"),
+        (datetime.min.replace(tzinfo=timezone(timedelta(hours=12))), "1970-01-01T00:00:01Z"),
+        (datetime(1970, 1, 1, tzinfo=UTC), "1970-01-01T00:00:01Z"),
+        (datetime.max.replace(tzinfo=UTC), "5138-11-16T09:46:40Z"),
+        (datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))), "5138-11-16T09:46:40Z"),
+    ],
+)
+def test_the_first_and_the_last_time(value, written):
+    """They stand for "all". As a trigger's argument they are stored as numbers, which must be times, too."""
+    at = epoch_of("since", value)
+    assert epoch_of("since", at) == at
+    query = parse_qs(Listing(created_from=at, created_to=at).query)
+    assert query["created_at.from"] == query["created_at.to"] == [written]

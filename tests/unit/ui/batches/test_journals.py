@@ -49,6 +49,7 @@ BOMBS = {
     "objects": lambda: b"[" + b'{"":1},' * 600_000 + b"1]",
     "quotation marks": lambda: b"[" + b'"",' * 1_600_000 + b"1]",
     "rows": lambda: state_of(lines=[{"key": str(n), "status": "stored"} for n in range(31_000)]),
+    "rows ordered again": lambda: state_of(earlier=[{"key": str(n)} for n in range(31_000)]),
     "DAGs": lambda: state_of(dags=[f"dag{n}" for n in range(1_001)]),
 }
 
