@@ -14,8 +14,8 @@ CONSTRAINTS := constraints/airflow-3.3.2.txt
 # Installs pinned versions with uv, or with pip if uv fails (a mirror may be configured for pip alone).
 INSTALL = scripts/install.sh "$(BIN)/python" --constraint $(CONSTRAINTS)
 INSTALL_US = $(INSTALL) --no-build-isolation --editable
-# How many test processes; half of their time they wait for servers, so two cores carry four of them.
-JOBS ?= 4
+# How many test processes; they wait for servers for much of their time, so two cores carry five of them.
+JOBS ?= 5
 # How many test processes share the tests on whole Airflows, which wait for most of their time.
 AIRFLOWS ?= 3
 # Which benchmarks `make bench` runs, such as ONLY=waiting; all if omitted.
