@@ -21,7 +21,6 @@ OF_AIRFLOW_2: Final = (
 )
 OF_AIRFLOW_3: Final = (
     "airflow.dag_processing.bundles.local",
-    "airflow.dag_processing.dagbag",
     "airflow.providers.standard.decorators.python",
     "airflow.sdk.execution_time.supervisor",
     "airflow.sdk.execution_time.task_runner",
@@ -31,7 +30,10 @@ OF_BOTH: Final = ("airflow.providers.common.compat.sdk", "requests")
 
 def modules() -> tuple[str, ...]:
     """Return the names of the modules that the tasks of this Airflow import."""
-    return (*(OF_AIRFLOW_3 if find_spec("airflow.sdk") else OF_AIRFLOW_2), *OF_BOTH)
+    if find_spec("airflow.sdk") is None:
+        return (*OF_AIRFLOW_2, *OF_BOTH)
+    has_moved = find_spec("airflow.dag_processing.dagbag")  # in Airflow 3.2
+    return (*OF_AIRFLOW_3, "airflow.dag_processing.dagbag" if has_moved else "airflow.models.dagbag", *OF_BOTH)
 
 
 def preload() -> None:

@@ -5,28 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
 from tests.integration.batches.batch_task import BatchTask
+from tests.integration.outlet_events import Events
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.usefixtures("no_first_wait", "quick_backoff"),
     pytest.mark.vidu_sandbox(concurrency=50),
 ]
-
-
-class Events(dict[Any, Any]):
-    """The outlet events of a context."""
-
-    def __missing__(self, outlet: Any) -> Any:
-        added: list[Any] = []
-        made = SimpleNamespace(extra={}, added=added, add=lambda asset, extra: added.append((asset.uri, extra)))
-        return self.setdefault(outlet, made)
 
 
 class ReportingTask(BatchTask):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from airflow_provider_vidu.orders import claims
 from airflow_provider_vidu.sandbox.media.pictures import png
 from tests.integration.batches.batch_task import BatchTask
 from tests.integration.operators.test_generate import Task
+from tests.integration.outlet_events import Events
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff", "variables")]
 
@@ -94,13 +94,11 @@ def test_a_reused_file_is_reported_to_the_outlets(dialect, sandbox, tmp_path, mo
     seen = []
     for run_id in ("r1", "r2"):
         task = RunTask(tmp_path, run_id, outlets=[film, films], deferrable=False)
-        resolved: list[Any] = []
-        alias = SimpleNamespace(add=lambda asset, extra, to=resolved: to.append((asset.uri, extra)))
-        events = {film: SimpleNamespace(extra={}), films: alias}
+        events = Events()
         known = {**task.context(), "outlet_events": events}
         monkeypatch.setattr(task, "context", lambda known=known: known)
         result = task.run()
-        assert resolved == [(result["file"]["uri"], events[film].extra)]
+        assert events[films].added == [(result["file"]["uri"], events[film].extra)]
         seen.append({name: events[film].extra.get(name) for name in ("uri", "sha256", "generation_id", "prompt")})
     assert len(sandbox.creates) == 1
     assert seen[0] == seen[1]
