@@ -146,7 +146,7 @@ class Earlier:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Earlier:
-        """Read what a snapshot holds of a row; what is no number counts as 0."""
+        """Read what a snapshot holds of a row; anything that is not a number counts as 0."""
         counts = {name: strict_int(stored.get(name)) for name in ("generations", "priced", "uncertain")}
         known = {name: count for name, count in counts.items() if count is not None and 0 < count <= _MOST_ORDERS}
         return cls(**known, credits=max(price(stored.get("credits")) or 0, 0))

@@ -157,7 +157,7 @@ def _fields(given: object) -> dict[str, Any]:
 def _derived_key(fields: Mapping[str, Any], seen: Counter[str]) -> str:
     """Return a key of the row's content; equal rows are numbered.
 
-    So it does not change when other rows are inserted, or addresses signed afresh: no row is ordered again.
+    So it does not change when other rows are inserted, or addresses are signed again: no row is ordered again.
     """
     # Parsed first: names of different types cannot be sorted.
     content = json.loads(json.dumps(fields, default=str, skipkeys=True))

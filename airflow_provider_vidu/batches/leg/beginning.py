@@ -39,7 +39,7 @@ def begun(
     """Return the events with which a try begins, and whether it gives up what the order before a clear has open.
 
     A batch with a name is run by several task instances. The first try of another one is not a clear, although its DAG
-    run began later: it orders the rows that have no file. A clear that orders everything again leaves the rows of other
+    run began later: it orders the rows without a file. A clear that orders everything again leaves the rows of other
     task instances alone.
 
     :param order: which order of the task instance the try belongs to.
@@ -78,7 +78,7 @@ def begun(
 def changed_rows(state: BatchState, owner: str, keys: Collection[str]) -> ViduConfigError | None:
     """Return the error of a try whose rows change with each of its legs; None if they do not.
 
-    Each leg parses the DAG file and renders the rows anew. Without it, each would order the rows that are new to it.
+    Each leg parses the DAG file and renders the rows again. Without it, each would order the rows that are new to it.
 
     :param owner: identifies the task instance.
     :param keys: of the rows in this leg.
@@ -98,7 +98,7 @@ def _changed(what: str) -> ViduConfigError:
     return ViduConfigError(
         f"The rows are not those with which the task began, so nothing more was ordered. {what} A row without a key is "
         "known by its content, so that must be the same each time the DAG file is parsed and the rows are rendered: no "
-        "random seed, no current time. Give each row a key. Clear the task to order the rows that have no file."
+        "random seed, no current time. Give each row a key. Clear the task to order the rows without a file."
     )
 
 

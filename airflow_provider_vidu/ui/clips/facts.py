@@ -134,7 +134,7 @@ class TaskFacts:
     def was_marked(self) -> bool:
         """Whether it is a success for Airflow that lacks its result, or left its try open: a user may mark any task so.
 
-        A task that keeps no result and has not deferred cannot be told from one that has come to its end.
+        A task that keeps no result and has not deferred cannot be distinguished from one that has ended.
         """
         is_open = self.resumes or self.note.get("result") == RESULT_KEY
         return self.state == "success" and is_open and not self.has_result  # dag.test() leaves tries open as well

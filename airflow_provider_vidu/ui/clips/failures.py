@@ -79,7 +79,7 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
     # Neither a retry nor a clear in this run submits another one, or the author's own code decides.
     if generation.is_transient and (clip.paying is None or is_by_hook(clip.paying)):
         advice = TEMPORARY
-    # A try that is to come replaces it, and begins by itself: a clear is no way out.
+    # A try that is to come replaces it, and begins by itself: a clear would not help.
     is_past = clip.upcoming is not None and clip.upcoming.role in ("generate", "submit")
     return {
         "title": f"The generation{' of the earlier try' * is_past} {'was cancelled' if cancelled else 'failed'}",

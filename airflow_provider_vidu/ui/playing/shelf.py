@@ -62,7 +62,7 @@ _lock = threading.Lock()
 def look(wanted: Iterable[tuple[str, int, bool]], most_age: float) -> dict[str, Known]:
     """Return what is known of stored files; what is too old is looked at again.
 
-    So is a file of another size than its record's, once for each record: it may have been stored anew since the look.
+    So is a file of another size than its record's, once for each record: it may have been stored again since the look.
     Of these, only so many are opened: the next look goes on from there. A file that was never looked at is missing.
 
     :param wanted: the URI of each file, the size that its record names, and whether its bytes must be read to learn its

@@ -61,7 +61,7 @@ def test_who_cancelled_a_clip(pages, generation, event, extra, of_task, told):
 
 
 def test_a_task_that_was_marked_as_success(pages, generation):
-    """Its generation goes on at the service, and nobody waits: neither sheet nor page counts it as made."""
+    """Its generation goes on at the service, and no task waits: neither sheet nor page counts it as made."""
     now, note = datetime.now(UTC), {**MADE, "result": "return_value"}
     generation_id, result = generation(states=[["processing", 0]])
     pages.add("marked", generation_id, dag="marked-success", watch=note, at=now, ended=now)

@@ -63,7 +63,7 @@ def test_the_sums(pages):
     spend(pages, dag, 2, {"credits": 80}, state="failed", ago=2)
     spend(pages, dag, 3, {"credits": 20}, state="deferred", ago=2)
     spend(pages, dag, 4, {"credits": 30, "role": "submit"}, ago=2)
-    # A user has marked them as success: nobody has waited for their ends.
+    # A user has marked them as success: no task has waited for their ends.
     spend(pages, dag, 9, {"credits": 1, "result": "return_value"}, ago=2)
     spend(pages, dag, 10, {"credits": 2}, ago=2, resumes=True)
     spend(pages, dag, 11, {"credits": 4, "result": "return_value"}, ago=20, result={"id": f"{dag}-11"})

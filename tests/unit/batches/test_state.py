@@ -156,7 +156,7 @@ def test_what_rows_have_cost_before_is_kept():
 
 
 def test_a_forged_state_of_earlier_costs_lowers_no_sum():
-    """Others may write to the destination: what is no number counts as 0."""
+    """Others may write to the destination: anything that is not a number counts as 0."""
     stored = state_after().to_json()
     forged = {"key": "a", "generations": -5, "priced": "many", "credits": -1e9, "uncertain": True}
     state = BatchState.from_json({**stored, "earlier": [forged], "dearest": -4})

@@ -485,7 +485,7 @@ def test_input_roots(put, monkeypatch, tmp_path):
 
 
 def test_a_fresh_signature_makes_no_other_request():
-    """A clear that resumes, and an equal order, sign the address of the same picture afresh. It is sent whole."""
+    """A clear that resumes, and an equal order, sign the address of the same picture again. It is sent whole."""
     signed = [f"https://bucket.example.com/a.png?X-Amz-Date={n}&X-Amz-Signature={n}" for n in "12"]
     requests = [Prepared({"images": [url], "subjects": [{"images": [url]}], "prompt": "p"}) for url in signed]
     assert requests[0].digest(None) == requests[1].digest(None)
