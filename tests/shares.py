@@ -67,6 +67,8 @@ SECONDS: Final[dict[str, float]] = {
     "e2e/test_dag_test.py": 50,
 }
 """How long the slowest take (``--durations``); where this is out of date, the run takes some seconds more."""
+PROCESSES: Final = 5
+"""How many processes a plain ``pytest`` starts, as ``make test-fast`` does; ``-n 0`` runs all tests in one."""
 USUAL_SECONDS: Final = 0.6
 WITH_PROCESSES: Final[dict[str, float]] = {"integration/ui": 60}
 """The same, of those that also run tests marked ``processes`` where these are not deselected."""
@@ -76,6 +78,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--share-files`` and ``--share-airflows``."""
     parser.addoption("--share-files", action="store_true", help="each process runs its share (with --dist each)")
     parser.addoption("--share-airflows", action="store_true", help="the same, for the tests that start an Airflow")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Share the files out when `pytest` is asked for nothing in particular: one process takes many minutes."""
+    option = config.option
+    if hasattr(config, "workerinput"):
+        option.share_files = config.workerinput["share_files"]  # its command line names no processes, so it starts none
+        return
+    is_plain = config.args_source is config.ArgsSource.TESTPATHS and f"-m={option.markexpr}" in config.getini("addopts")
+    if is_plain and not (option.collectonly or option.usepdb) and getattr(option, "numprocesses", 0) is None:
+        option.numprocesses, option.dist, option.share_files, option.maxworkerrestart = PROCESSES, "each", True, "0"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Say to a process whether it runs a share: it reads the command line, which may not say so."""
+    node.workerinput["share_files"] = node.config.option.share_files
 
 
 def units(parts: tuple[str, ...] = PARTS, asked: tuple[str, ...] = ("",)) -> dict[str, list[str]]:

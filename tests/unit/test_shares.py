@@ -6,11 +6,13 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
 
 from tests import shares
+from tests.rows import each_row
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,6 +62,49 @@ def test_no_airflow_is_started_twice(folder):
         if node.name.startswith("test_") or node.decorator_list
     }
     assert len(takers) == 1
+
+
+@each_row(
+    ("asked", "is_shared"),
+    [
+        ({}, True),
+        ({"args_source": pytest.Config.ArgsSource.ARGS}, False),
+        ({"markexpr": "e2e"}, False),  # each process would start an Airflow of its own
+        ({"numprocesses": 0}, False),
+        ({"usepdb": True}, False),
+        ({"collectonly": True}, False),
+    ],
+)
+def test_plain_pytest_shares_its_files_out(asked, is_shared):
+    """Whoever names files, marks or a number of processes gets what he asks for."""
+    usual = {"markexpr": "not e2e", "numprocesses": None, "usepdb": False, "collectonly": False, "share_files": False}
+    option = SimpleNamespace(**usual | asked)
+    source = asked.get("args_source", pytest.Config.ArgsSource.TESTPATHS)
+    ini = {"addopts": ["-ra", "-m=not e2e"]}
+    kept = SimpleNamespace(
+        option=option, args_source=source, ArgsSource=pytest.Config.ArgsSource, getini=ini.__getitem__
+    )
+    shares.pytest_cmdline_main(kept)
+    assert option.share_files is is_shared
+    assert (option.numprocesses == shares.PROCESSES) is is_shared
+
+
+@each_row("is_shared", [True, False])
+def test_a_process_starts_no_others_and_does_what_the_first_says(is_shared):
+    """It reads the plain command line, too."""
+    sources = pytest.Config.ArgsSource
+    option = SimpleNamespace(markexpr="not e2e", numprocesses=None, usepdb=False, collectonly=False, share_files=False)
+    node = SimpleNamespace(workerinput={}, config=SimpleNamespace(option=SimpleNamespace(share_files=is_shared)))
+    shares.pytest_configure_node(node)
+    kept = SimpleNamespace(
+        option=option,
+        args_source=sources.TESTPATHS,
+        ArgsSource=sources,
+        workerinput=node.workerinput,
+        getini=lambda _: ["-m=not e2e"],
+    )
+    shares.pytest_cmdline_main(kept)
+    assert (option.numprocesses, option.share_files) == (None, is_shared)
 
 
 @pytest.mark.processes
