@@ -8,9 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu.operators import ViduBatchOperator
+from airflow_provider_vidu.sandbox.runner import Sandbox
 
 
 class BatchTask:
@@ -108,3 +110,16 @@ class BatchTask:
         """The manifest."""
         (path,) = self.folder.glob("*.manifest.jsonl")
         return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def deferred_by(task: Any, sandbox: Sandbox) -> TaskDeferred:
+    """Start a try that defers; return the deferral.
+
+    Meanwhile the sandbox's clock stands still: nothing ends in the first leg, however busy the machine is.
+    """
+    speed = sandbox.core.clock.speed
+    sandbox.set_speed(0)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.start()
+    sandbox.set_speed(speed)
+    return deferred.value

@@ -21,7 +21,7 @@ from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.tasks import handover
 from airflow_provider_vidu.triggers import ViduBatchTrigger
 from processes import wait_for
-from tests.integration.batches.batch_task import BatchTask
+from tests.integration.batches.batch_task import BatchTask, deferred_by
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff")]
 
@@ -39,13 +39,6 @@ def short_stay(monkeypatch) -> None:
     """Let a leg defer as soon as it has nothing to do."""
     monkeypatch.setattr(plan, "STAY_SECONDS", 0.0)
     monkeypatch.setattr(plan, "stays", lambda *_, **__: False)
-
-
-def deferred_by(task: BatchTask) -> TaskDeferred:
-    """Start a try that defers; return the deferral."""
-    with pytest.raises(TaskDeferred) as deferred:
-        task.start()
-    return deferred.value
 
 
 @pytest.mark.vidu_sandbox(concurrency=50)
@@ -69,9 +62,7 @@ def test_from_rows_to_files(dialect, sandbox, tmp_path, deferrable):
 def test_the_wait_is_one_small_trigger(dialect, sandbox, tmp_path):
     """Between the legs one trigger watches all ids; neither its row nor an XCom holds a row of the batch."""
     task = BatchTask(tmp_path, prompts(6), max_in_flight=3)
-    sandbox.set_speed(0)  # nothing ends before the first leg defers, however busy the machine is
-    deferred = deferred_by(task)
-    sandbox.set_speed(250)
+    deferred = deferred_by(task, sandbox)
     found = task.run(deferred)
     assert found["stored"] == 6
     for deferral in task.deferrals:
@@ -221,7 +212,7 @@ def test_a_kill_while_deferred_cancels_all(connect, sandbox, tmp_path, monkeypat
     """One check of the task's state, then all cancels; a hand-over cancels none."""
     connect("ent-v2")
     sandbox.set_speed(0)
-    trigger = deferred_by(BatchTask(tmp_path, prompts(4))).trigger
+    trigger = deferred_by(BatchTask(tmp_path, prompts(4)), sandbox).trigger
     seen: list[str] = []
 
     def state(_ti, key):
@@ -242,7 +233,7 @@ def test_a_kill_of_a_leg_cancels_all_and_a_retry_orders_again(connect, sandbox, 
     connect("ent-v2")
     sandbox.set_speed(0)
     task = BatchTask(tmp_path, prompts(3))
-    deferred = deferred_by(task)
+    deferred = deferred_by(task, sandbox)
     operator = task.operator
     operator.on_kill()
     assert len(sandbox.requests("cancel")) == 3
@@ -335,7 +326,7 @@ def test_a_dry_deployment_orders_nothing(dialect, sandbox, tmp_path, monkeypatch
 def test_a_deployment_that_becomes_dry_orders_nothing_more(dialect, sandbox, tmp_path, monkeypatch, short_stay):
     """What is paid for is waited for and stored; a batch that has ordered everything succeeds."""
     wanting, whole = BatchTask(tmp_path / "a", prompts(3), max_in_flight=2), BatchTask(tmp_path / "b", prompts(2))
-    waits = [deferred_by(task) for task in (wanting, whole)]
+    waits = [deferred_by(task, sandbox) for task in (wanting, whole)]
     monkeypatch.setenv("AIRFLOW__VIDU__DRY_RUN", "True")
     with pytest.raises(exceptions.ViduConfigError, match=r"dry_run was set while the batch waited.*2 of 3 rows stored"):
         wanting.run(waits[0])
@@ -473,7 +464,7 @@ def test_a_file_of_rows_that_is_gone_after_the_wait(connect, sandbox, tmp_path):
     path.write_text('{"prompt": "a cat"}\n{"prompt": "a dog"}\n', "utf-8")
     task = BatchTask(tmp_path / "out", str(path))
     sandbox.set_speed(0)
-    deferred = deferred_by(task)
+    deferred = deferred_by(task, sandbox)
     path.rename(tmp_path / "aside")
     with pytest.raises(exceptions.ViduError, match=r"does not exist.*paid for: once that is fixed, a retry") as caught:
         task.wake(deferred, None)
@@ -491,7 +482,7 @@ def test_a_connection_of_the_store_that_is_gone_after_the_wait(connect, sandbox,
     connect("ent-v2")
     task = BatchTask(tmp_path, prompts(2))
     sandbox.set_speed(0)
-    deferred = deferred_by(task)
+    deferred = deferred_by(task, sandbox)
 
     def missing(*_: object) -> None:
         raise exceptions.ViduConfigError("There is no Airflow connection 'store'.")
@@ -540,7 +531,7 @@ def test_an_old_event_only_costs_polls(dialect, sandbox, tmp_path):
     sandbox.set_speed(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "stays", lambda *_, **__: False)
-        deferred = deferred_by(task)
+        deferred = deferred_by(task, sandbox)
     assert isinstance(deferred.trigger, ViduBatchTrigger)
     sandbox.set_speed(500)
     with pytest.MonkeyPatch.context() as patch:

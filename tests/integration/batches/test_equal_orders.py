@@ -13,7 +13,7 @@ from airflow_provider_vidu.batches import catalogue
 from airflow_provider_vidu.batches.leg import submitting
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders import claims, lost_order
-from tests.integration.batches.batch_task import BatchTask
+from tests.integration.batches.batch_task import BatchTask, deferred_by
 from tests.integration.operators.test_generate_reuse import RunTask, claims_in
 
 pytestmark = [
@@ -81,14 +81,12 @@ def test_a_product_with_a_query_of_its_own_is_shared(connect, sandbox, tmp_path,
     images = [f"https://example.com/{number}.png" for number in range(7)]
     body = {"images": images, "audio_url": "https://example.com/a.mp3", "prompt": "x"}
     single = RunTask(tmp_path, prompt=None, model=None, body=body, endpoint="one-click/mv")
-    with pytest.raises(TaskDeferred) as own:
-        single.start()
+    own = deferred_by(single, sandbox)
     batch = BatchTask(tmp_path, [{"body": body, "endpoint": "one-click/mv"}], reuse="identical", model=None)
-    with pytest.raises(TaskDeferred) as parked:
-        batch.start()
+    parked = deferred_by(batch, sandbox)
     assert len(sandbox.creates) == 1
-    single.resume(own.value)
-    assert batch.run(parked.value)["reused"] == 1
+    single.resume(own)
+    assert batch.run(parked)["reused"] == 1
 
 
 @pytest.mark.parametrize("is_batch", [True, False], ids=["batch", "single"])
@@ -114,8 +112,7 @@ def test_a_file_that_its_owner_never_stores(dialect, sandbox, tmp_path, monkeypa
     monkeypatch.setattr(catalogue, "PARKED_SECONDS", 0.3)
     monkeypatch.setattr(submitting, "OWNER_SECONDS", 1.0)
     single = RunTask(tmp_path)
-    with pytest.raises(TaskDeferred):
-        single.start()
+    deferred_by(single, sandbox)
     batch = BatchTask(tmp_path, TWINS, reuse="identical", deferrable=False)
     found = batch.run()
     assert (found["stored"], found["reused"], found["credits"]) == (2, 2, 0)

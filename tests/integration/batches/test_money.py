@@ -6,7 +6,6 @@ import json
 from unittest.mock import MagicMock
 
 import pytest
-from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.clients.sync_client import SyncClient
@@ -15,7 +14,7 @@ from airflow_provider_vidu.batches.leg import spending, submitting
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduBudget
 from airflow_provider_vidu.orders import lost_order
-from tests.integration.batches.batch_task import BatchTask
+from tests.integration.batches.batch_task import BatchTask, deferred_by
 
 PRICE = 10
 NOT_FOUND = json.dumps({"code": 404, "reason": "TaskNotFound", "message": "no such task"})
@@ -163,8 +162,7 @@ def test_no_task_waits_for_the_price_of_rows_that_it_does_not_have(connect, sand
         for run in ("r1", "r2")
     )
     monkeypatch.setattr(plan, "stays", lambda *_, **__: False)
-    with pytest.raises(TaskDeferred):
-        first.start()
+    deferred_by(first, sandbox)
     second.run_id = "r2"
     assert second.run()["stored"] == 1
 
@@ -232,8 +230,7 @@ def test_no_task_waits_for_the_lost_create_of_another_run(connect, sandbox, tmp_
     connect("vidu-native")
     known = {"batch": "spring", "timeout": 5, "budget": ViduBudget(credits=2 * PRICE, per="day")}
     first, second = BatchTask(tmp_path, prompts(2), **known), BatchTask(tmp_path, [{"prompt": "a dog"}], **known)
-    with pytest.raises(TaskDeferred):
-        first.start()
+    deferred_by(first, sandbox)
     second.run_id = "r2"
     with pytest.raises(exceptions.ViduError, match="may be spent: 10 of 20 credits") as caught:
         second.run()

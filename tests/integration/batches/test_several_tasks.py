@@ -25,7 +25,7 @@ from airflow_provider_vidu.operators import batch_waits
 from airflow_provider_vidu.orders import lost_order
 from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.triggers import ViduBatchTrigger
-from tests.integration.batches.batch_task import BatchTask
+from tests.integration.batches.batch_task import BatchTask, deferred_by
 
 pytestmark = [
     pytest.mark.integration,
@@ -44,13 +44,6 @@ def of_run(folder: Path, run_id: str, rows: Any, **kwargs: Any) -> BatchTask:
     task = BatchTask(folder, rows, **{"batch": "spring", **kwargs})
     task.run_id = run_id
     return task
-
-
-def deferred_by(task: BatchTask) -> TaskDeferred:
-    """Start a try that defers; return the deferral."""
-    with pytest.raises(TaskDeferred) as deferred:
-        task.start()
-    return deferred.value
 
 
 def told(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> str:
@@ -79,7 +72,7 @@ def test_two_runs_of_one_batch(dialect, sandbox, tmp_path, monkeypatch):
     def submitted(*arguments: Any, **known: Any) -> Any:
         generation = submit(*arguments, **known)
         if not waits:
-            waits.append(deferred_by(second))
+            waits.append(deferred_by(second, sandbox))
         return generation
 
     monkeypatch.setattr(ViduHook, "_submit", submitted)
@@ -126,8 +119,8 @@ def test_each_run_of_a_batch_has_its_own_timeout(connect, sandbox, tmp_path):
     connect("ent-v2")
     sandbox.set_speed(0)
     first = of_run(tmp_path, "r1", prompts(1, "a"), timeout=100)
-    began = deferred_by(first)
-    later = deferred_by(of_run(tmp_path, "r2", prompts(1, "b"), timeout=5000))
+    began = deferred_by(first, sandbox)
+    later = deferred_by(of_run(tmp_path, "r2", prompts(1, "b"), timeout=5000), sandbox)
     assert later.trigger.deadline - began.trigger.deadline > 4000
     with pytest.raises(TaskDeferred) as woken:
         first.wake(began, None)
@@ -140,7 +133,7 @@ def test_a_lost_create_is_searched_for_within_its_own_timeout(connect, sandbox, 
         monkeypatch.setattr(module, "SETTLE_SECONDS", 0.1)
     connect("ent-v2", timeout=2)
     first = of_run(tmp_path, "r1", prompts(2), max_in_flight=1, timeout=20)
-    wait = deferred_by(first)
+    wait = deferred_by(first, sandbox)
     second = of_run(tmp_path, "r2", prompts(1, "other"), timeout=3)
     assert second.run()["stored"] == 1
     time.sleep(3)
@@ -156,7 +149,7 @@ def test_a_leg_that_cancels_at_a_dead_service_is_alive(connect, sandbox, tmp_pat
     task = of_run(tmp_path, "r1", prompts(2), on_clear="new")
     with monkeypatch.context() as short:
         short.setattr(plan, "stays", lambda *_, **__: False)
-        deferred_by(task)
+        deferred_by(task, sandbox)
     beat, has_beaten = journal.Journal.beat, threading.Event()
     cancelled: list[bool] = []
 
@@ -204,10 +197,10 @@ def test_a_clear_orders_only_its_own_rows_again(connect, sandbox, tmp_path):
     first, second = (
         of_run(tmp_path, run_id, prompts(2, run_id), on_clear="new", poll_interval=0.05) for run_id in ("r1", "r2")
     )
-    deferred_by(first)
-    theirs = deferred_by(second)
+    deferred_by(first, sandbox)
+    theirs = deferred_by(second, sandbox)
     first.clear()
-    mine = deferred_by(first)
+    mine = deferred_by(first, sandbox)
     assert len(sandbox.creates) == 6
     sandbox.set_speed(250)
     assert first.run(mine)["stored"] == 2
@@ -221,7 +214,7 @@ def test_a_kill_cancels_only_its_own_rows(connect, sandbox, tmp_path, monkeypatc
     connect("ent-v2")
     sandbox.set_speed(0)
     first, second = (of_run(tmp_path, run_id, prompts(2, run_id)) for run_id in ("r1", "r2"))
-    theirs = deferred_by(first)
+    theirs = deferred_by(first, sandbox)
     run, killed = BatchRun.run, []
 
     def killed_run(self: BatchRun, *arguments: Any, **known: Any) -> Any:
@@ -231,7 +224,7 @@ def test_a_kill_cancels_only_its_own_rows(connect, sandbox, tmp_path, monkeypatc
 
     with monkeypatch.context() as kills:
         kills.setattr(BatchRun, "run", killed_run)
-        deferred_by(second)
+        deferred_by(second, sandbox)
     assert killed
     assert len(sandbox.requests("cancel")) == 2
     sandbox.set_speed(250)
@@ -282,7 +275,7 @@ def test_a_batch_that_others_crowd_out_is_woken(connect, sandbox, tmp_path, monk
     sandbox.set_speed(0)
     others = [ViduHook().create_generation(prompt="a dog", model="m").id for _ in range(2)]
     task = BatchTask(tmp_path, prompts(2))
-    deferred = deferred_by(task)
+    deferred = deferred_by(task, sandbox)
     assert deferred.trigger.jobs == {}
     assert deferred.trigger.resume_at < time.time() + 5
     sandbox.set_speed(250)
@@ -298,7 +291,7 @@ def test_the_limit_of_the_connection_holds_between_two_reports(connect, sandbox,
     sandbox.set_speed(0)
     for _ in range(3):
         ViduHook().create_generation(prompt="a dog", model="m")
-    assert len(deferred_by(BatchTask(tmp_path, prompts(9))).trigger.jobs) == 2
+    assert len(deferred_by(BatchTask(tmp_path, prompts(9)), sandbox).trigger.jobs) == 2
     assert len(sandbox.creates) == 5
 
 
@@ -344,7 +337,7 @@ def test_a_retry_without_its_connection_may_be_retried(connect, sandbox, tmp_pat
     connect("ent-v2")
     sandbox.set_speed(0)
     task = BatchTask(tmp_path, prompts(2))
-    deferred_by(task)
+    deferred_by(task, sandbox)
     with monkeypatch.context() as deleted:
         deleted.delenv("AIRFLOW_CONN_VIDU_DEFAULT")
         with pytest.raises(exceptions.ViduError, match="retry or a clear resumes") as error:
@@ -369,7 +362,7 @@ def test_a_batch_that_vanished_is_not_ordered_again(connect, sandbox, tmp_path, 
     """Templates are rendered again after each wait: a destination with the current time would pay at each wake."""
     connect("ent-v2")
     task = BatchTask(tmp_path, prompts(2), batch="spring")
-    deferred = deferred_by(task)
+    deferred = deferred_by(task, sandbox)
     if what == "removed":
         shutil.rmtree(tmp_path / ".vidu")
     else:
@@ -412,7 +405,7 @@ def test_off_peak_rows_have_time(connect, sandbox, tmp_path, where):
     kwargs: dict[str, Any] = {"rows": [{"prompt": "x", "off_peak": "true"}, {"prompt": "y"}]}
     if where == "parameters":
         kwargs = {"rows": [{"prompt": "x"}], "parameters": {"off_peak": True}}
-    deadline = deferred_by(BatchTask(tmp_path, kwargs.pop("rows"), timeout=None, **kwargs)).trigger.deadline
+    deadline = deferred_by(BatchTask(tmp_path, kwargs.pop("rows"), timeout=None, **kwargs), sandbox).trigger.deadline
     assert deadline - time.time() > 49 * 3600
 
 
@@ -428,7 +421,7 @@ def test_a_watch_that_breaks_wakes_the_task(connect, sandbox, tmp_path, monkeypa
     sandbox.set_speed(0)
     with monkeypatch.context() as short:
         short.setattr(plan, "stays", lambda *_, **__: False)
-        deferred = deferred_by(task)
+        deferred = deferred_by(task, sandbox)
     assert isinstance(deferred.trigger, ViduBatchTrigger)
     sandbox.set_speed(250)
     started = time.monotonic()
@@ -510,8 +503,9 @@ def test_rows_that_change_with_each_leg_are_not_ordered_for_ever(connect, sandbo
     """Each leg ordered as many as it had slots, because it knew none of them."""
     connect("ent-v2")
     task = ChangingTask(tmp_path, [], max_in_flight=2)
+    wait = deferred_by(task, sandbox)
     with pytest.raises(exceptions.ViduConfigError, match="2 open generations are of rows that are no longer there"):
-        task.run()
+        task.run(wait)
     with pytest.raises(exceptions.ViduConfigError, match="None of the rows is one that an earlier try has begun"):
         task.run()
     assert len(sandbox.creates) == 2
@@ -521,6 +515,6 @@ def test_rows_that_were_added_during_the_wait_are_ordered(connect, sandbox, tmp_
     """A file of rows may grow."""
     connect("ent-v2")
     task = BatchTask(tmp_path, prompts(2), max_in_flight=2)
-    wait = deferred_by(task)
+    wait = deferred_by(task, sandbox)
     task.kwargs["rows"] = prompts(3)
     assert task.run(wait)["stored"] == 3
