@@ -226,7 +226,7 @@ class GenerateLeg:
         )
         self._publish(generation_id, "wait", announce=False)
         result, generation = reused_result(self._arguments, line)
-        report_stored(self._task, self._context, result["file"], generation)
+        report_stored(self._task, self._context, result["file"], lambda: generation)
         return result
 
     # -- waiting ---------------------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ class GenerateLeg:
         if self._written_destination is not None:  # one that renders to nothing by now is refused
             with self._resumes_order():
                 result["file"] = self._stored(generation, text(REQUEST_NOTE, self._facts.get(REQUEST_NOTE)))
-            report_stored(self._task, self._context, result["file"], whole)
+            report_stored(self._task, self._context, result["file"], lambda: whole)
         return {**result, "reused_from": generation.id} if is_shared else result
 
     def _stored(self, generation: Generation, digest: str | None) -> dict[str, Any]:
