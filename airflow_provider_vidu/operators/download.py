@@ -15,7 +15,6 @@ from airflow_provider_vidu.common.values import strict_int, web_url
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_size, check_word
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish, result_of
-from airflow_provider_vidu.operators.storing import report_stored
 from airflow_provider_vidu.orders.upstream import (
     check_source,
     continued,
@@ -131,6 +130,7 @@ class ViduDownloadOperator(SignedURLOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         """Download and store the file, fill the outlets' events, and return the record of the file."""
         from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
+        from airflow_provider_vidu.tasks.outlets import report_stored
 
         context = {} if context is None else context  # in a user's unit test
         url, generation_id = self._rendered()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
@@ -159,21 +158,3 @@ class ResultStore:
         if not is_folder(self._text):
             return FileTarget(self._destination, "replace")
         return FolderTarget(self._destination, "replace", stem_of(generation_id, None), self._artifact)
-
-
-def report_stored(
-    operator: Any, context: Any, record: dict[str, Any], generation: Callable[[], Generation | None]
-) -> None:
-    """Fill the events of a task's outlets with the record of its file.
-
-    :param generation: returns the file's generation, as far as it is known; called only if there is an event to fill.
-    """
-    if not operator.outlets:
-        return
-    from airflow_provider_vidu.tasks.lineage import event_extra
-    from airflow_provider_vidu.tasks.outlets import fill_outlet_events
-
-    kept = operator.artifact or record["content_type"].partition("/")[0]
-    fill_outlet_events(
-        operator.outlets, context, record["uri"], lambda: event_extra(record, generation(), kept), operator.log
-    )
