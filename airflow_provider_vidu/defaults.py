@@ -13,10 +13,10 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 DEFAULT_CONN_ID: Final = "vidu_default"
 
 CANCEL_PATIENCE_SECONDS: Final = 60.0
-"""So long a cancel waits between its attempts, all in all: a task that is over waits for it in its worker."""
+"""The longest that a cancel waits between all its attempts: a task that has ended waits for it in its worker."""
 
 REFETCH_PATIENCE_SECONDS: Final = 300.0
-"""So long a generation that was reported as finished is queried until the service shows it so."""
+"""How long a generation that was reported as finished is queried until the service shows that."""
 
 WAIT_SECONDS: Final = 24 * 3600.0
 """The timeout if the user sets none."""

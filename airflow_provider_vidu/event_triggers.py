@@ -87,15 +87,9 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments, by which Airflow identifies a trigger."""
-        return (
-            "airflow_provider_vidu.event_triggers.ViduGenerationFinishedTrigger",
-            {
-                "vidu_conn_id": self.vidu_conn_id,
-                "generation_ids": self.generation_ids,
-                "poll_interval": self.poll_interval,
-                "since": self.since,
-            },
-        )
+        names = ("vidu_conn_id", "generation_ids", "poll_interval", "since")
+        path = "airflow_provider_vidu.event_triggers.ViduGenerationFinishedTrigger"
+        return path, {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll once per interval, without end: Airflow immediately restarts an asset's trigger that ends or raises."""

@@ -121,27 +121,15 @@ class ViduGenerationTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments, for the metadata database."""
-        return (
-            "airflow_provider_vidu.triggers.ViduGenerationTrigger",
-            {
-                "generation_id": self.generation_id,
-                "vidu_conn_id": self.vidu_conn_id,
-                "poll_interval": self.poll_interval,
-                "deadline": self.deadline,
-                "since": self.since,
-                "max_failures": self.max_failures,
-                "exponential_backoff": self.exponential_backoff,
-                "max_wait": self.max_wait,
-                "cancel_on_kill": self.cancel_on_kill,
-                "adaptive": self.adaptive,
-                # Omitted in most rows, so that an earlier version can read them.
-                **({"endpoint": self.endpoint} if self.endpoint else {}),
-                **({"known": True} if self.known else {}),
-                **({"logged": self.logged} if self.logged else {}),
-                **({"callback": self.callback} if self.callback else {}),
-                **({"woken_at": self.woken_at} if self.woken_at else {}),
-            },
-        )
+        names = (
+            "generation_id", "vidu_conn_id", "poll_interval", "deadline", "since", "max_failures",
+            "exponential_backoff", "max_wait", "cancel_on_kill", "adaptive",
+        )  # fmt: skip
+        # Omitted in most rows, so that an earlier version can read them.
+        seldom = {name: getattr(self, name) for name in ("endpoint", "known", "logged", "callback", "woken_at")}
+        arguments = {name: getattr(self, name) for name in names}
+        arguments |= {name: value for name, value in seldom.items() if value}
+        return "airflow_provider_vidu.triggers.ViduGenerationTrigger", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the watch ends; yield one event."""

@@ -29,7 +29,7 @@ import urllib.request
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -326,11 +326,6 @@ def read(name: str) -> dict[str, Any] | None:
     """Return what :func:`write` kept, or None."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text("utf-8")) if path.exists() else None
-
-
-def as_dict(value: Any) -> dict[str, Any]:
-    """Return a dataclass as a dict."""
-    return asdict(value)
 
 
 # -- Markdown -------------------------------------------------------------------------------------

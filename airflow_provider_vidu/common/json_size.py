@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 PIECE_BYTES: Final = 64 * 1024
-"""So much is looked at at a time."""
+"""How many bytes are read at a time."""
 
 
 def without_texts(body: bytes) -> bytes:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
+from airflow_provider_vidu.common.origins import is_loopback
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
-from airflow_provider_vidu.network.origins import is_loopback
 
 Address = IPv4Address | IPv6Address
 Resolver = Callable[[str, int], Sequence[str]]

@@ -14,10 +14,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
+from airflow_provider_vidu.common.origins import PORTS, is_loopback
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.network.origins import PORTS, is_loopback
 
 _SHORTEST: Final = 5
 """Shorter passwords of the environment are not redacted: they would leave holes in every message."""

@@ -8,6 +8,7 @@ from urllib.parse import quote, urljoin
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_vidu.common.origins import PORTS, Origin, origin_of
 from airflow_provider_vidu.common.redaction import Redactor, Secret
 from airflow_provider_vidu.common.text import sanitized, signatures
 from airflow_provider_vidu.common.url_parts import split_url
@@ -17,7 +18,6 @@ from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefuse
 from airflow_provider_vidu.network.addresses import Resolver
 from airflow_provider_vidu.network.allowed_hosts import parse_allowed
 from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT
-from airflow_provider_vidu.network.origins import PORTS, Origin, origin_of
 from airflow_provider_vidu.network.proxies import environment_secrets, secrets_of
 
 MAX_BYTES: Final = 20 * 1024**3

@@ -130,6 +130,7 @@ class ViduDownloadOperator(SignedURLOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         """Download and store the file, fill the outlets' events, and return the record of the file."""
         from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
+        from airflow_provider_vidu.tasks.outlets import report_stored
 
         context = {} if context is None else context  # in a user's unit test
         url, generation_id = self._rendered()
@@ -148,7 +149,7 @@ class ViduDownloadOperator(SignedURLOperator):
         stored = asdict(self._stored(url, generation_id))
         del stored["existed"]
         self._record = {**stored, "generation_id": generation_id}
-        self._fill_outlet_events(context, self._record)
+        report_stored(self, context, self._record, lambda: self._known_generation(generation_id))
         return self._record
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
@@ -200,18 +201,6 @@ class ViduDownloadOperator(SignedURLOperator):
         self._killed = True
         if self._transfer is not None:
             self._transfer.cancel()
-
-    def _fill_outlet_events(self, context: Any, record: dict[str, Any]) -> None:
-        if not self.outlets:
-            return
-        from airflow_provider_vidu.tasks.lineage import event_extra
-        from airflow_provider_vidu.tasks.outlets import fill_outlet_events
-
-        def extra() -> dict[str, Any]:
-            kept = self.artifact or record["content_type"].partition("/")[0]
-            return event_extra(record, self._known_generation(record["generation_id"]), kept)
-
-        fill_outlet_events(self.outlets, context, record["uri"], extra, self.log)
 
     def _known_generation(self, generation_id: str | None) -> Generation | None:
         """Return the generation as reported by the service and the upstream task.
@@ -268,16 +257,10 @@ class ViduDownloadOperator(SignedURLOperator):
         return _checked_url(url), None
 
     def _check_mapping(self, context: Any) -> None:
-        """Refuse a mapped task whose instances would write the same file: all would succeed, and one file remain."""
-        index = getattr(context.get("ti"), "map_index", -1)
-        if not isinstance(index, int) or index < 0 or is_folder(checked_destination(self.destination)):
-            return
-        from airflow_provider_vidu.operators.shared_names import is_shared_in, one_file_for_all
+        """Refuse a mapped task whose instances would write the same file, and warn if they may."""
+        from airflow_provider_vidu.operators.shared_names import check_own_file
 
-        task = getattr(context.get("dag"), "task_dict", {}).get(self.task_id)
-        if shared := is_shared_in(task, self._written_destination):
-            raise ViduConfigError(one_file_for_all(self._written_destination))
-        if shared is None:
+        if not check_own_file(self, context, self.destination, self._written_destination):
             self.log.warning(
                 "Several instances of this mapped task may have the same destination. End it with a slash, or put "
                 "{{ ti.map_index }} into the name."

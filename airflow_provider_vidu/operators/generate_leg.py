@@ -20,7 +20,7 @@ from airflow_provider_vidu.operators.reuse import (
     reused_result,
 )
 from airflow_provider_vidu.operators.shared_names import check_mapped, mapped_to_nothing
-from airflow_provider_vidu.operators.storing import ResultStore, report_stored
+from airflow_provider_vidu.operators.storing import ResultStore
 from airflow_provider_vidu.operators.waiting import GenerationWait
 from airflow_provider_vidu.orders.arguments import arguments_of
 from airflow_provider_vidu.orders.claims import ClaimLostError, SharedOrderError
@@ -40,6 +40,7 @@ from airflow_provider_vidu.orders.tries import resumes_order
 from airflow_provider_vidu.tasks.deferral import check_execution_timeout
 from airflow_provider_vidu.tasks.endings import log_end
 from airflow_provider_vidu.tasks.masking import as_result, check_result_setting
+from airflow_provider_vidu.tasks.outlets import report_stored
 from airflow_provider_vidu.tasks.slots.queue import no_triggerer
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class GenerateLeg:
         )
         self._publish(generation_id, "wait", announce=False)
         result, generation = reused_result(self._arguments, line)
-        report_stored(self._task, self._context, result["file"], generation)
+        report_stored(self._task, self._context, result["file"], lambda: generation)
         return result
 
     # -- waiting ---------------------------------------------------------------------------------------------------
@@ -300,7 +301,7 @@ class GenerateLeg:
         if self._written_destination is not None:  # one that renders to nothing by now is refused
             with self._resumes_order():
                 result["file"] = self._stored(generation, text(REQUEST_NOTE, self._facts.get(REQUEST_NOTE)))
-            report_stored(self._task, self._context, result["file"], whole)
+            report_stored(self._task, self._context, result["file"], lambda: whole)
         return {**result, "reused_from": generation.id} if is_shared else result
 
     def _stored(self, generation: Generation, digest: str | None) -> dict[str, Any]:

@@ -66,13 +66,13 @@ class SharedResults:
 
         :param order: which order of the task instance this try belongs to.
         """
-        ti: Any = context.get("ti")
+        from airflow_provider_vidu.orders.records import owner_of
+
         # Not of a run that was created before retries was lowered.
         was_cleared = on_clear == "new" and order.may_follow_a_clear_after(1)
-        if not is_task_instance(ti) or was_cleared or order.region:
+        if not is_task_instance(context.get("ti")) or was_cleared or order.region:
             return None
-        owner = "/".join((ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))))
-        return self._claim(owner, endpoint)
+        return self._claim(owner_of(context), endpoint)
 
     def stored(self, generation: Generation, store: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return the record of a generation's file: from the catalogue, or else of the file that ``store`` stores.

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import is_task_instance
-from airflow_provider_vidu.orders.records import iteration_of
+from airflow_provider_vidu.orders.records import iteration_of, names_of
 from airflow_provider_vidu.stores.naming import stem_of
-from airflow_provider_vidu.stores.paths import is_folder, is_template, path_text
+from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template, path_text
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.operators.batch import ViduBatchOperator
@@ -143,6 +143,22 @@ def destinations_of(task: Any) -> list[Any]:
     return destinations
 
 
+def check_own_file(operator: Any, context: Any, destination: object, written: object) -> bool:
+    """Refuse an instance of a mapped task if others would write the same file: all would succeed, and one file remain.
+
+    :param destination: as rendered.
+    :param written: as the DAG's author wrote it.
+    :return: whether the DAG shows that none would.
+    :raises ViduConfigError: naming the destination.
+    """
+    if not _is_mapped(context.get("ti")) or is_folder(checked_destination(destination)):
+        return True
+    shared = is_shared_in(getattr(context.get("dag"), "task_dict", {}).get(operator.task_id), written)
+    if shared:
+        raise ViduConfigError(one_file_for_all(written))
+    return shared is False
+
+
 def one_file_for_all(destination: object) -> str:
     """Return the error of a mapped task whose instances would write the same file (:func:`is_shared`)."""
     return (
@@ -172,10 +188,7 @@ def batch_name(operator: ViduBatchOperator, context: Any) -> str:
         )
     if not is_task_instance(ti):
         return stem_of(operator.task_id, None)
-    names = [ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))]
-    if (iteration := iteration_of(context)) is not None:  # of a task loop: each orders its own
-        names.append(f"iteration {iteration}")
-    identity = "\n".join(names)
+    identity = "\n".join(names_of(ti, iteration_of(context)))  # each iteration of a loop orders its own
     return f"{stem_of(operator.task_id, None)}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
 
 

@@ -96,16 +96,11 @@ class ResultStore:
         :param written: the destination as the DAG's author wrote it.
         :raises ViduConfigError: naming the destination.
         """
+        from airflow_provider_vidu.operators.shared_names import check_own_file
+
         if problem := self._obstacle():
             raise ViduConfigError(f"Nothing was ordered: the file could not be stored. {problem.rstrip('.')}.")
-        index = getattr(context.get("ti"), "map_index", -1)
-        if not isinstance(index, int) or index < 0 or is_folder(self._text):
-            return
-        from airflow_provider_vidu.operators.shared_names import is_shared_in, one_file_for_all
-
-        task = getattr(context.get("dag"), "task_dict", {}).get(operator.task_id)
-        if is_shared_in(task, written):
-            raise ViduConfigError(one_file_for_all(written))
+        check_own_file(operator, context, self._text, written)
 
     def _obstacle(self) -> str | None:
         """Return why the file could not be stored, as far as that is visible without its store; None if nothing."""
@@ -163,16 +158,3 @@ class ResultStore:
         if not is_folder(self._text):
             return FileTarget(self._destination, "replace")
         return FolderTarget(self._destination, "replace", stem_of(generation_id, None), self._artifact)
-
-
-def report_stored(operator: Any, context: Any, record: dict[str, Any], generation: Generation) -> None:
-    """Fill the events of a task's outlets with the record of its file."""
-    if not operator.outlets:
-        return
-    from airflow_provider_vidu.tasks.lineage import event_extra
-    from airflow_provider_vidu.tasks.outlets import fill_outlet_events
-
-    kept = operator.artifact or record["content_type"].partition("/")[0]
-    fill_outlet_events(
-        operator.outlets, context, record["uri"], lambda: event_extra(record, generation, kept), operator.log
-    )

@@ -11,7 +11,6 @@ from airflow_provider_vidu.exceptions import (
     ViduGenerationFailedError,
     ViduGenerationInterruptedError,
     ViduNotFoundError,
-    from_details,
 )
 from airflow_provider_vidu.polling.failures import failure
 from airflow_provider_vidu.tasks.deferral import not_resumed
@@ -46,7 +45,7 @@ def explained_not_found(is_synchronous: bool) -> Iterator[None]:
             "An earlier try submitted this request, and the result was only in the answer to that try: the service "
             "does not keep it. Clear the task to submit, and pay for, a new generation."
         )
-        raise from_details({**error.details(), "message": message}) from error
+        raise error.restated(ViduNotFoundError, message) from error
 
 
 @contextmanager

@@ -83,9 +83,17 @@ def owner_of(context: Mapping[str, Any]) -> str:
     ti: Any = context.get("ti")
     if not is_task_instance(ti):
         return ""
+    return "/".join(names_of(ti, iteration_of(cast("Context", context))))
+
+
+def names_of(ti: Any, iteration: int | None) -> list[str]:
+    """Return the names that together identify a task instance over all of its tries.
+
+    :param iteration: which iteration of a loop it is (:func:`iteration_of`); None outside loops.
+    """
     names = [ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))]
-    iteration = iteration_of(cast("Context", context))
-    return "/".join(names if iteration is None else [*names, f"iteration {iteration}"])
+    # Outside loops, the names are those of earlier versions.
+    return names if iteration is None else [*names, f"iteration {iteration}"]
 
 
 def _may_be_cleared(ti: Any, iteration: int | None) -> bool:
@@ -249,9 +257,7 @@ class VariableStore(RecordStore):
     """
 
     def __init__(self, ti: Any, *, iteration: int | None = None, keeps: bool = False) -> None:
-        names = [ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))]
-        # Outside loops, the name is the one of earlier versions.
-        identity = "\n".join(names if iteration is None else [*names, f"iteration {iteration}"])
+        identity = "\n".join(names_of(ti, iteration))
         self._key = VARIABLE_PREFIX + hashlib.sha256(identity.encode()).hexdigest()[:32]
         self._keeps = keeps
 

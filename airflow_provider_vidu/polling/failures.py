@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, trace_id
-from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedError
 from airflow_provider_vidu.models import Generation
 
 
@@ -20,13 +19,13 @@ def is_doubtful(generation: Generation) -> bool:
     return generation.failed and bool(generation.raw) and not _holds_id(generation.raw)
 
 
-def failure(generation: Generation) -> exceptions.ViduGenerationFailedError:
+def failure(generation: Generation) -> ViduGenerationFailedError:
     """Return the error for a failed generation, with the service's reason or else its whole answer."""
     reason = generation.error_message or generation.error_code
     detail = redacted(reason) if reason else f"no reason was given; the whole answer: {redacted(generation.raw, 600)}"
     raw = generation.raw
     levels = (raw, mapping(raw.get("data")), mapping(mapping(raw.get("data")).get("data")))
-    return exceptions.ViduGenerationFailedError(
+    return ViduGenerationFailedError(
         f"The generation ended as {generation.provider_status!r}: {detail}",
         generation_id=generation.id,
         code=generation.error_code,
@@ -52,7 +51,6 @@ def given_up(error: ViduError, summary: str) -> ViduError:
     if error.retryable:
         error.reason = f"{message}."
         return error
-    retryable = {"type": ViduError.__name__, "message": f"{message}, or let a retry resume the wait."}
-    replacement = exceptions.from_details({**error.details(), **retryable})
+    replacement = error.restated(ViduError, f"{message}, or let a retry resume the wait.")
     replacement.__cause__ = error
     return replacement

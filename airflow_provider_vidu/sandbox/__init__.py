@@ -3,8 +3,9 @@
 On the command line: ``python -m airflow_provider_vidu.sandbox``. In Python: :class:`Sandbox`. In pytest:
 ``pytest_plugins = ["airflow_provider_vidu.sandbox.pytest_plugin"]``. It needs only ``aiohttp``.
 
-Its layers, each of which imports only those below it:
+Its floors, each of which imports only those below it:
 
+- ``__main__`` is the command, ``pytest_plugin`` the fixture. ``runner`` holds :class:`Sandbox`, which both use.
 - ``server`` does the I/O: it reads requests, keeps foreign web sites out (``guard``) and sends the answers.
 - ``control`` answers under ``/_sandbox/``. ``core`` takes all other requests, applies the faults, and calls one of the
   two APIs, which ``routing`` chooses by the raw path.

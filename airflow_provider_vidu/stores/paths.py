@@ -14,7 +14,7 @@ OVERWRITES: Final[tuple[Overwrite, ...]] = get_args(Overwrite)
 """What happens to an existing file."""
 
 # "file:clips/a.mp4" does not mean the path clips/a.mp4.
-_NO_LOCAL_URI = re.compile(r"(?:file|local):(?!//(?:/|localhost/))", re.IGNORECASE)
+NO_LOCAL_URI: Final = re.compile(r"(?:file|local):(?!//(?:/|localhost/))", re.IGNORECASE)
 _SHORT_LOCAL_URI = re.compile(r"^(file|local):/(?!/)", re.IGNORECASE)
 # A single letter is a Windows drive.
 _ONE_SLASH = re.compile(r"([a-z][a-z0-9+.-]+):/(?!/)", re.IGNORECASE)
@@ -56,7 +56,7 @@ def _problem_with(text: str) -> str | None:
         return "contains control characters."
     if _SURROGATE.search(text):
         return "contains characters that cannot be encoded."
-    if _NO_LOCAL_URI.match(text):
+    if NO_LOCAL_URI.match(text):
         return "names a host or is not an absolute path; the URI of a local file begins with file:/// ."
     if (scheme := _ONE_SLASH.match(text)) and not text.startswith(("file:", "local:")):
         return f"lacks a slash: write {scheme[1].lower()}://… ."

@@ -22,7 +22,6 @@ from airflow_provider_vidu.exceptions import (
     ViduGenerationFailedError,
     ViduMissingVideoError,
     ViduTimeoutError,
-    from_details,
 )
 
 if TYPE_CHECKING:
@@ -251,8 +250,9 @@ def not_resumed(error: ViduError, generation_id: str) -> ViduError:
         f"{sentence(error.reason)} The wait for a generation that is already submitted has stopped. A retry resumes it "
         "once that is fixed. Without retries left, wait for it by its id (ViduGenerationSensor)."
     )
-    plain = {"type": ViduError.__name__, "message": message, "generation_id": generation_id}
-    return from_details({**error.details(), **plain})
+    restated = error.restated(ViduError, message)
+    restated.generation_id = generation_id
+    return restated
 
 
 def batch_resumable(error: ViduConfigError) -> ViduError:

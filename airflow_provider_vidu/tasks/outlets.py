@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.tasks.lineage import asset_uri, object_name, source_name
+from airflow_provider_vidu.tasks.lineage import asset_uri, event_extra, object_name, source_name
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -42,6 +42,20 @@ def fill_outlet_events(
                 events[outlet].extra.update(content)
         except Exception as error:  # noqa: BLE001 - the database may refuse an asset's name
             log.warning("The file is stored, but missing in the event of outlet %s: %s", outlet, redacted(error))
+
+
+def report_stored(
+    operator: Any, context: Mapping[str, Any], record: dict[str, Any], generation: Callable[[], Generation | None]
+) -> None:
+    """Fill the events of a task's outlets with the record of its file.
+
+    :param operator: the task; its ``artifact`` is None for a result of any medium.
+    :param generation: returns the file's generation, as far as it is known; called only if there is an event to fill.
+    """
+    kept = operator.artifact or record["content_type"].partition("/")[0]
+    fill_outlet_events(
+        operator.outlets, context, record["uri"], lambda: event_extra(record, generation(), kept), operator.log
+    )
 
 
 def batch_facets(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -14,16 +15,32 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
 PLACES = re.findall(r"`([\w.]+)`\s+in\s+`([\w/.]+)`", PAGE)
 
 
-def test_the_figure_shows_the_contract() -> None:
-    """The rows of the figure are the layers that import-linter keeps, in their order."""
+def layers_of(container: str) -> list[list[str]]:
+    """Return the layers that import-linter keeps within a package, the highest first."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     (contract,) = [
         one
         for one in settings["tool"]["importlinter"]["contracts"]
-        if one["type"] == "layers" and one["containers"] == ["airflow_provider_vidu"]
+        if one["type"] == "layers" and one["containers"] == [container]
     ]
+    return [layer.split(" | ") for layer in contract["layers"]]
+
+
+def test_the_figure_shows_the_contract() -> None:
+    """The rows of the figure are the layers that import-linter keeps, in their order."""
     rows = [row.partition("│")[0] for row in PAGE.splitlines() if "│" in row]
-    assert [re.split(r",\s*", row.strip()) for row in rows] == [layer.split(" | ") for layer in contract["layers"]]
+    assert [re.split(r",\s*", row.strip()) for row in rows] == layers_of("airflow_provider_vidu")
+
+
+@each_row("package", ["sandbox", "ui"])
+def test_a_docstring_lists_the_floors_of_its_package(package: str) -> None:
+    """The docstrings to which the page refers name every floor, in the order of the contract."""
+    docstring = ast.get_docstring(ast.parse((PACKAGE / package / "__init__.py").read_text("utf-8"))) or ""
+    layers = layers_of(f"airflow_provider_vidu.{package}")
+    floors = {name: number for number, layer in enumerate(layers) for name in layer}
+    named = [name for name in dict.fromkeys(re.findall(r"``(\w+)``", docstring)) if name in floors]
+    assert set(named) == set(floors)
+    assert named == sorted(named, key=floors.__getitem__)
 
 
 @each_row(("name", "place"), sorted(set(PLACES)))

@@ -79,6 +79,13 @@ def test_a_preset_names_the_field_it_does_not_know() -> None:
         generations.preset({"id": "x", "stats": []}, now=0, queue=1, duration=1)
 
 
+@each_row("dialect", ["vidu", "", None, ["ent-v2"]])
+def test_a_preset_names_the_dialects_it_knows(dialect) -> None:
+    """Anything but the name of a dialect is an error that lists the names."""
+    with pytest.raises(ValueError, match="one of vidu-native, ent-v2, not"):
+        generations.preset({"id": "x", "dialect": dialect}, now=0, queue=1, duration=1)
+
+
 def test_the_clock_runs_at_its_speed_and_jumps() -> None:
     """Sandbox time is real time times the speed, plus the jumps, without a leap when the speed changes."""
     real = [0.0]

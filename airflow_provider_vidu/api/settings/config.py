@@ -24,13 +24,13 @@ from airflow_provider_vidu.api.settings.fields import (
     proxy_of,
     verify_of,
 )
+from airflow_provider_vidu.common.origins import Origin, is_loopback, origin_of
 from airflow_provider_vidu.common.redaction import Redactor, Secret, is_secret_header
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduError, ViduTransportError
 from airflow_provider_vidu.network.allowed_hosts import parse_allowed
 from airflow_provider_vidu.network.bodies import SINGLE
 from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT, TOTAL_TIMEOUTS, USER_AGENT
-from airflow_provider_vidu.network.origins import Origin, is_loopback, origin_of
 from airflow_provider_vidu.network.proxies import environment_secrets, secrets_of
 from airflow_provider_vidu.network.target import DownloadAccess, deployment_hosts
 

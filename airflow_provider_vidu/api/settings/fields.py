@@ -13,11 +13,11 @@ from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_vidu.api.dialects import DEFAULT_DIALECT, DIALECTS, Dialect, EntV2
 from airflow_provider_vidu.api.messages import check_template
+from airflow_provider_vidu.common.origins import origin_of
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import SWITCH, number
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.network.origins import origin_of
 from airflow_provider_vidu.network.proxies import with_password
 
 NO_SCHEME: Final = "none"

@@ -18,7 +18,7 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.orders.media.fields import Kind
 from airflow_provider_vidu.stores.destination import needed_host, options_of
-from airflow_provider_vidu.stores.paths import VERSION_QUERY, plain_scheme
+from airflow_provider_vidu.stores.paths import NO_LOCAL_URI, VERSION_QUERY, plain_scheme
 from airflow_provider_vidu.stores.places import split_connection
 from airflow_provider_vidu.stores.roots import check_input, check_opened, local_path
 from airflow_provider_vidu.stores.schemes import (
@@ -39,7 +39,6 @@ _IN_MEMORY_BYTES: Final = 4 * 1024 * 1024
 
 _IMAGES: Final = frozenset({"image/png", "image/jpeg", "image/webp"})
 ADVICE: Final = "Put it on the web and give its address instead."
-_LOCAL_URI_OF_A_HOST = re.compile(r"(?i)(?:file|local):(?!//(?:/|localhost/))")
 # A name that nothing proves wrong may be a file's; "C:" is a drive.
 _LIKE_AN_ADDRESS = re.compile(r"(?i)//|www\.|[a-z][a-z0-9+.-]+:(?!//)|https?//")
 _USER = re.compile(r"(://[^/@:]*:)[^/]*@")  # the password in an address, which may hold any other sign
@@ -221,7 +220,7 @@ def _problem(text: str) -> str | None:
         return advice
     if scheme_of(text) in WEB:  # fsspec would fetch it, past the connection's proxy and the check of its address
         return "is a web address, which is not fetched. Put it into storage and give its path there."
-    if _LOCAL_URI_OF_A_HOST.match(text):
+    if NO_LOCAL_URI.match(text):
         return "names a host, or not an absolute path: the address of a local file begins with file:/// ."
     if "::" in text and "://" in text:
         return "contains '::', with which fsspec chains file systems. Give the path of the file itself."

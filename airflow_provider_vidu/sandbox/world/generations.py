@@ -232,8 +232,8 @@ def preset(spec: dict[str, Any], *, now: float, queue: float, duration: float) -
     if not isinstance(own_id, str) or not own_id:
         raise ValueError(f"id must be a non-empty string, not {own_id!r}")
     dialect: Dialect = spec.get("dialect", NATIVE)
-    if dialect not in (NATIVE, ENT):
-        raise ValueError(f"dialect must be {NATIVE!r} or {ENT!r}, not {dialect!r}")
+    if dialect not in tuple(_WORDS):  # it may be any JSON
+        raise ValueError(f"dialect must be one of {', '.join(_WORDS)}, not {dialect!r}")
     request = {name: spec[name] for name in _REQUEST_FIELDS if name in spec}
     prompt = request.get("prompt") or ""
     states = spec.get("states")

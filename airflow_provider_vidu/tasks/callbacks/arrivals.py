@@ -22,7 +22,7 @@ from airflow_provider_vidu.tasks.callbacks.tokens import OPTION, CallbackAddress
 log = logging.getLogger("airflow.task.airflow_provider_vidu.callbacks")  # below a logger that every Airflow shows
 
 MAX_MISSED: Final = 3
-"""So many ends in a row that a sparse poll finds, and no callback between, show that callbacks do not arrive."""
+"""How many ends in a row a sparse poll must find, without a callback between, to show that callbacks do not arrive."""
 
 
 def callback_base_url() -> str | None:

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from airflow_provider_vidu.api.dialects import EntV2, ViduNative
 from airflow_provider_vidu.api.messages import ApiRequest
 from airflow_provider_vidu.api.settings.config import ViduConfig
+from airflow_provider_vidu.common.origins import is_loopback, origin_of
 from airflow_provider_vidu.common.redaction import MASK, Secret
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT
-from airflow_provider_vidu.network.origins import is_loopback, origin_of
 from tests.properties import properties
 from tests.rows import each_row
 
