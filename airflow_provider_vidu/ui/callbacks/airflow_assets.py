@@ -168,7 +168,7 @@ def _watchers() -> Any:
 
 
 def _watching(rows: Iterable[Any], ended: Collection[tuple[str, str | None]]) -> set[int]:
-    """Return the assets whose event triggers watch one of these generations, as far as there are not too many values."""
+    """Return the assets whose event triggers watch one of these generations, as far as not too many values are read."""
     watching, left = set[int](), MAX_ALL_ARGUMENT_VALUES
     for row in rows:
         if (left := left - value_count_of(row.Trigger)) < 0:
