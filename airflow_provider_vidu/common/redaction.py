@@ -42,7 +42,8 @@ _GAPS: Final = ("\\n", "\\r", "\\t", "\n", "\r", "\t", "\v", "\f", " ", "+", "<w
 _INVISIBLE: Final = "\x85\xa0\xad\u061c\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff"
 _INVISIBLE_GAPS: Final = re.compile(f"[{_INVISIBLE}]+")
 _GAP: Final = re.compile(rf"(?:[\n\r\t\v\f +{_INVISIBLE}]|\\[nrt]|<wbr>)++")
-_BETWEEN_NUMERALS: Final = re.compile(r"[^0-9A-Za-z]++")
+_WRAPPING: Final = ("\\n", "\\r", "\\t")
+_BETWEEN_NUMERALS: Final = re.compile(r"(?:\\[nrt]|[^0-9A-Za-z])++")
 """What stands between the numbers of a dump: ``0x73, 0x6b``, ``\\163\\153``, ``73:6b``."""
 _NO_NUMERALS: Final = bytes(code for code in range(256) if not chr(code).isascii() or not chr(code).isalnum())
 _LOWER: Final = bytes(range(256)).lower()
@@ -237,7 +238,9 @@ def _without_gaps(text: str) -> str:
 
 
 def _numerals_of(text: str) -> bytes:
-    """Return the ASCII letters and digits of a text, in lower case."""
+    """Return the ASCII letters and digits of a text, in lower case, without those of escaped line ends."""
+    for gap in _WRAPPING:
+        text = text.replace(gap, "")
     return text.encode("ascii", "ignore").translate(_LOWER, _NO_NUMERALS)
 
 
@@ -318,7 +321,7 @@ def _in_numerals(secret: str) -> Iterator[str]:
     if len(data) < SHORTEST_ENCODED:
         return
     for form in ("02x", "#04x", "03o", "o", "#o", "d"):
-        yield "".join(format(byte, form) for byte in data)
+        yield "".join(format(byte, form) for byte in data).removeprefix("0x").removeprefix("0o")
     for form in ("u{:04x}", "u{:x}", "u{:08x}", "x{:x}"):
         yield "".join(form.format(ord(character)) for character in secret)
     yield from _within(base64.b32encode, 5, 5, data)

@@ -69,11 +69,12 @@ def in_numerals(key: str) -> list[str]:
     return [
         *("".join(f"\\{byte:{form}}" for byte in data) for form in ("03o", "o")),
         json.dumps("".join(f"\\{byte:03o}" for byte in data)),
-        " ".join(f"{byte:03o}" for byte in data),
+        *(separator.join(f"{byte:03o}" for byte in data) for separator in (" ", "\\n")),
         json.dumps(list(data)),
         *(data.hex(separator) for separator in ":-.="),
         data.hex(":").upper().replace(":", "%3A"),
         ", ".join(f"0x{byte:02X}" for byte in data),
+        data.hex("x").replace("x", " 0x"),
         "".join(char.upper() if place % 3 else char for place, char in enumerate(data.hex())),
         *("".join(f"{before}{ord(char):{form}}" for char in key) for before, form in (("%u", "04x"), ("\\U", "08x"))),
         *("".join(f"\\{before}{{{ord(char):x}}}" for char in key) for before in "ux"),
