@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
 from airflow_provider_vidu.batches.snapshot import MOST_VALUES, json_of, packed, state_name, unpacked
 from airflow_provider_vidu.batches.state import BatchState, Event
+from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.common.values import mapping, number, text
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
@@ -51,6 +52,8 @@ WRITES: Final = 4
 PAUSE_SECONDS: Final = 1.0
 SNAPSHOT_EVENTS: Final = 64
 """The events after which the end of a leg writes the whole state."""
+MOST_READ_VALUES: Final = 4 * MOST_VALUES
+"""The most JSON values of all objects after the state: a leg of 100,000 rows that never defers writes six million."""
 BEAT_SECONDS: Final = 60.0
 """Without other events, a leg shows so often that it is alive."""
 DEAD_SECONDS: Final = 600.0
@@ -105,6 +108,8 @@ class Journal:
         self._leg = 0
         self._next = 1
         self._events = 0
+        self._values = 0
+        """Of the JSON that was read since the whole state."""
         self._finished_legs: dict[int, int] = {}
         """The objects of each leg that the next snapshot makes superfluous; the number, without a seal."""
         self._token = secrets.token_hex(8)
@@ -123,7 +128,7 @@ class Journal:
 
     def _begins_leg(self) -> bool:
         """Read everything and begin a leg; return False if another process has written a state meanwhile."""
-        self._events, self._finished_legs, self._is_sealed = 0, {}, False
+        self._events, self._values, self._finished_legs, self._is_sealed = 0, 0, {}, False
         self._read_state()
         while True:
             self._leg, self._next = self._leg + 1, 1
@@ -255,6 +260,7 @@ class Journal:
                 self._note_life(event)
                 try:
                     self.state.apply(event)
+                    self.state.check_size()
                 except _DAMAGE as error:
                     raise _damaged(file, error) from None
                 self._events += 1
@@ -277,6 +283,9 @@ class Journal:
     def _objects(self) -> Iterator[tuple[StoredFile, list[Event]]]:
         while (content := content_of(file := self._object(self._leg, self._next))) is not None:
             try:
+                self._values += value_count(content, 0)
+                if self._values > MOST_READ_VALUES:
+                    raise ValueError(f"with those before it, it holds more than {MOST_READ_VALUES:,} values")
                 events = lines_of(content)
                 if not all(isinstance(event, dict) for event in events):
                     raise TypeError("an event is not an object")

@@ -72,6 +72,7 @@ def unpacked(content: bytes) -> tuple[int, BatchState]:
             document.count_values(text)
             line = checked_line(json_of(text.rstrip(b",\n")))
             state.lines[line["key"]] = line
+        state.check_size()
         if document.piece():
             raise ValueError("it does not end after its lines")
         return leg, state

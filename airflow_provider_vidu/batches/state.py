@@ -24,6 +24,9 @@ MOST_OWNERS: Final = 200
 MOST_INTENTS: Final = 1000
 """How many creates may be under way, lost ones included: as many as a batch has at the service at once. Budgets count
 each, and the list is searched for each, so a forged journal with any number of them would hold a task for hours."""
+MOST_KEPT: Final = 500_000
+"""Of how many rows a journal may tell, removed ones included: five times those of a batch, and more than one file of
+twenty values for each may hold."""
 _MOST_ENDPOINT_CHARS: Final = 1000
 """The longest endpoint of a generation: those of all open ones are arguments of the trigger, in the database."""
 _MOST_ORDERS: Final = 2**31
@@ -134,6 +137,14 @@ class BatchState:
         if handler is not None:
             handler(event)
 
+    def check_size(self) -> None:
+        """Refuse what was read if it tells of more rows than any batch has; what a leg adds itself is within that.
+
+        :raises ValueError: when it does.
+        """
+        if len(self.lines) + len(self.open) + len(self.earlier) > MOST_KEPT:
+            raise ValueError(f"it tells of more than {MOST_KEPT:,} rows")
+
     def _on_order(self, event: Mapping[str, Any]) -> None:
         if event.get("anew"):
             if (own := event.get("keys")) is None:
@@ -240,7 +251,7 @@ class BatchState:
     @property
     def stored(self) -> int:
         """How many rows have a file."""
-        return sum(row.is_stored for row in self.lines.ended.values())
+        return self.lines.sums.stored
 
     @property
     def failed(self) -> int:
@@ -250,15 +261,18 @@ class BatchState:
     @property
     def credits(self) -> float | int:
         """What the batch has spent, as far as it is known, on open generations and those of rows ordered again, too."""
-        return sum(filter(None, self._prices())) + self._before.credits
+        return self.lines.sums.credits + sum(self._open_prices()) + self._before.credits
 
     @property
     def ordered(self) -> tuple[int, int]:
         """How many generations the batch has ordered, and of how many of them the price is known."""
-        known = [row.credits for row in self.lines.ended.values() if row.has_id and not row.is_reused]
-        known += [one.credits for one in self.open.values()]
-        before, priced = self._before, sum(each is not None for each in known)
-        return len(known) + before.generations, priced + before.priced
+        ended, before, priced = (
+            self.lines.sums,
+            self._before,
+            sum(one.credits is not None for one in self.open.values()),
+        )
+        generations = ended.generations + len(self.open) + before.generations
+        return generations, ended.priced + priced + before.priced
 
     @property
     def _before(self) -> Earlier:
@@ -270,15 +284,13 @@ class BatchState:
 
         Before a file is stored, a 0 is none: failures return the credits, and all rows would be ordered at that price.
         """
-        if highest := max(self.dearest, max(filter(None, self._prices()), default=0)):
+        if highest := max(self.dearest, self.lines.sums.dearest, max(self._open_prices(), default=0)):
             return highest
-        ended = self.lines.ended.values()
-        return 0 if any(row.is_stored and row.credits == 0 and not row.is_reused for row in ended) else None
+        return 0 if self.lines.sums.has_free else None
 
-    def _prices(self) -> Iterator[float | int | None]:
-        """Yield the prices of the generations that the batch itself has ordered."""
-        yield from (row.credits for row in self.lines.ended.values() if not row.is_reused)
-        yield from (one.credits for one in self.open.values() if not one.is_shared)
+    def _open_prices(self) -> Iterator[float | int]:
+        """Yield the known prices of the open generations that the batch itself has ordered."""
+        yield from (one.credits for one in self.open.values() if one.credits and not one.is_shared)
 
     @property
     def unpriced(self) -> int:
@@ -288,7 +300,7 @@ class BatchState:
     @property
     def uncertain(self) -> int:
         """How many creates may have been paid for, which nothing can find out."""
-        return sum(row.is_uncertain for row in self.lines.ended.values()) + self._before.uncertain
+        return self.lines.sums.uncertain + self._before.uncertain
 
     @property
     def usual_seconds(self) -> float | None:

@@ -1,6 +1,7 @@
-"""Removes known secrets from foreign text, in any encoding.
+"""Removes known secrets from foreign text, in the encodings in which programs write what they were sent.
 
 A gateway that refuses a key may quote it: literally, in a URL, in an HTML page, in a dump of the request's headers.
+One that wants to hide it has endless ways (reversed, enciphered), and needs none of them: it has the key.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import base64
 import io
 import re
+import unicodedata
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from html.entities import html5
 from itertools import chain
 from typing import Any, Final
@@ -40,6 +42,15 @@ _GAPS: Final = ("\\n", "\\r", "\\t", "\n", "\r", "\t", "\v", "\f", " ", "+", "<w
 _INVISIBLE: Final = "\x85\xa0\xad\u061c\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff"
 _INVISIBLE_GAPS: Final = re.compile(f"[{_INVISIBLE}]+")
 _GAP: Final = re.compile(rf"(?:[\n\r\t\v\f +{_INVISIBLE}]|\\[nrt]|<wbr>)++")
+_WRAPPING: Final = ("\\n", "\\r", "\\t")
+_BETWEEN_NUMERALS: Final = re.compile(r"(?:\\[nrt]|[^0-9A-Za-z])++")
+"""What stands between the numbers of a dump: ``0x73, 0x6b``, ``\\163\\153``, ``73:6b``."""
+_NO_NUMERALS: Final = bytes(code for code in range(256) if not chr(code).isascii() or not chr(code).isalnum())
+_LOWER: Final = bytes(range(256)).lower()
+# Letters in other shapes: full-width ones, those of mathematics, raised, lowered and circled ones.
+_STYLED: Final = re.compile(
+    "[\uff01-\uff5e\U0001d400-\U0001d7ff\u2070-\u209c\u2100-\u214f\u2460-\u24ff\U0001f100-\U0001f1ff]+"
+)
 
 
 def _without_percent(text: str) -> str:
@@ -69,7 +80,12 @@ def _character(entity: re.Match[str]) -> str:
     return chr(code) if is_character else entity[0]
 
 
+def _without_style(text: str) -> str:
+    return text if text.isascii() else _STYLED.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
+
+
 _DECODERS: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
+    ("", _without_style),
     ("%", _without_percent),
     ("&", lambda text: _ENTITY.sub(_character, text)),
     ("\\", unescaped),
@@ -155,11 +171,13 @@ class Redactor:
     """Replaces secrets by three stars.
 
     :param secrets: the secrets, in any order; empty ones are ignored.
+    :param in_numerals: whether they are also searched in dumps of bytes, in Base32 and in Base64 of Base64: fifty more
+        searches for each.
     """
 
-    __slots__ = ("_pieces", "_solid", "_spellings")
+    __slots__ = ("_numerals", "_pieces", "_solid", "_spellings")
 
-    def __init__(self, secrets: Iterable[str]) -> None:
+    def __init__(self, secrets: Iterable[str], *, in_numerals: bool = True) -> None:
         # Longest first: a short secret may be the beginning of a longer one.
         known = sorted({secret for secret in secrets if secret}, key=lambda secret: (-len(secret), secret))
         many = [secret for secret in known if len(secret) >= PIECE_CHARS] if len(known) > _FEW_SECRETS else []
@@ -174,6 +192,9 @@ class Redactor:
         solid = {_without_gaps(form): length for form, length in self._spellings}
         solid |= {_without_gaps(decoded): len(decoded) for _, decoded in plain}
         self._solid = tuple((form, length) for form, length in solid.items() if len(form) >= SHORTEST_ENCODED)
+        searched = few if in_numerals else []
+        numerals = {_numerals_of(form): len(secret) for secret in searched for form in _in_numerals(secret)}
+        self._numerals = tuple((form, length) for form, length in numerals.items() if len(form) >= SHORTEST_ENCODED)
 
     def redact(self, text: str, shortest: int = 0) -> str:
         """Return ``text`` with every secret of at least ``shortest`` characters masked, and every callback's token.
@@ -181,8 +202,10 @@ class Redactor:
         If a secret is percent-encoded, written in HTML entities or escaped in JSON, the text is returned decoded.
         """
         text, plain = _decoded(text, lambda step: self._replaced(step, shortest))
-        joined = self._joined(plain, shortest)
-        return text if joined is None else self._joined(text, shortest) or joined
+        for masked in (self._joined, self._without_numerals):
+            if (found := masked(plain, shortest)) is not None:
+                text = plain = found
+        return text
 
     def _replaced(self, text: str, shortest: int) -> str:
         for spelling, length in self._spellings:
@@ -196,7 +219,13 @@ class Redactor:
         """Return ``text`` without secrets that are wrapped or whose ``+`` became a space; None if there are none."""
         joined = _without_gaps(text)
         present = [solid for solid, length in self._solid if length >= shortest and solid in joined]
-        return _masked_across_gaps(text, present) if present else None
+        return _masked_across_gaps(text, present, _GAP) if present else None
+
+    def _without_numerals(self, text: str, shortest: int) -> str | None:
+        """Return ``text`` without secrets that are spelt in numerals, with anything between; None if there are none."""
+        numerals = _numerals_of(text)
+        present = [form.decode() for form, length in self._numerals if length >= shortest and form in numerals]
+        return _masked_across_gaps(text, present, _BETWEEN_NUMERALS, str.lower) if present else None
 
     def __repr__(self) -> str:
         return f"Redactor({MASK})"
@@ -208,19 +237,30 @@ def _without_gaps(text: str) -> str:
     return text if text.isascii() or text.isprintable() else _INVISIBLE_GAPS.sub("", text)
 
 
-def _masked_across_gaps(text: str, solids: Iterable[str]) -> str:
+def _numerals_of(text: str) -> bytes:
+    """Return the ASCII letters and digits of a text, in lower case, without those of escaped line ends."""
+    for gap in _WRAPPING:
+        text = text.replace(gap, "")
+    return text.encode("ascii", "ignore").translate(_LOWER, _NO_NUMERALS)
+
+
+def _masked_across_gaps(
+    text: str, solids: Iterable[str], gaps: re.Pattern[str], folded: Callable[[str], str] = str
+) -> str:
     """Mask secrets within which ``text`` has gaps.
 
     Not a pattern with a gap after each character: it would read a run of gaps again from each ``n`` in it, and a server
     that knows the secret, such as its own URL, chooses the text.
 
     :param solids: the secrets, without gaps.
+    :param gaps: what a gap is.
+    :param folded: returns a part of the text as the secrets are spelt, of the same length.
     """
     joined, places, begins, at = io.StringIO(), array("q"), array("q"), 0
-    for end, after in chain((gap.span() for gap in _GAP.finditer(text)), [(len(text), 0)]):
+    for end, after in chain((gap.span() for gap in gaps.finditer(text)), [(len(text), 0)]):
         places.append(at)
         begins.append(joined.tell())
-        joined.write(text[at:end])
+        joined.write(folded(text[at:end]))
         at = after
 
     def place(index: int) -> int:
@@ -247,20 +287,49 @@ def _spans(text: str, wanted: Iterable[str]) -> list[tuple[int, int]]:
 
 
 def _encoded(secret: str, decoded: str) -> set[str]:
-    """Return a secret's spellings that no decoder handles (base64, hex), and its own decoded form.
-
-    Base64 has three spellings, by the secret's offset in a group of three bytes.
-    """
+    """Return a secret's spellings that no decoder handles (base64, hex), and its own decoded form."""
     data = secret.encode()
     if len(data) < SHORTEST_ENCODED:
         return set()
-    spellings = {data.hex(), data.hex().upper()}
-    for before in range(3):
-        encoded = base64.b64encode(b"\0" * before + data).decode("ascii")
-        # A character holds six bits; those at both ends depend on the neighbouring bytes.
-        part = encoded[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]
-        spellings |= {part, part.replace("+", "-").replace("/", "_")}
+    spellings = {data.hex(), data.hex().upper(), *_in_base64(data)}
     return spellings | ({decoded} if len(decoded.strip()) >= SHORTEST_ENCODED else set()) - {secret}
+
+
+def _in_base64(data: bytes) -> Iterator[str]:
+    for part in _within(base64.b64encode, 3, 6, data):
+        yield from {part, part.replace("+", "-").replace("/", "_")}
+
+
+def _within(encode: Callable[[bytes], bytes], group: int, bits: int, data: bytes) -> Iterator[str]:
+    """Yield the spellings of data within longer data: one for each offset in a group of bytes.
+
+    :param group: how many bytes are encoded together.
+    :param bits: how many a character holds; those at both ends depend on the neighbouring bytes.
+    """
+    for before in range(group):
+        encoded = encode(b"\0" * before + data).decode("ascii")
+        yield encoded[-(-before * 8 // bits) : (before + len(data)) * 8 // bits]
+
+
+def _in_numerals(secret: str) -> Iterator[str]:
+    r"""Yield the spellings of a secret in which letters and digits alone tell, in any case and with anything between.
+
+    The numbers of its bytes in hexadecimal, octal (``od``, C) and decimal (lists of bytes in JSON and Go), those of its
+    characters (``%u0073``, ``\u{73}``, ``U+0073``), Base32, and Base64 and hexadecimal within each other.
+    """
+    data = secret.encode()
+    if len(data) < SHORTEST_ENCODED:
+        return
+    for form in ("02x", "#04x", "03o", "o", "#o", "d"):
+        yield "".join(format(byte, form) for byte in data).removeprefix("0x").removeprefix("0o")
+    for form in ("u{:04x}", "u{:x}", "u{:08x}", "x{:x}"):
+        yield "".join(form.format(ord(character)) for character in secret)
+    yield from _within(base64.b32encode, 5, 5, data)
+    for inner in _in_base64(data):
+        yield from _in_base64(inner.encode())
+        yield inner.encode().hex()
+    for inner in (data.hex(), data.hex().upper()):
+        yield from _in_base64(inner.encode())
 
 
 def pieces_of(secrets: Iterable[str]) -> frozenset[str]:

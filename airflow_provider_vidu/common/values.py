@@ -196,12 +196,22 @@ def plain(value: Any, redact: Callable[[str], str] = str, depth: int = 0) -> Any
         items = ((plain(name, redact), plain(item, redact, depth + 1)) for name, item in value.items())
         return {f"x{name}" if name in _OF_AIRFLOW else name: item for name, item in items}
     if isinstance(value, list):
+        if (masked := _masked_bytes(value, redact)) is not None:
+            return masked
         return [plain(item, redact, depth + 1) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
-        return str(value)
+        return redact(str(value))
     return value
+
+
+def _masked_bytes(value: list[Any], redact: Callable[[str], str]) -> list[str] | None:
+    """Return a list of bytes that spell a secret, as JavaScript writes a buffer, as one text without it; else None."""
+    if not all(type(item) is int and 0 <= item < 256 for item in value):  # True is an int, too
+        return None
+    text = " ".join(map(str, value))
+    return None if (masked := redact(text)) == text else [masked]
 
 
 def embedded(value: Any, redact: Callable[[str], str] = str) -> Any:

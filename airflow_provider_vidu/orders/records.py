@@ -19,6 +19,8 @@ from uuid import UUID
 
 from airflow.providers.common.compat.sdk import Variable
 
+from airflow_provider_vidu.common.json_size import value_count
+from airflow_provider_vidu.common.parsing import TooManyValuesError
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import strict_int
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 STATE_KEY: Final = "vidu_generation"
 VARIABLE_PREFIX: Final = "vidu_generation_"
+MOST_RECORD_VALUES: Final = 20_000
+"""The most JSON values of a Variable with a record that are parsed; ours have about thirty."""
 
 
 def order_of(context: Context) -> Order:
@@ -268,7 +272,9 @@ class VariableStore(RecordStore):
         """
         stored = stored_variable(self._key)
         try:
-            return Record.from_json(json.loads(stored)) if stored else None
+            return Record.from_json(bounded_json(stored, MOST_RECORD_VALUES)) if stored else None
+        except TooManyValuesError:
+            reason = f"it holds more than {MOST_RECORD_VALUES:,} JSON values"
         except (ValueError, RecursionError, ViduConfigError) as error:
             reason = error.reason if isinstance(error, ViduConfigError) else "it is not JSON"
         # Raised outside of the handler: an error of json holds the whole text.
@@ -299,6 +305,17 @@ class VariableStore(RecordStore):
         """Remove the Variable unless it must be kept: there could be thousands."""
         if not self._keeps:
             self.forget()
+
+
+def bounded_json(stored: str, most_values: int) -> Any:
+    """Return the value of JSON that users who may edit Variables may have written.
+
+    :raises TooManyValuesError: when it holds too many values: 48 MB of empty lists took a worker 1.2 GB.
+    :raises ValueError, RecursionError: when it is not JSON.
+    """
+    if value_count(stored.encode("utf-8", "replace"), most_values) > most_values:
+        raise TooManyValuesError("too many values")
+    return json.loads(stored)
 
 
 def stored_variable(key: str) -> str | None:

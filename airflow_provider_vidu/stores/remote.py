@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
@@ -17,10 +17,13 @@ from airflow_provider_vidu.stores.base import (
     storage_error,
     temporary_name,
 )
-from airflow_provider_vidu.stores.schemes import STORES, is_forbidden, reading_advice
+from airflow_provider_vidu.stores.schemes import S3, STORES, is_forbidden, reading_advice
 from airflow_provider_vidu.stores.uploads import UPLOADS
 
 log = logging.getLogger(__name__)
+
+MOST_LISTED: Final = 1_000
+"""Of a longer listing, which a page of S3 cannot hold, nothing is read: each of the names is looked for."""
 
 
 class RemoteFile(StoredFile):
@@ -93,7 +96,8 @@ class RemoteFile(StoredFile):
 def existing_names(fs: Any, protocol: str, folder: str, names: Sequence[str]) -> Sequence[str]:
     """Return those of ``names`` that exist in a folder, in their order, by one listing instead of a request for each.
 
-    If the store does not support it or the role may not list, all names are returned.
+    If the store does not support it, the role may not list, or others have put very many files beside these, all names
+    are returned.
 
     :param fs: the file system.
     :param protocol: its scheme.
@@ -102,14 +106,16 @@ def existing_names(fs: Any, protocol: str, folder: str, names: Sequence[str]) ->
     """
     if protocol not in STORES:
         return names
+    # The file systems of Google and Azure read all pages.
+    limit = {"max_items": MOST_LISTED} if STORES[protocol] is S3 else {}
     try:
         fs.invalidate_cache()
-        keys = set(fs.find(folder, prefix=names[0].rpartition(".")[0] + "."))
+        keys = set(fs.find(folder, prefix=names[0].rpartition(".")[0] + ".", **limit))
     except FileNotFoundError:
         return []
     except Exception:  # noqa: BLE001 - the check of a single name reports the problem
         return names
-    return [name for name in names if f"{folder}/{name}" in keys]
+    return [name for name in names if f"{folder}/{name}" in keys] if len(keys) < MOST_LISTED else names
 
 
 class MovedWriter(FsspecWriter):

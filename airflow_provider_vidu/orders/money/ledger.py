@@ -23,10 +23,12 @@ from airflow.providers.common.compat.sdk import Variable
 
 from airflow_provider_vidu.common.values import epoch, mapping
 from airflow_provider_vidu.exceptions import ViduError
-from airflow_provider_vidu.orders.records import stored_variable
+from airflow_provider_vidu.orders.records import MOST_RECORD_VALUES, bounded_json, stored_variable
 
 MOST_FORGOTTEN: Final = 100
 """The most entries that one task removes."""
+MOST_VALUES: Final = 5_000_000
+"""The most JSON values of a period's Variable that are parsed; an entry has about ten."""
 CONFIRMATIONS: Final = 2
 MOST_LOOKS: Final = 50
 
@@ -122,21 +124,21 @@ class SharedLedger(Ledger):
         key = prefix.rstrip("_")
         stored = stored_variable(key)
         try:
-            read = json.loads(stored) if stored else {}
+            read = bounded_json(stored, MOST_VALUES) if stored else {}
         except (ValueError, RecursionError):  # json's error holds the whole text, so ours is raised outside of it
             read = None
         if isinstance(read, dict):
             return read
         raise ViduError(
-            f"The Variable {key} holds what was spent within a budget, and it is not a JSON object. Restore it, or "
-            "delete it to count from zero."
+            f"The Variable {key} holds what was spent within a budget, and it is not a JSON object, or holds more than "
+            f"{MOST_VALUES:,} values. Restore it, or delete it to count from zero."
         )
 
 
 def _created_at(stored: str | None) -> float:
     """Return when the create of an entry was sent, in epoch seconds; 0 for an entry of an earlier version."""
     with suppress(ValueError, RecursionError):
-        return epoch(mapping(json.loads(stored or "{}")).get("at")) or 0.0
+        return epoch(mapping(bounded_json(stored or "{}", MOST_RECORD_VALUES)).get("at")) or 0.0
     return 0.0
 
 

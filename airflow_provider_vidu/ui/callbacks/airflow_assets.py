@@ -9,7 +9,7 @@ shared with the trigger that watches for it. If a name is missing, or another ba
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -24,7 +24,7 @@ from airflow_provider_vidu.orders.order import Record
 from airflow_provider_vidu.orders.records import STATE_KEY
 from airflow_provider_vidu.tasks.callbacks.nudges import NUDGE_KEY
 from airflow_provider_vidu.ui.callbacks.airflow_tasks import as_uuid, ids_in, is_short
-from airflow_provider_vidu.ui.records.arguments import arguments_of
+from airflow_provider_vidu.ui.records.arguments import arguments_of, value_count_of
 
 _TRIGGER: Final = "airflow_provider_vidu.event_triggers.ViduGenerationFinishedTrigger"
 MAX_RECORD_CHARS: Final = 64 * 1024
@@ -35,6 +35,10 @@ MAX_ARGUMENT_CHARS: Final = 1024 * 1024
 """The same for the arguments of an event trigger, which may name thousands of generations."""
 MAX_ALL_ARGUMENT_CHARS: Final = 8 * 1024 * 1024
 """The same for all event triggers together: a DAG may have any number of assets."""
+MAX_ALL_ARGUMENT_VALUES: Final = 200_000
+"""The same for their JSON values, nearly all of them ids: 8 MiB of empty lists took each nudge four seconds."""
+MAX_TRIGGERS: Final = 2_000
+"""The most event triggers that are read: 8 MiB are 30,000 short ones."""
 _missing: str | None = None
 
 try:
@@ -107,7 +111,7 @@ def nudge(ended: Collection[tuple[str, str | None]]) -> int:
     :return: how many assets there are.
     """
     with create_session() as session:
-        watched = {row.asset_id for row in session.execute(_watchers()) if _watches(row.Trigger, ended)}
+        watched = _watching(session.execute(_watchers()), ended)
         for asset_id in sorted(watched):  # in one order everywhere: two servers that write block each other no longer
             at = json.dumps(datetime.now(UTC).isoformat())
             get_state_backend().set(AssetScope(asset_id=asset_id), NUDGE_KEY, at, session=session)
@@ -158,14 +162,26 @@ def _watchers() -> Any:
         .options(lazyload("*"))
         .join(sized, sized.c.id == Trigger.id)
         .where(sized.c.total <= MAX_ALL_ARGUMENT_CHARS)
+        .order_by(sized.c.total)
+        .limit(MAX_TRIGGERS)
     )
+
+
+def _watching(rows: Iterable[Any], ended: Collection[tuple[str, str | None]]) -> set[int]:
+    """Return the assets whose event triggers watch one of these generations, as far as not too many values are read."""
+    watching, left = set[int](), MAX_ALL_ARGUMENT_VALUES
+    for row in rows:
+        if (left := left - value_count_of(row.Trigger)) < 0:
+            break
+        if _watches(row.Trigger, ended):
+            watching.add(row.asset_id)
+    return watching
 
 
 def _watches(trigger: Any, ended: Collection[tuple[str, str | None]]) -> bool:
-    arguments: Mapping[str, Any] = arguments_of(trigger, MAX_ARGUMENT_CHARS) or {}  # thousands of ids
+    arguments: Mapping[str, Any] = arguments_of(trigger, MAX_ALL_ARGUMENT_VALUES) or {}
     named = arguments.get("generation_ids")
-    return any(
-        conn_id == arguments.get("vidu_conn_id")
-        and (generation_id is None or not isinstance(named, list) or generation_id in named)
-        for conn_id, generation_id in ended
-    )
+    own = {generation_id for conn_id, generation_id in ended if conn_id == arguments.get("vidu_conn_id")}
+    if not own or None in own or not isinstance(named, list):
+        return bool(own)
+    return any(isinstance(each, str) and each in own for each in named)

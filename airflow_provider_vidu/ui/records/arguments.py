@@ -30,16 +30,27 @@ _OBJECT: Final = "dict"
 def arguments_of(trigger: Any, most_values: int = MAX_VALUES) -> Mapping[str, Any] | None:
     """Return the stored arguments of a trigger; None if they cannot be read, or hold too many values."""
     try:
-        stored: str = trigger.encrypted_kwargs
-        # Those of a task are not encrypted; those of an asset are.
-        text = stored if stored.startswith("{") else get_fernet().decrypt(stored.encode()).decode()
-        arguments = _parsed(text, most_values)
+        arguments = _parsed(_text_of(trigger), most_values)
         if isinstance(arguments, Mapping) and arguments.get(_TYPE) == _OBJECT:
             arguments = arguments.get(_CONTENT)
     except Exception as error:  # noqa: BLE001 - a key that was replaced, or what another version has written
         log.warning("The arguments of trigger %s cannot be read (%s).", trigger.id, type(error).__name__)
         return None
     return arguments if isinstance(arguments, Mapping) else None
+
+
+def value_count_of(trigger: Any) -> int:
+    """Return approximately how many values the stored arguments of a trigger hold; 0 if they cannot be read."""
+    try:
+        return value_count(_text_of(trigger).encode("utf-8", "replace"), 0)
+    except Exception:  # noqa: BLE001 - as in arguments_of, which reports it
+        return 0
+
+
+def _text_of(trigger: Any) -> str:
+    stored: str = trigger.encrypted_kwargs
+    # Those of a task are not encrypted; those of an asset are.
+    return stored if stored.startswith("{") else get_fernet().decrypt(stored.encode()).decode()
 
 
 def names_classes(stored: str | None) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.batches import plan
+from airflow_provider_vidu.batches import journal, plan, state
 from airflow_provider_vidu.batches.arguments import MOST_IN_FLIGHT
 from airflow_provider_vidu.batches.leg.submitting import Submitter
 from airflow_provider_vidu.batches.state import MOST_INTENTS, Open
@@ -52,6 +52,25 @@ def test_more_creates_than_any_batch_has_under_way(connect, sandbox, tmp_path, v
     with pytest.raises(exceptions.ViduConfigError, match=r"journal of the batch is damaged: .*000001\.jsonl"):
         task.run()
     assert (sandbox.requests(), variables.keys("vidu_spent_")) == ([], [])
+
+
+@pytest.mark.fault("attacks", "a forged journal holds millions of rows, in any number of files", outcome="refused",
+                   seen="the error names the file; nothing is requested")  # fmt: skip
+@pytest.mark.parametrize("limit", ["rows", "values"])
+def test_more_rows_than_any_batch_has(connect, sandbox, tmp_path, monkeypatch, limit):
+    """Two million of them took half a minute to read, and each create half a second more."""
+    connect("ent-v2")
+    line = {"status": "stored", "generation_id": "g", "credits": 4}
+    forge(tmp_path, [{"e": "line", "line": {"key": f"k{n}", **line}} for n in range(40)])
+    first = tmp_path / ".vidu" / "series" / "leg-000001" / "000001.jsonl"
+    for number in range(2, 4):
+        copied = first.read_text().replace(': "k', f': "{number}k') if limit == "rows" else '{"e": "alive"}\n' * 200
+        first.with_name(f"{number:06d}.jsonl").write_text(copied)
+    monkeypatch.setattr(*((state, "MOST_KEPT", 100) if limit == "rows" else (journal, "MOST_READ_VALUES", 500)))
+    damaged = rf"journal of the batch is damaged: .*000003\.jsonl cannot be read .*more than \d+ {limit}"
+    with pytest.raises(exceptions.ViduConfigError, match=damaged):
+        BatchTask(tmp_path, [{"prompt": "a cat"}], batch="series", max_credits=1000).run()
+    assert sandbox.requests() == []
 
 
 def test_a_batch_may_have_its_limit_under_way():

@@ -15,7 +15,7 @@ from airflow_provider_vidu.exceptions import (
     ViduStorageError,
 )
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
-from airflow_provider_vidu.stores import uploads
+from airflow_provider_vidu.stores import remote, uploads
 from airflow_provider_vidu.stores.base import MIB, DestinationExistsError
 from airflow_provider_vidu.stores.destination import Destination, options_of
 from airflow_provider_vidu.stores.paths import checked_destination
@@ -85,6 +85,24 @@ def test_a_discarded_upload_is_aborted(s3, bucket, either_id, body):
     del writer
     assert keys(s3, bucket) == (["a.mp4"], 0)
     assert body_of(s3, bucket, "a.mp4") == OLD
+
+
+@pytest.mark.fault("attacks", "another writer puts many files beside the name of a download", outcome="survived",
+                   seen="the file is found; one page of the list is read")  # fmt: skip
+def test_a_long_list_of_similar_names_is_not_read(s3, bucket, conn_id, monkeypatch):
+    """All pages were read and kept, and each name that another writer chooses makes the list longer."""
+    for number in range(25):
+        s3.put_object(Bucket=bucket, Key=f"clips/a.{number}/b", Body=b"x")
+    s3.put_object(Bucket=bucket, Key="clips/a.webm", Body=OLD)
+    monkeypatch.setattr(remote, "MOST_LISTED", 10)
+    destination = Destination(f"s3://{bucket}/clips/", conn_id)
+    system, listed = type(destination.file("a")._fs), []
+    find = system.find
+    monkeypatch.setattr(system, "find", lambda *args, **more: listed.append(find(*args, **more)) or listed[-1])
+    found = FolderTarget(destination, "skip", "a", None).existing(len(OLD))
+    assert found is not None
+    assert found.uri.endswith("/clips/a.webm")
+    assert [len(keys) for keys in listed] == [10]
 
 
 def test_no_file_in_a_missing_bucket(s3, conn_id):

@@ -85,6 +85,20 @@ def add_asset(pages: Pages, trigger: Any, *, is_active: bool = True) -> int:
         return int(asset.id)
 
 
+def rewrite_newest_trigger(pages: Pages, stored: str | dict[str, Any]) -> None:
+    """Store other arguments of the trigger that was added last.
+
+    :param stored: arguments, or what stands in their place.
+    """
+    from airflow.models.trigger import Trigger
+
+    table = Trigger.__table__
+    written = stored if isinstance(stored, str) else _stored(stored)
+    with pages.engine.begin() as database:
+        newest = database.execute(table.select().with_only_columns(table.c.id).order_by(table.c.id.desc())).scalar()
+        database.execute(table.update().where(table.c.id == newest).values(kwargs=written))
+
+
 def nudged_at(pages: Pages, asset_id: int) -> str | None:
     """Return the time of an asset's latest nudge, as the triggerer gets it from the API server."""
     from airflow.state import AssetScope

@@ -28,7 +28,7 @@ pytestmark = [
 if AIRFLOW >= (3, 3):
     from airflow_provider_vidu.event_triggers import ViduGenerationFinishedTrigger
     from airflow_provider_vidu.ui.callbacks import routes
-    from tests.integration.ui.assets import add_asset, add_order, forget_assets, nudged_at
+    from tests.integration.ui.assets import add_asset, add_order, forget_assets, nudged_at, rewrite_newest_trigger
 
 ENDED = [("vidu_default", "911")]
 
@@ -123,6 +123,35 @@ def test_all_event_triggers_together_have_a_limit(pages, monkeypatch):
     assert sum(nudged_at(pages, asset) is not None for asset in long) == nudged - 2 < len(long)
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a DAG's event triggers store a million empty lists for ids",
+    outcome="survived",
+    side="pages",
+    seen="200,000 values and 2,000 triggers are read at a callback, the smallest first",
+)
+def test_the_values_of_all_event_triggers_have_a_limit(pages, monkeypatch):
+    """A callback of eight triggers of a megabyte took the API server four seconds to parse them."""
+    long = [add_asset(pages, ViduGenerationFinishedTrigger(generation_ids=["911", *"abcdefgh"])) for _ in range(5)]
+    short = [add_asset(pages, ViduGenerationFinishedTrigger()) for _ in range(2)]
+    monkeypatch.setattr(airflow_assets, "MAX_ALL_ARGUMENT_VALUES", 50)
+    nudged = airflow_assets.nudge(ENDED)
+    assert [nudged_at(pages, asset) is not None for asset in short] == [True, True]
+    assert 0 < sum(nudged_at(pages, asset) is not None for asset in long) == nudged - 2 < len(long)
+    monkeypatch.setattr(airflow_assets, "MAX_TRIGGERS", 1)
+    assert airflow_assets.nudge(ENDED) == 1
+
+
+def test_ids_that_are_no_text_are_passed_over(pages):
+    """The author of a DAG may store anything in their place."""
+    asset = add_asset(pages, ViduGenerationFinishedTrigger(generation_ids="911"))
+    rewrite_newest_trigger(pages, {"vidu_conn_id": "vidu_default", "generation_ids": [[], {"911": 911}, 911, None]})
+    assert airflow_assets.nudge(ENDED) == 0
+    rewrite_newest_trigger(pages, {"vidu_conn_id": ["vidu_default"], "generation_ids": ["911"]})
+    assert airflow_assets.nudge(ENDED) == 0
+    assert nudged_at(pages, asset) is None
+
+
 def test_a_state_of_another_name_is_not_read(pages):
     """Only this package's key holds records."""
     order = add_order(pages)
@@ -189,13 +218,8 @@ def test_a_paused_dag_has_no_watcher(pages):
 
 def test_a_trigger_that_cannot_be_read_is_passed_over(pages):
     """A row of another Fernet key costs that asset's nudges, not the others'."""
-    from airflow.models.trigger import Trigger
-
     broken = add_asset(pages, ViduGenerationFinishedTrigger())
-    with pages.engine.begin() as database:
-        table = Trigger.__table__
-        newest = database.execute(table.select().with_only_columns(table.c.id).order_by(table.c.id.desc())).scalar()
-        database.execute(table.update().where(table.c.id == newest).values(kwargs="gAAAAA-nonsense"))
+    rewrite_newest_trigger(pages, "gAAAAA-nonsense")
     good = add_asset(pages, ViduGenerationFinishedTrigger())
     assert airflow_assets.nudge(ENDED) == 1
     assert nudged_at(pages, broken) is None

@@ -6,9 +6,11 @@ import time
 
 import pytest
 
+from airflow_provider_vidu.batches import state as state_module
 from airflow_provider_vidu.batches.leg.beginning import begun
 from airflow_provider_vidu.batches.manifest import MOST_ERRORS, summary
 from airflow_provider_vidu.batches.plan import check_credits
+from airflow_provider_vidu.batches.snapshot import packed, unpacked
 from airflow_provider_vidu.batches.state import BatchState, Open
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.order import Order
@@ -59,6 +61,28 @@ def test_the_price_of_another_order_is_none_of_the_batch():
     assert not check_credits(10, state.credits, state.price, state.unpriced, ended=1)  # the first price is awaited
     state.apply({**paid, "credits": 4})
     assert state.price == 4
+
+
+def test_a_state_of_more_rows_than_any_batch_has_is_refused(monkeypatch):
+    """A whole state is one file, and is refused as its events are."""
+    state = after(*({"e": "line", "line": {"key": str(number), "status": "stored"}} for number in range(11)))
+    monkeypatch.setattr(state_module, "MOST_KEPT", 10)
+    with pytest.raises(ValueError, match="more than 10 rows"):
+        unpacked(packed(1, state))
+
+
+def test_a_create_is_not_slower_the_more_rows_have_ended():
+    """Each create of a batch with a limit added all of them up five times: half a second with two million."""
+    line = {"status": "stored", "generation_id": "g", "credits": 4}
+    state = after(*({"e": "line", "line": {"key": str(number), **line}} for number in range(50_000)))
+    began = time.thread_time()
+    for number in range(500):
+        state.apply({"e": "id", "key": f"new{number % 5}", "id": "g", "at": 1.0, "credits": 5})
+        known = (state.price, state.credits, state.stored, state.uncertain, state.ordered)
+    assert time.thread_time() - began < 2
+    assert known == (5, 50_000 * 4 + 25, 50_000, 0, (50_005, 50_005))
+    state.apply({"e": "back", "keys": ["7"]})
+    assert (state.stored, state.credits, state.ordered) == (49_999, 50_000 * 4 + 25, (50_005, 50_005))
 
 
 @pytest.mark.parametrize("price", [2**64, 1e13, -1e13, "1e300", float("nan")])

@@ -57,11 +57,46 @@ def spelled(key: str) -> list[str]:
         data.hex(" ", 2).upper(),
         "".join(f"\\x{byte:02x}" for byte in key.encode("latin-1")),
         *(f"{key[:5]}{gap}{key[5:]}" for gap in ("\f", "<wbr>", "&#8203;", "&shy;", "&nbsp;", "\u2028")),
+        *in_numerals(key),
+        "".join(chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char for char in key),
+        "".join(chr(0x1D468 - ord("A") + ord(char)) if "A" <= char <= "Z" else char for char in key),
+    ]
+
+
+def in_numerals(key: str) -> list[str]:
+    """Return a key in dumps of bytes and of characters, in Base32, and in one encoding within another."""
+    data, b64 = key.encode(), base64.b64encode
+    return [
+        *("".join(f"\\{byte:{form}}" for byte in data) for form in ("03o", "o")),
+        json.dumps("".join(f"\\{byte:03o}" for byte in data)),
+        *(separator.join(f"{byte:03o}" for byte in data) for separator in (" ", "\\n")),
+        json.dumps(list(data)),
+        *(data.hex(separator) for separator in ":-.="),
+        data.hex(":").upper().replace(":", "%3A"),
+        ", ".join(f"0x{byte:02X}" for byte in data),
+        data.hex("x").replace("x", " 0x"),
+        "".join(char.upper() if place % 3 else char for place, char in enumerate(data.hex())),
+        *("".join(f"{before}{ord(char):{form}}" for char in key) for before, form in (("%u", "04x"), ("\\U", "08x"))),
+        *("".join(f"\\{before}{{{ord(char):x}}}" for char in key) for before in "ux"),
+        " ".join(f"U+{ord(char):04X}" for char in key),
+        *(base64.b32encode(b"u:user"[:before] + data + b"; more").decode() for before in range(5)),
+        base64.b32encode(data).decode().lower(),
+        *(
+            b64(b"inner"[:before] + b64(b"outer"[:within] + data)).decode()
+            for before in range(3)
+            for within in range(3)
+        ),
+        base64.urlsafe_b64encode(b"Basic " + base64.urlsafe_b64encode(b"u:" + data)).decode(),
+        b64(data.hex().encode()).decode(),
+        b64(b"u:" + data).hex(" "),
     ]
 
 
 @pytest.mark.fault(
-    "secrets", "a gateway quotes the key in percent, HTML, JSON or base64", outcome="survived", seen="*** in its place"
+    "secrets",
+    "a gateway quotes the key in percent, HTML, JSON, Base64, Base32, or a dump of its bytes",
+    outcome="survived",
+    seen="*** in its place",
 )
 @each_row("key", [KEY, PLAIN], ids=["odd", "plain"])
 @each_row("place", range(len(spelled(PLAIN))))
@@ -118,6 +153,34 @@ def test_a_text_of_gaps_is_searched_in_bounded_time() -> None:
     text = Redactor([secret, "next=fedcba9876543210"]).redact("\\n" * 200_000 + f"{secret[:9]} \n{secret[9:]}&b")
     assert time.monotonic() - began < 5
     assert text.endswith("\\n***&b")
+
+
+def test_a_key_that_is_wrapped_twice_is_masked_twice() -> None:
+    """One copy as it is, and one that only a decoder shows: where the first was masked, the second stayed."""
+    wrapped = f"{PLAIN[:5]}\n{PLAIN[5:]}"
+    escaped = "".join(f"%{byte:02x}" for byte in wrapped.encode())
+    assert Redactor([PLAIN]).redact(f"a {wrapped} b {escaped} c") == "a *** b *** c"
+
+
+def test_a_buffer_of_bytes_in_an_answer_is_masked() -> None:
+    """JavaScript writes the header that it was sent as numbers, which are no text within parsed JSON."""
+    header = [*b"Bearer ", *KEY.encode()]
+    body = {"id": "1", "authorization": {"type": "Buffer", "data": header}, "sizes": [1, 2, 256], "flags": [True]}
+    parsed = parse(json.dumps(body).encode(), Redactor([KEY]).redact)
+    assert parsed["authorization"] == {"type": "Buffer", "data": ["66 101 97 114 101 114 32 ***"]}
+    assert (parsed["sizes"], parsed["flags"]) == ([1, 2, 256], [True])
+    digits = "1234567890" * 3
+    assert parse(f'{{"key": {digits}}}'.encode(), Redactor([digits]).redact) == {"key": "***"}
+
+
+def test_dumps_are_searched_in_bounded_time() -> None:
+    """Four megabytes of separators, of letters in odd shapes, or of the beginnings of a dump of the key."""
+    redactor = Redactor([KEY, PLAIN])
+    begun = PLAIN.encode().hex(":")[:-2]
+    for text in (". " * 2_000_000, "\uff41b" * 1_000_000, begun * (4_000_000 // len(begun)), "0x" * 2_000_000):
+        began = time.process_time()
+        assert redactor.redact(f"{text} {PLAIN.encode().hex(':')}.").endswith("***.")
+        assert time.process_time() - began < 3
 
 
 @pytest.mark.parametrize("key", ['00\\"0000', "00%410000", "00&amp;0000", "00\\u00410000", 'a%41"b&lt;c0000'])

@@ -123,7 +123,7 @@ def test_names_are_read_from_the_database_of_airflow_2(monkeypatch):
     assert sorted(ledger._in_database("a_b_")) == ["a_b_1", "a_b_3"]
 
 
-@pytest.mark.parametrize("stored", ["{", "[]", "[" * 100_000, "nan"])
+@pytest.mark.parametrize("stored", ["{", "[]", "[" * 100_000, "nan", '{"a": [' + "[]," * 5_000_000 + "1]}"], ids=len)
 def test_a_shared_variable_that_was_edited(variables, stored):
     """What was spent is unknown then: a clear error without the content, rather than a budget that counts from zero."""
     variables.kept[PREFIX.rstrip("_")] = stored
