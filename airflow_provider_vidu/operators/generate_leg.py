@@ -291,9 +291,9 @@ class GenerateLeg:
         if self._facts is None:
             self._facts = mapping(_pulled(self._context, WATCH_KEY))
         is_shared = bool(self._facts.get(SHARED_NOTE))
-        if self._facts.get("credits") is None and not is_shared:
+        if not self._facts.get("credits") and not is_shared:
             with suppress(ViduConfigError):  # a cap that renders differently by now must not lose the result
-                self._spending().named_late(generation, self._facts.get("created_at"))
+                self._spending().named_late(generation, self._facts.get("created_at"), self._endpoint)
         whole, parameters = completed(generation, self._arguments, self._facts)
         log_end(self._log, whole, self._context, times)
         result = as_result(whole, parameters)
@@ -373,10 +373,11 @@ class GenerateLeg:
 
     def _spending(self) -> Spending:
         """Return the limits on credits that this task keeps."""
+        from airflow_provider_vidu.operators.submitting import queried_once
         from airflow_provider_vidu.orders.money.spending import Spending
 
         task, cap = self._task, checked_cap(self._task.max_credits, self._has_cap)
-        return Spending(self._context, task, task.budget, cap, self._log)
+        return Spending(self._context, task, task.budget, cap, self._log, queried_once)
 
     def _published_id(self) -> str | None:
         """Return the id that this try published; a new try starts without one."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_vidu.events import Turn
     from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.operators.generate import ViduGenerateOperator
     from airflow_provider_vidu.operators.reuse import SharedResults
     from airflow_provider_vidu.orders.money.spending import Spending
@@ -75,6 +76,17 @@ class TaskRequest:
                 raise
             task.log.warning("The inputs can no longer be read, so the file is not shared: %s", error)
             return None
+
+
+def queried_once(conn_id: str, generation_id: str, endpoint: str | None) -> Generation:
+    """Return a generation of any connection, by one request.
+
+    :param endpoint: where it was submitted.
+    :raises ViduError: when the service does not answer with it.
+    """
+    from airflow_provider_vidu.hooks import ViduHook
+
+    return ViduHook(conn_id).get_generation(generation_id, endpoint=endpoint, retries=0)
 
 
 def slot_wait(

@@ -213,14 +213,15 @@ class Submission:
         return generation_id
 
     def _price_late(self, record: Record, generation: Generation) -> Record:
-        """Return the record with the price of a generation whose create's answer was lost, made visible to others."""
-        if record.credits is not None:
+        """Return the record with the price that the create's answer has not named, made visible to others."""
+        if record.credits:
             return record
         if generation.credits:
             record = replace(record, generation_id=generation.id, credits=generation.credits)
             self._loaded = record  # what follows may submit again, and must not forget what was spent
             self._store.save(record)
             self._spending.count_paid(record)
+        self._spending.observe(generation, record.began or record.at, self._endpoint)
         self._spending.settle(record)
         return record
 
@@ -286,7 +287,7 @@ class Submission:
         if (price := self._price_of(generation, endpoint)) is not None:
             generation = generation.model_copy(update={"credits": price})
             paid = self._recorded(record, generation)
-        self._spending.count_paid(paid)
+        self._spending.count_paid(paid, endpoint)
         self._refused = paid if paid.refused else None
         self.callback = record.callback or None
         return generation

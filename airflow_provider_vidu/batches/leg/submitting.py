@@ -147,7 +147,9 @@ class Submitter:
             return Submitted(shared=record.request)
         except ViduError as error:
             claim.release()
-            about = blame(error) if sends.count else Blame.ACCOUNT  # what prevents a send is not the row's fault
+            about = blame(error)
+            if not sends.count and about is Blame.ROW:
+                about = Blame.ACCOUNT  # what prevents a send is not the row's fault
             if about is Blame.ROW:
                 self._fail(row, error)
                 return Submitted()
