@@ -348,10 +348,10 @@ class ViduBatchOperator(SignedURLOperator):
         return given(text("storage_conn_id", self.storage_conn_id))
 
     def _settings(self, rows: Sequence[Row], context: Any) -> Settings:
+        from airflow_provider_vidu.api.dry_run import is_dry
         from airflow_provider_vidu.api.endpoints import is_off_peak
         from airflow_provider_vidu.batches.settings import Settings
         from airflow_provider_vidu.network.target import deployment_hosts, most_bytes
-        from airflow_provider_vidu.orders.dry_run import is_dry
         from airflow_provider_vidu.orders.records import iteration_of
         from airflow_provider_vidu.orders.request import further_fields
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_vidu.api.dry_run import is_dry
 from airflow_provider_vidu.common.values import given, mapping
 from airflow_provider_vidu.defaults import OFF_PEAK_WAIT_SECONDS, WAIT_SECONDS
 from airflow_provider_vidu.events import Turn, callback_in, id_in
@@ -24,10 +25,10 @@ from airflow_provider_vidu.operators.storing import ResultStore, report_stored
 from airflow_provider_vidu.operators.waiting import GenerationWait
 from airflow_provider_vidu.orders.arguments import arguments_of
 from airflow_provider_vidu.orders.claims import ClaimLostError, SharedOrderError
-from airflow_provider_vidu.orders.dry_run import dry_run, is_dry
+from airflow_provider_vidu.orders.dry_run import dry_run
 from airflow_provider_vidu.orders.explained import explained_not_found, failed
 from airflow_provider_vidu.orders.money.budget import checked_cap
-from airflow_provider_vidu.orders.records import submitted_id
+from airflow_provider_vidu.orders.records import own_record
 from airflow_provider_vidu.orders.request import (
     completed,
     endpoint_of,
@@ -109,7 +110,7 @@ class GenerateLeg:
                     "destination is empty: check the XCom or the param that it is templated from. Nothing was "
                     "submitted."
                 )
-        if is_dry(task.is_dry_run) and submitted_id(self._context, self._log, is_durable=task.durable) is None:
+        if is_dry(task.is_dry_run) and own_record(self._context, self._log, is_durable=task.durable) is None:
             check_downstream(task, self._log)
             terms = terms_of(self._arguments)
             return dry_run(hook, self._context, request.prepared, request.endpoint, terms, self._log)
@@ -216,7 +217,10 @@ class GenerateLeg:
         if self._killed:
             raise ViduError("The task was killed before its create was sent: nothing was submitted.")
         if is_dry(self._task.is_dry_run):
-            raise ViduConfigError("The earlier generation failed, and dry_run is set: nothing was submitted.")
+            raise ViduConfigError(
+                "The generation of an earlier try failed, or was never created, and dry_run is set: nothing was "
+                "submitted. Clear the task to run it dry."
+            )
 
     def _served(self, line: Mapping[str, Any]) -> dict[str, Any]:
         """Return the result of an order that is served by the file of an earlier one."""

@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStor
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.operators import ViduGenerateOperator
+from airflow_provider_vidu.orders import lost_order
 from airflow_provider_vidu.stores import schemes
 from airflow_provider_vidu.stores.naming import stem_of
 from tests.integration.batches.batch_task import BatchTask
@@ -48,6 +49,58 @@ def test_dry_run_that_is_set_before_a_retry(dialect, sandbox, tmp_path, monkeypa
     assert len(sandbox.creates) == 1
     task.clear()
     assert task.run()["dry_run"] is True
+
+
+@pytest.mark.parametrize("kind", ["ent-v2", "vidu-native"])
+def test_a_dry_run_after_a_create_of_unknown_outcome(connect, sandbox, monkeypatch, kind):
+    """It may be paid for: the retry finds it or names it; a dry run in its place was green."""
+    monkeypatch.setattr(lost_order, "SETTLE_SECONDS", 0.0)
+    connect(kind, timeout=1, max_retries=0)
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"lose_answer": True}})
+    task = Task()
+    with pytest.raises(exceptions.ViduError, match=r"outcome is unknown|may have been"):
+        task.run()
+    task.kwargs["dry_run"] = True
+    if kind == "ent-v2":
+        assert task.run()["id"] == sandbox.creates[0].id
+    else:
+        with pytest.raises(exceptions.ViduSubmitUnknownError, match="may have been created"):
+            task.run()
+    assert len(sandbox.creates) == 1
+    task.clear()
+    assert task.run()["dry_run"] is True
+
+
+def test_a_dry_run_after_a_create_that_was_not_carried_out(connect, sandbox, monkeypatch):
+    """The list proves it: nothing is submitted, and the error says how to get the dry run."""
+    monkeypatch.setattr(lost_order, "SETTLE_SECONDS", 0.0)
+    connect("ent-v2", timeout=1, max_retries=0)
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"status": 500}})
+    task = Task()
+    with pytest.raises(exceptions.ViduError):
+        task.run()
+    assert sandbox.creates == []
+    task.kwargs["dry_run"] = True
+    with pytest.raises(exceptions.ViduConfigError, match="never created, and dry_run is set"):
+        task.run()
+    assert sandbox.creates == []
+
+
+def test_a_mistake_in_the_settings_after_a_create_of_unknown_outcome(connect, sandbox, monkeypatch):
+    """The task does not end for good: a retry of the corrected one finds what may be paid for."""
+    monkeypatch.setattr(lost_order, "SETTLE_SECONDS", 0.0)
+    connect("ent-v2", timeout=1, max_retries=0)
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"lose_answer": True}})
+    task = Task()
+    with pytest.raises(exceptions.ViduSubmitUncertainError):
+        task.run()
+    task.kwargs["prompt"] = "  "
+    with pytest.raises(exceptions.ViduError, match="may have submitted a generation") as caught:
+        task.run()
+    assert caught.value.retryable
+    task.kwargs["prompt"] = "a cat"
+    assert task.run()["id"] == sandbox.creates[0].id
+    assert len(sandbox.creates) == 1
 
 
 def test_a_retry_after_a_failed_download_continues(dialect, sandbox, tmp_path):
