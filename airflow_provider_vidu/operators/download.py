@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+    from airflow_provider_vidu.downloads.incoming_file import OpenWriter
     from airflow_provider_vidu.downloads.transfer import Transfer
     from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.network.target import DownloadAccess
@@ -145,7 +146,7 @@ class ViduDownloadOperator(SignedURLOperator):
                 endpoint=self.endpoint,
                 result=result_of(self),
             )
-        stored = asdict(self._stored(url, generation_id))
+        stored = asdict(self._stored(url, generation_id, is_retry=_is_retry(context)))
         del stored["existed"]
         self._record = {**stored, "generation_id": generation_id}
         self._fill_outlet_events(context, self._record)
@@ -157,8 +158,12 @@ class ViduDownloadOperator(SignedURLOperator):
 
         return openlineage_facets(self._record, self._generation or handed_over(self.generation))
 
-    def _stored(self, url: str | None, generation_id: str | None) -> StoredRecord:
-        """Return the record of an existing file that is kept, or else of the downloaded one."""
+    def _stored(self, url: str | None, generation_id: str | None, *, is_retry: bool) -> StoredRecord:
+        """Return the record of an existing file that is kept, or else of the downloaded one.
+
+        With ``overwrite="error"``, a retry may meet the file of a try that was killed right after it was published.
+        Nothing but its bytes shows whose it is.
+        """
         from airflow_provider_vidu.network.target import most_bytes
         from airflow_provider_vidu.stores.base import DestinationExistsError
 
@@ -168,8 +173,11 @@ class ViduDownloadOperator(SignedURLOperator):
             try:
                 record = target.existing(most, source) or self._downloaded(target, most, url, generation_id)
             except DestinationExistsError:
-                # Either it is an error, or another task was faster than this one.
-                if (existing := target.existing(most, source)) is None:
+                if self.overwrite == "error":
+                    existing = self._own(target, most, url, generation_id) if is_retry else None
+                else:  # another task was faster than this one
+                    existing = target.existing(most, source)
+                if existing is None:
                     raise
                 record = existing
         except ViduError as error:
@@ -283,15 +291,25 @@ class ViduDownloadOperator(SignedURLOperator):
                 "{{ ti.map_index }} into the name."
             )
 
-    def _downloaded(self, target: FileTarget, most: int, url: str | None, generation_id: str | None) -> StoredRecord:
-        from airflow_provider_vidu.downloads.transfer import Rules, Transfer
+    def _own(self, target: FileTarget, most: int, url: str | None, generation_id: str | None) -> StoredRecord | None:
+        """Return the record of an existing file if it has the bytes of the result, which are fetched to compare."""
+        from airflow_provider_vidu.stores.targets import Unkept
 
+        self.log.info("The destination exists: comparing it with the result, because it may be an earlier try's.")
+        return target.identical(self._fetched(lambda *_: Unkept(), most, url, generation_id), most)
+
+    def _downloaded(self, target: FileTarget, most: int, url: str | None, generation_id: str | None) -> StoredRecord:
         target.check()  # a folder or a missing file system is reported before anything is fetched
 
         def open_writer(content_type: str, total: int | None) -> AtomicWriter:
             writer = target.writer(content_type, total)
             self.log.info("Storing it as %s", writer.uri)
             return writer
+
+        return self._fetched(open_writer, most, url, generation_id)
+
+    def _fetched(self, open_writer: OpenWriter, most: int, url: str | None, generation_id: str | None) -> StoredRecord:
+        from airflow_provider_vidu.downloads.transfer import Rules, Transfer
 
         self._transfer = Transfer(
             url,
@@ -330,6 +348,11 @@ class ViduDownloadOperator(SignedURLOperator):
         generation = ViduHook(self.vidu_conn_id).get_generation(generation_id, endpoint=self.endpoint)
         self._generation = generation
         return url_in(generation, self.artifact, self.creation, self.vidu_conn_id)
+
+
+def _is_retry(context: Any) -> bool:
+    """Whether an earlier try of the task may have stored the file."""
+    return (strict_int(getattr(context.get("ti"), "try_number", None)) or 1) > 1
 
 
 def _is_final(value: object) -> bool:
