@@ -131,6 +131,7 @@ class ViduDownloadOperator(SignedURLOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         """Download and store the file, fill the outlets' events, and return the record of the file."""
         from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
+        from airflow_provider_vidu.orders.results import log_others
 
         context = {} if context is None else context  # in a user's unit test
         url, generation_id = self._rendered()
@@ -149,6 +150,9 @@ class ViduDownloadOperator(SignedURLOperator):
         stored = asdict(self._stored(url, generation_id, is_retry=_is_retry(context)))
         del stored["existed"]
         self._record = {**stored, "generation_id": generation_id}
+        known = self._generation or handed_over(self.generation)
+        if known is not None and self.creation == 0:
+            log_others(known, self.artifact, self.log)
         self._fill_outlet_events(context, self._record)
         return self._record
 

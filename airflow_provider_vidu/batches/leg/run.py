@@ -272,7 +272,8 @@ class BatchRun:
         self._spending.ended(one.job, one.generation)
         if isinstance(one, Stored):
             self._stored += 1
-            return {"e": "line", "line": stored_line(row, one.job, one.generation, one.record, one.ended, now)}
+            line = stored_line(row, one.job, one.generation, one.record, one.ended, now, self._settings.artifact)
+            return {"e": "line", "line": line}
         is_earlier = one.job.at < self.state.since_of(self._owner)
         if is_earlier and one.generation is not None and one.generation.was_cancelled:
             self._backlog.add(row)  # an earlier try was killed, and cancelled it

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath, TaskDeferred
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.operators import ViduGenerateOperator
+from airflow_provider_vidu.batches import plan
+from airflow_provider_vidu.operators import ViduBatchOperator, ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.orders import lost_order
 from airflow_provider_vidu.stores import schemes
 from airflow_provider_vidu.stores.naming import stem_of
@@ -101,6 +103,45 @@ def test_a_mistake_in_the_settings_after_a_create_of_unknown_outcome(connect, sa
     task.kwargs["prompt"] = "a cat"
     assert task.run()["id"] == sandbox.creates[0].id
     assert len(sandbox.creates) == 1
+
+
+def of_three(sandbox, generation_id):
+    """Let a generation of the official API have three creations."""
+    sandbox.add_generation(generation_id, dialect="ent-v2", states=[["success", 0]], creations=3, credits=9)
+
+
+def test_further_creations_are_not_kept_silently(connect, sandbox, tmp_path, monkeypatch):
+    """One file is stored of three that were paid for: log and result say so, and how to get the others."""
+    connect("ent-v2")
+    log = MagicMock()
+    monkeypatch.setattr(ViduGenerateOperator, "log", log)
+    task = Task(deferrable=True, destination=f"{tmp_path}/")
+    with pytest.raises(TaskDeferred) as waiting:
+        task.start()
+    of_three(sandbox, sandbox.creates[0].id)
+    found = task.resume(waiting.value)
+    assert found["file"]["creations"] == len(found["artifacts"]) == 3
+    lines = "\n".join(str(call.args[0]) % call.args[1:] for call in log.warning.call_args_list)
+    assert lines.count("has 3 creations, and only number 0 is stored") == 1
+    other = ViduDownloadOperator(task_id="d", generation_id=found["id"], creation=2, destination=f"{tmp_path}/")
+    assert other.execute({})["sha256"] != found["file"]["sha256"]
+
+
+def test_a_manifest_counts_further_creations(connect, sandbox, tmp_path, monkeypatch):
+    """A row keeps one file; the line says how many there are, and the log once."""
+    connect("ent-v2")
+    log = MagicMock()
+    monkeypatch.setattr(ViduBatchOperator, "log", log)
+    monkeypatch.setattr(plan, "stays", lambda *_, **__: False)
+    task = BatchTask(tmp_path, [{"key": name, "prompt": f"a cat {name}"} for name in "ab"])
+    with pytest.raises(TaskDeferred) as waiting:
+        task.start()
+    for create in sandbox.creates:
+        of_three(sandbox, create.id)
+    assert task.run(waiting.value)["stored"] == 2
+    assert [line["creations"] for line in task.lines] == [3, 3]
+    lines = "\n".join(str(call.args[0]) % call.args[1:] for call in log.warning.call_args_list)
+    assert lines.count("only number 0 is stored") == 1
 
 
 def test_a_retry_after_a_failed_download_continues(dialect, sandbox, tmp_path):
