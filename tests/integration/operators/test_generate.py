@@ -560,6 +560,39 @@ def test_what_is_mapped_over_nothing_is_not_paid_for(connect, sandbox, name, wor
     assert run(["x", None])["status"] == "succeeded"
 
 
+@pytest.mark.parametrize(
+    ("rows", "row", "words"),
+    [
+        ("dag", {"prompt": "a cat", "images": None}, "images is None"),
+        ("dag", {"prompt": "a cat", "max_credits": None}, "max_credits is None"),
+        ("xcom", {"prompt": "a cat", "max_credits": None}, "max_credits is None"),
+        ("xcom", {"prompt": "a cat", "budget": None}, "budget is None"),
+        ("xcom", {"prompt": "a cat", "destination": None}, "destination is empty"),
+        ("xcom", {"prompt": "a cat", "images": None}, None),
+        ("meant", {"prompt": "a cat", "images": None, "max_credits": None}, None),
+    ],
+)
+def test_none_in_a_row_of_expand_kwargs(connect, sandbox, rows, row, words):
+    """In a row of the DAG, it is an upstream task's; in one from another task, an empty field, but not a limit."""
+    connect("ent-v2")
+    with DAG("d", schedule=None, default_args={"budget": None} if rows == "meant" else {}) as dag:
+        upstream = ViduGenerateOperator(task_id="upstream", prompt="x", model="m").output
+        written = {name: upstream if value is None else value for name, value in row.items()}
+        given = {"xcom": upstream, "dag": [{"prompt": "x"}, written], "meant": [{"prompt": "x"}, row]}[rows]
+        ViduGenerateOperator.partial(task_id="film", model="m", poll_interval=0.05).expand_kwargs(given)
+    task = Task()
+    task.try_number = 1
+    context = {**task.context(), "dag": dag}
+    context["ti"].map_index = 1
+    operator = dag.task_dict["film"].unmap(row)
+    if words is None:
+        assert operator.execute(context)["status"] == "succeeded"
+    else:
+        with pytest.raises(exceptions.ViduConfigError, match=words):
+            operator.execute(context)
+        assert sandbox.creates == []
+
+
 @pytest.mark.vidu_sandbox(surplus_fields="ignore")
 def test_names_of_several_types_within_the_request(dialect, sandbox):
     """What JSON can say is sent, and can be compared with an earlier try's."""
