@@ -102,7 +102,7 @@ class GenerateLeg:
             check_result_setting()
             check_mapped(task, self._context, ("max_credits", "budget"))
             lost = mapped_to_nothing(task, self._context)
-            request = TaskRequest.of(task, {*self._required, *lost}, hook)
+            request = TaskRequest.of(task, self._context, {*self._required, *lost}, hook)
             spending = self._spending()
             is_kept = self._written_destination is not None or "destination" in lost
             if is_kept and task.destination is None:  # the file would be lost

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -591,6 +592,52 @@ def test_none_in_a_row_of_expand_kwargs(connect, sandbox, rows, row, words):
         with pytest.raises(exceptions.ViduConfigError, match=words):
             operator.execute(context)
         assert sandbox.creates == []
+
+
+class Outputs(Sequence):
+    """What Airflow makes of the output of a mapped task: those of the instances that returned something."""
+
+    def __init__(self, *values: str) -> None:
+        self._values = values
+        self._xcom_arg = SimpleNamespace(operator=SimpleNamespace(task_id="pictures"))
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._values[index]
+
+
+@pytest.mark.parametrize("endpoint", [None, "start-end2video"])
+def test_instances_that_returned_nothing_do_not_change_the_endpoint(connect, sandbox, endpoint):
+    """Of three pictures one was skipped: two are the first and the last frame, and no references."""
+    connect("ent-v2")
+    pictures = [f"https://x.example/{name}.png" for name in "ab"]
+    task = Task(images=Outputs(*pictures), endpoint=endpoint)
+    task.try_number = 1
+    context = task.context()
+    context["ti"].get_ti_count = lambda **asked: {"pictures": 3}[asked["task_ids"][0]]
+    if endpoint is None:
+        with pytest.raises(exceptions.ViduConfigError, match=r"1 instance .*/start-end2video instead of .*/reference2"):
+            task.operator.execute(context)
+        assert sandbox.creates == []
+    else:
+        assert task.operator.execute(context)["status"] == "succeeded"
+
+
+def test_instances_that_returned_nothing_are_left_out_if_the_endpoint_is_the_same(connect, sandbox, monkeypatch):
+    """What is there is taken, with a warning; Airflow may not say how many there were."""
+    connect("ent-v2")
+    pictures = [f"https://x.example/{name}.png" for name in "abc"]
+    for count in (lambda **_: 5, None):
+        log = MagicMock()
+        monkeypatch.setattr(ViduGenerateOperator, "log", log)
+        task = Task(images=Outputs(*pictures))
+        context = task.context()
+        context["ti"].get_ti_count = count
+        assert task.operator.execute(context)["status"] == "succeeded"
+        assert sandbox.creates[-1].body["images"] == pictures
+        assert ("2 instances returned nothing" in str(log.warning.call_args_list)) == (count is not None)
 
 
 @pytest.mark.vidu_sandbox(surplus_fields="ignore")
