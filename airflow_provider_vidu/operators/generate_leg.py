@@ -37,7 +37,7 @@ from airflow_provider_vidu.orders.request import (
     terms_of,
     text,
 )
-from airflow_provider_vidu.orders.tries import resumes_order
+from airflow_provider_vidu.orders.tries import record_id, resumes_order
 from airflow_provider_vidu.tasks.deferral import check_execution_timeout
 from airflow_provider_vidu.tasks.endings import log_end
 from airflow_provider_vidu.tasks.masking import as_result, check_result_setting
@@ -184,6 +184,7 @@ class GenerateLeg:
         except SharedOrderError as order_of_another:
             return self._wait_for_another(order_of_another.generation_id, slot, digest)
         self._generation_id = generation.id
+        submission.record_again()
         self._publish_created(generation, submission, slot.deadline, digest)
         submission.check_price()
         if self._killed:  # during the create: only now is there an id to cancel
@@ -266,6 +267,8 @@ class GenerateLeg:
         """Return the wait that another process began, after storing what a kill of this one must cancel."""
         self._facts = mapping(_pulled(self._context, WATCH_KEY))
         is_own = not self._facts.get(SHARED_NOTE)
+        if self._facts.get("unrecorded"):
+            record_id(self._context, self._log, generation_id, keeps=self._task.on_clear == "resume")
         with suppress(ViduError):  # without a connection nothing can be cancelled; the wait decides what follows
             self._config = self._hook.config  # first: a signal handler cannot look it up in Airflow
             self._generation_id = generation_id if is_own else None
@@ -343,6 +346,7 @@ class GenerateLeg:
         noted = {**self._facts, "model": generation.model or terms_of(self._arguments)["model"]}
         noted |= self._wait_facts(deadline) if waits else {}
         noted["callback"] = submission.callback is not None
+        noted["unrecorded"] = submission.unrecorded is not None
         self._publish(generation.id, "generate" if waits else "submit", endpoint=self._endpoint, **noted)
 
     def _publish(self, generation_id: str, role: Role, **known: Any) -> None:

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import (
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.tasks.callbacks.tokens import CallbackAddress
 
 GRACE_PAUSE_SECONDS: Final = 5.0
+RECORD_TRIES: Final = 3
+RECORD_PAUSE_SECONDS: Final = 2.0
 
 
 class Submission:
@@ -103,6 +106,8 @@ class Submission:
         """The price in the answer to an earlier try's create: later answers may omit it."""
         self.is_of_another_request = False
         """Whether the generation was submitted with another request than this try's."""
+        self.unrecorded: Record | None = None
+        """The record of a generation that is paid for, while the store holds only its intent."""
         self.failed: Generation | None = None
         """The earlier try's generation that failed permanently; its price counts, and a page can show it."""
 
@@ -152,7 +157,7 @@ class Submission:
     def handed_over(self) -> None:
         """Record that the task ends without waiting: a later clear must not cancel the generation. Best effort."""
         try:
-            if (record := self._store.load()) is not None:
+            if (record := self.unrecorded or self._store.load()) is not None:
                 self._store.save(replace(record, handed_over=True))
         except Exception as error:  # noqa: BLE001 - it is paid for, and its id is the result
             self._log.warning("A clear may cancel the generation, because that is not recorded: %s", redacted(error))
@@ -298,9 +303,20 @@ class Submission:
         paid = replace(record, generation_id=generation.id, credits=generation.credits, refused=is_refused)
         try:
             self._store.save(paid)
+            self.unrecorded = None
         except Exception as error:  # noqa: BLE001 - it is paid for: without a list, this try alone knows the id
             self._log.error("Generation %s was submitted, not recorded (%s).", generation.id, redacted(error))
+            self.unrecorded = paid
         return paid
+
+    def record_again(self) -> None:
+        """Store the record of a generation that could not be stored after its create: an outage may be over."""
+        for _ in range(RECORD_TRIES if self.unrecorded is not None else 0):
+            self._sleep(RECORD_PAUSE_SECONDS)
+            with suppress(Exception):
+                self._store.save(cast("Record", self.unrecorded))
+                self.unrecorded = None
+                return
 
     def _price_of(self, generation: Generation, endpoint: str | None) -> int | float | None:
         """Return the price of a new generation if a limit needs it, and a damaged answer has not named it."""

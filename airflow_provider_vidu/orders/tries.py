@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vidu.common.text import redacted, sentence
@@ -44,6 +45,21 @@ def resumes_order(context: Context, log: Any, *, is_durable: bool) -> Iterator[N
             "fixed, a retry searches for it. Without retries left, check the account's generations at the service."
         )
         raise error.restated(ViduError, message) from error
+
+
+def record_id(context: Context, log: Any, generation_id: str, *, keeps: bool) -> None:
+    """Store the id of a task's generation, which could not be stored right after the create; best effort.
+
+    :param keeps: whether the record must outlive the task's success.
+    """
+    from airflow_provider_vidu.orders.records import own_record, store_for
+
+    try:
+        record = own_record(context, log, is_durable=True)
+        if record is not None and record.generation_id is None:
+            store_for(context, keeps=keeps).save(replace(record, generation_id=generation_id))
+    except Exception as error:  # noqa: BLE001 - the wait goes on; a retry searches for it
+        log.warning("Could not record generation %s: %s", generation_id, redacted(error))
 
 
 def record_returned(context: Context, log: Any, *, keeps: bool) -> None:

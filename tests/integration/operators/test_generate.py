@@ -17,7 +17,8 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Airfl
 from airflow_provider_vidu import exceptions, hooks
 from airflow_provider_vidu.api.settings import connection
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
-from airflow_provider_vidu.orders.records import store_for
+from airflow_provider_vidu.orders import submission
+from airflow_provider_vidu.orders.records import StateStore, store_for
 from airflow_provider_vidu.orders.submission import Record
 from airflow_provider_vidu.polling import retries
 from airflow_provider_vidu.sandbox.media.pictures import png
@@ -592,6 +593,28 @@ def test_none_in_a_row_of_expand_kwargs(connect, sandbox, rows, row, words):
         with pytest.raises(exceptions.ViduConfigError, match=words):
             operator.execute(context)
         assert sandbox.creates == []
+
+
+def test_an_id_that_could_not_be_recorded_is_recorded_at_the_resume(connect, sandbox, monkeypatch):
+    """The outage lasted until the task had left its worker: a retry of the resumed one needs the id."""
+    connect("vidu-native")
+    monkeypatch.setattr(submission, "RECORD_PAUSE_SECONDS", 0.0)
+    task, save = Task(deferrable=True), StateStore.save
+
+    def away(store: StateStore, record: Record) -> None:
+        if record.generation_id is not None:
+            raise RuntimeError("the API server is down")
+        save(store, record)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StateStore, "save", away)
+        with pytest.raises(TaskDeferred) as waiting:
+            task.start()
+    assert task.store["vidu_generation"]["generation_id"] is None
+    task.resume(waiting.value)
+    assert task.store["vidu_generation"]["generation_id"] == sandbox.creates[0].id
+    assert task.run()["id"] == sandbox.creates[0].id
+    assert len(sandbox.creates) == 1
 
 
 class Outputs(Sequence):
