@@ -166,9 +166,16 @@ def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def manifest(lines: Lines, rows: Sequence[Row]) -> list[bytes]:
-    """Return the manifest: the lines of the rows that have ended, in the order of the rows, as JSON lines."""
-    return [row.text for row in _ended(lines, rows)]
+def manifest(lines: Lines, rows: Sequence[Row], *, has_others: bool = False) -> list[bytes]:
+    """Return the manifest: the lines of the rows that have ended, in the order of the rows, as JSON lines.
+
+    :param has_others: whether other runs have rows in the batch, too; their lines follow.
+    """
+    own = [row.text for row in _ended(lines, rows)]
+    if not has_others:
+        return own
+    keys = {row.key for row in rows}
+    return own + [row.text for key, row in lines.ended.items() if key not in keys]
 
 
 def _ended(lines: Lines, rows: Sequence[Row]) -> Iterator[EndedRow]:

@@ -83,8 +83,16 @@ def owner_of(context: Mapping[str, Any]) -> str:
     ti: Any = context.get("ti")
     if not is_task_instance(ti):
         return ""
-    names = [ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))]
     iteration = iteration_of(cast("Context", context))
+    return owner_named(ti.dag_id, ti.run_id, ti.task_id, getattr(ti, "map_index", -1), iteration)
+
+
+def owner_named(dag_id: str, run_id: str, task_id: str, map_index: int, iteration: int | None) -> str:
+    """Return what identifies a task instance over all of its tries.
+
+    :param iteration: of the loop that it is in (Airflow 3.4); None outside loops.
+    """
+    names = [dag_id, run_id, task_id, str(map_index)]
     return "/".join(names if iteration is None else [*names, f"iteration {iteration}"])
 
 

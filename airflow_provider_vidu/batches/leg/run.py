@@ -369,7 +369,8 @@ class BatchRun:
     def _write_manifest(self) -> None:
         from airflow_provider_vidu.stores.small_files import write_file
 
-        content, digest = manifest(self.state.lines, self._rows), hashlib.sha256()
+        has_others = self.state.has_others(self._owner)
+        content, digest = manifest(self.state.lines, self._rows, has_others=has_others), hashlib.sha256()
         write_file(self._manifest, content, "application/x-ndjson")
         for line in content:
             digest.update(line)
