@@ -293,6 +293,8 @@ class Submission:
             generation = generation.model_copy(update={"credits": price})
             paid = self._recorded(record, generation)
         self._spending.count_paid(paid, endpoint)
+        if generation.is_done and not generation.credits:
+            self._spending.observe(generation, record.began or record.at, endpoint)
         self._refused = paid if paid.refused else None
         self.callback = record.callback or None
         return generation

@@ -173,6 +173,7 @@ class Submitter:
             self._fail(row, repeatable(failed, generation), job=job, generation=generation)
             claim.release()
             self._spending.count_paid(job, self._journal.state)
+            self._spending.ended(job, generation)
             return Submitted()
         self._journal.append(opened(row.key, job))
         claim.submitted(job.id)

@@ -74,7 +74,7 @@ def check_budget(budget: ViduBudget, prices: Sequence[float], lost: int = 0, unp
             raise ViduPricePendingError(
                 f"The budget of {whose} may be spent: {known}, and generations whose price is not known yet (their "
                 f"number: {unpriced}) may cost the rest ({price}). Nothing was submitted; it is retried when they have "
-                "ended."
+                f"ended. If one never ends, check the account, and delete the Variable or entry that ends in {OPEN}."
             )
         raise ViduError(
             f"The budget of {whose} may be spent: {known}, and creates "

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from airflow_provider_vidu.common.values import epoch, text
-from airflow_provider_vidu.exceptions import ViduError, ViduNotFoundError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNotFoundError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.lost_order import GRACE_SECONDS
 from airflow_provider_vidu.orders.money.entries import Scope
@@ -70,7 +70,8 @@ def has_news(entries: Ledger, scope: Scope, names: Sequence[str], query: Query, 
             is_news = True
         except ViduError as error:
             log.info("The price of generation %s is not known yet: %s", generation_id, error)
-            return is_news  # the next one would take as long
+            if not isinstance(error, ViduConfigError):  # without a connection, nothing was sent
+                return is_news  # the next one would take as long
         else:
             observe(entries, scope, generation, facts)
             is_news = is_news or bool(generation.credits) or generation.is_done

@@ -199,7 +199,8 @@ class Spending(NoSpending):
         :param ordered_at: when it was submitted, as ISO 8601; None if unknown.
         :param endpoint: where it was submitted.
         """
-        if generation.credits is None and (self._cap is not None or self._budget is not None):
+        is_limited = self._cap is not None or (self._budget is not None and generation.is_done)
+        if generation.credits is None and is_limited:
             self._log.warning(
                 "The service named no price for generation %s: no limit on credits applies to it.", generation.id
             )

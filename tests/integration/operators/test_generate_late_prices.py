@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.api.clients.sync_client import SyncClient
 from airflow_provider_vidu.hooks import ViduHook
-from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.operators import ViduBudget
 from airflow_provider_vidu.polling.retries import Backoff
 from airflow_provider_vidu.triggers import ViduGenerationTrigger, ViduSlotTrigger
@@ -122,6 +124,35 @@ def test_a_generation_that_has_failed_counts_no_longer(late, variables):
     late.set_speed(1e6)
     assert type(deferred(spender(3, 9 * PRICE)).trigger) is ViduGenerationTrigger
     assert kinds(variables) == ["open"]
+
+
+@LATE
+def test_prices_that_cannot_be_learnt_stop_no_query(gateway, variables):
+    """Of a connection that was removed, of an edited entry, of a generation that the service has forgotten."""
+    for index in range(3):
+        spender(index, 9 * PRICE, wait_for_completion=False).start()
+    forgotten, gone, edited = (name for name in names(variables))
+    variables.kept[gone] = variables.kept[gone].replace("vidu_default", "vidu_removed")
+    variables.kept[edited] = "null"
+    old = json.loads(variables.kept[forgotten])
+    variables.kept[forgotten] = json.dumps({**old, "at": old["at"] - 3600})
+    lost = {"match": {"kind": "query", "id": old["generation_id"]}, "times": None}
+    gateway.add_fault({**lost, "action": {"status": 404, "body": json.dumps({"message": "task not found"})}})
+    assert type(deferred(spender(3, 9 * PRICE)).trigger) is ViduGenerationTrigger
+    assert kinds(variables) == ["open"] * 3
+    with pytest.raises(TaskDeferred) as waiting:
+        spender(4, 9 * PRICE).start()
+    assert type(waiting.value.trigger) is ViduGenerationTrigger  # it has learnt the price of the last one
+
+
+def test_a_generation_that_has_failed_at_once_is_not_open(gateway, variables, monkeypatch):
+    """The answer to its create says so, and no task waits for it."""
+    submit = SyncClient.submit
+    failed = {"status": GenerationStatus.FAILED, "error_code": "AuditSubmitIllegal"}
+    monkeypatch.setattr(SyncClient, "submit", lambda *given, **known: submit(*given, **known).model_copy(update=failed))
+    with pytest.raises(exceptions.ViduGenerationFailedError):
+        spender(0, PRICE).start()
+    assert (len(gateway.creates), kinds(variables)) == (1, [])
 
 
 @LATE
