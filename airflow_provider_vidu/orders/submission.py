@@ -21,22 +21,17 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import (
-    ViduAuthError,
-    ViduCreditError,
     ViduError,
     ViduNotFoundError,
-    ViduRequestError,
-    ViduResponseError,
     ViduSubmitUnknownError,
 )
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.orders.claims import NoClaim
-from airflow_provider_vidu.orders.lost_order import GRACE_SECONDS, Sends, find_lost, intent_of, named_id, uncertain
+from airflow_provider_vidu.orders.lost_order import Sends, find_lost, intent_of, named_id, queried, uncertain
 from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.money.spending import NoSpending
 from airflow_provider_vidu.orders.order import Order, Record
-from airflow_provider_vidu.polling.failures import failure, is_doubtful
-from airflow_provider_vidu.tasks.deferral import not_resumed
+from airflow_provider_vidu.polling.failures import failure
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
@@ -44,7 +39,6 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.orders.records import RecordStore
     from airflow_provider_vidu.tasks.callbacks.tokens import CallbackAddress
 
-GRACE_PAUSE_SECONDS: Final = 5.0
 RECORD_TRIES: Final = 3
 RECORD_PAUSE_SECONDS: Final = 2.0
 
@@ -185,7 +179,7 @@ class Submission:
         self._claim.submitted(generation_id)
         # With this try's counters: the fewer clears may have happened since, the less is left to guess.
         self._store.save(replace(record.handled_by(self._order), generation_id=generation_id))
-        generation = self._queried(generation_id, record)
+        generation = queried(self._hook, record, generation_id, self._endpoint, self._log, self._sleep)
         self._price_late(record.handled_by(self._order), generation)
         if not generation.failed:
             self._log.info("Resuming generation %s of an earlier try: %s", generation_id, generation.describe())
@@ -229,30 +223,6 @@ class Submission:
         self._spending.observe(generation, record.began or record.at, self._endpoint)
         self._spending.settle(record)
         return record
-
-    def _queried(self, generation_id: str, record: Record) -> Generation:
-        """Query a generation; right after its create the service may not find it yet."""
-        for left in reversed(range(round(GRACE_SECONDS / GRACE_PAUSE_SECONDS) + 1)):
-            try:
-                generation = self._hook.get_generation(generation_id, endpoint=self._endpoint)
-            except (ViduAuthError, ViduCreditError, ViduRequestError) as error:
-                # It is paid for, and the key may be valid at the next try.
-                raise not_resumed(error, generation_id) from error
-            except ViduNotFoundError:
-                if not left or time.time() - record.at >= GRACE_SECONDS:
-                    raise
-            else:
-                if is_doubtful(generation):  # a new submit would pay for it again
-                    raise ViduResponseError(
-                        "An earlier try submitted a generation. The service reports a failure without naming a "
-                        f"generation, so nothing is resubmitted: {failure(generation).reason}",
-                        generation_id=generation_id,
-                        conn_id=self._hook.vidu_conn_id,
-                    )
-                return generation
-            self._log.info("The service does not find generation %s yet; retrying.", generation_id)
-            self._sleep(GRACE_PAUSE_SECONDS)
-        raise AssertionError("not reached")
 
     def _submit(self, prepared: Prepared, endpoint: str | None, request: str) -> Generation:
         self._claim.look(request)
@@ -395,7 +365,7 @@ class Submission:
         """
         try:
             if is_needed:
-                generation = self._queried(generation_id, record)
+                generation = queried(self._hook, record, generation_id, self._endpoint, self._log, self._sleep)
             else:
                 generation = self._hook.get_generation(generation_id, endpoint=self._endpoint)
         except ViduError as error:

@@ -741,7 +741,7 @@ def test_a_synchronous_product_is_not_polled(official, body, answer, path, waits
 def test_a_synchronous_answer_that_was_lost(official, monkeypatch):
     """The create is not repeated; where the service has no query for the id, the error says what was lost."""
     body = {"text": "hello"}
-    monkeypatch.setattr("airflow_provider_vidu.orders.submission.GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("airflow_provider_vidu.orders.lost_order.GRACE_SECONDS", 0.0)
     with official(Server(says(task_id="7", state="success"), says(404, reason="NotFound"))) as server:
         task = Task(prompt=None, model=None, body=body)
         assert task.start()["id"] == "7"
@@ -935,7 +935,7 @@ def test_a_retry_resumes_a_wait_that_was_refused(connect, sandbox, deferrable, s
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404])
 def test_a_retry_that_is_refused(connect, sandbox, status, monkeypatch):
     """Only a clear, which pays again, would be left: so the next retry may pick it up as well."""
-    monkeypatch.setattr("airflow_provider_vidu.orders.submission.GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("airflow_provider_vidu.orders.lost_order.GRACE_SECONDS", 0.0)
     connect(max_retries=0)
     task = Task(deferrable=True)
     with pytest.raises(TaskDeferred):
