@@ -21,6 +21,7 @@
     │   ├── ViduCreditError           × no credits or quota left
     │   └── ViduNotFoundError         × the service does not find this generation
     ├── ViduBudgetError               × a limit on credits was reached: nothing more is submitted
+    ├── ViduPricePendingError         ↻ the rest of a budget may be spent by generations whose price is not known yet
     ├── ViduSubmitUnknownError        × a create was sent and its outcome is unknown: never repeat it blindly
     ├── ViduSubmitUncertainError      ↻ the same, but the next try searches for the generation first
     ├── ViduGenerationFailedError     × the service reports that the generation failed
@@ -252,6 +253,12 @@ class ViduBudgetError(_Final, ViduError):
     """A limit that the user has set on credits was reached."""
 
     advice = "A limit on credits was reached: raise it if the money is to be spent, then clear the task."
+
+
+class ViduPricePendingError(ViduError):
+    """The rest of a budget may be spent by generations whose price is not known yet; nothing was submitted."""
+
+    advice = "The price of open generations is not known yet: retry when they have ended."
 
 
 class ViduSubmitUnknownError(_Final, ViduError):

@@ -54,6 +54,7 @@ WITHOUT_AIRFLOW: Final = ("api/dialects", "common", "downloads", "network", "pol
 
 MEETS_AIRFLOW: Final[dict[str, tuple[str, ...]]] = {
     "api/clients/async_client": ("integration/api/clients/test_async_client.py",),
+    "api/dry_run": ("integration/operators/test_dry_run.py",),
     "api/settings/connection": ("unit/api/settings/test_connection.py", "integration/test_no_key.py"),
     "batches/trigger": ("integration/test_stored.py",),
     "event_triggers": ("integration/test_event_triggers.py",),

@@ -14,6 +14,7 @@ from airflow_provider_vidu.batches.lines import FAILED, STORED, EndedRow, Line, 
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.batches.state import BatchState, Open
+from airflow_provider_vidu.common.artifacts import Artifact
 from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.common.values import strict_int, text
 from airflow_provider_vidu.exceptions import (
@@ -24,6 +25,7 @@ from airflow_provider_vidu.exceptions import (
     ViduTimeoutError,
 )
 from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.orders.results import count_of
 from airflow_provider_vidu.stores.base import StoredRecord
 
 GROWTH: Final = 1.1
@@ -35,14 +37,24 @@ MOST_ERRORS: Final = 50
 _FACTS: Final = ("duration", "fps", "width", "height")
 
 
-def stored_line(row: Row, job: Open, generation: Generation, record: StoredRecord, ended: float, now: float) -> Line:
+def stored_line(
+    row: Row,
+    job: Open,
+    generation: Generation,
+    record: StoredRecord,
+    ended: float,
+    now: float,
+    artifact: Artifact | None = None,
+) -> Line:
     """Return the line of a row whose file is stored.
 
     :param job: the row's generation, as it was submitted.
     :param generation: as it was last fetched.
     :param ended: when it was seen to have ended, in epoch seconds.
     :param now: epoch seconds.
+    :param artifact: which file of the generation it is; None for the result.
     """
+    count = count_of(generation, artifact)
     creation = generation.creations[0]
     facts = {name: getattr(creation, name) for name in _FACTS}
     return {
@@ -53,6 +65,7 @@ def stored_line(row: Row, job: Open, generation: Generation, record: StoredRecor
         "sha256": record.sha256,
         "content_type": record.content_type,
         **{name: value for name, value in facts.items() if value is not None},
+        **({"creations": count} if count > 1 else {}),
         **_spent(job, generation),
         **_times(job, ended, now),
         "took": round(_took(job, generation, ended), 1),
@@ -153,9 +166,16 @@ def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def manifest(lines: Lines, rows: Sequence[Row]) -> list[bytes]:
-    """Return the manifest: the lines of the rows that have ended, in the order of the rows, as JSON lines."""
-    return [row.text for row in _ended(lines, rows)]
+def manifest(lines: Lines, rows: Sequence[Row], *, has_others: bool = False) -> list[bytes]:
+    """Return the manifest: the lines of the rows that have ended, in the order of the rows, as JSON lines.
+
+    :param has_others: whether other runs have rows in the batch, too; their lines follow.
+    """
+    own = [row.text for row in _ended(lines, rows)]
+    if not has_others:
+        return own
+    keys = {row.key for row in rows}
+    return own + [row.text for key, row in lines.ended.items() if key not in keys]
 
 
 def _ended(lines: Lines, rows: Sequence[Row]) -> Iterator[EndedRow]:

@@ -73,9 +73,14 @@ _OF_THE_ACCOUNT: Final = (
     exceptions.ViduConfigError,
     exceptions.ViduTransportError,
 )
-_FULL: Final = (exceptions.ViduRateLimitError, exceptions.ViduUnavailableError, exceptions.ViduBusyError)
-"""A single task waits for a slot only after the first (``SlotWait.submitted``): it fails with the others, and Airflow
-retries it. A row has no retry of its own, so it waits within the batch."""
+_FULL: Final = (
+    exceptions.ViduRateLimitError,
+    exceptions.ViduPricePendingError,
+    exceptions.ViduUnavailableError,
+    exceptions.ViduBusyError,
+)
+"""A single task waits for a slot only after the first two (``SlotWait.submitted``): it fails with the others, and
+Airflow retries it. A row has no retry of its own, so it waits within the batch."""
 
 
 def blame(error: ViduError) -> Blame:

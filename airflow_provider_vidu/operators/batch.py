@@ -224,6 +224,7 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.batches.plan import TOKEN_KEY, Pending, ended_in
         from airflow_provider_vidu.operators.batch_waits import open_journal, paused_without_connection, vanished
         from airflow_provider_vidu.operators.shared_names import batch_name, check_mapped, may_share_files
+        from airflow_provider_vidu.operators.submitting import queried_once
         from airflow_provider_vidu.orders.money.spending import Spending
         from airflow_provider_vidu.orders.order import Order
         from airflow_provider_vidu.orders.records import order_of, owner_of
@@ -245,7 +246,7 @@ class ViduBatchOperator(SignedURLOperator):
             open_journal(self, journal, name, event, settings.timeout, was_resumed=was_resumed)
         if was_resumed and journal.state.order is None:
             raise vanished(journal, name, destination, event)
-        spending = BatchSpending(Spending(context, self, self.budget, None, self.log))
+        spending = BatchSpending(Spending(context, self, self.budget, None, self.log, queried_once))
         with paused_without_connection(self, journal, name, was_resumed=was_resumed):
             run = self._run = BatchRun(settings, rows, name, destination, journal, self.log, spending)
         if not was_resumed or journal.state.order_of(journal.owner) is None:
@@ -347,10 +348,10 @@ class ViduBatchOperator(SignedURLOperator):
         return given(text("storage_conn_id", self.storage_conn_id))
 
     def _settings(self, rows: Sequence[Row], context: Any) -> Settings:
+        from airflow_provider_vidu.api.dry_run import is_dry
         from airflow_provider_vidu.api.endpoints import is_off_peak
         from airflow_provider_vidu.batches.settings import Settings
         from airflow_provider_vidu.network.target import deployment_hosts, most_bytes
-        from airflow_provider_vidu.orders.dry_run import is_dry
         from airflow_provider_vidu.orders.records import iteration_of
         from airflow_provider_vidu.orders.request import further_fields
 

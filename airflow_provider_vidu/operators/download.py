@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+    from airflow_provider_vidu.downloads.incoming_file import OpenWriter
     from airflow_provider_vidu.downloads.transfer import Transfer
     from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.network.target import DownloadAccess
@@ -130,6 +131,7 @@ class ViduDownloadOperator(SignedURLOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         """Download and store the file, fill the outlets' events, and return the record of the file."""
         from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
+        from airflow_provider_vidu.orders.results import log_others
         from airflow_provider_vidu.tasks.outlets import report_stored
 
         context = {} if context is None else context  # in a user's unit test
@@ -146,9 +148,12 @@ class ViduDownloadOperator(SignedURLOperator):
                 endpoint=self.endpoint,
                 result=result_of(self),
             )
-        stored = asdict(self._stored(url, generation_id))
+        stored = asdict(self._stored(url, generation_id, is_retry=_is_retry(context)))
         del stored["existed"]
         self._record = {**stored, "generation_id": generation_id}
+        known = self._generation or handed_over(self.generation)
+        if known is not None and self.creation == 0:
+            log_others(known, self.artifact, self.log)
         report_stored(self, context, self._record, lambda: self._known_generation(generation_id))
         return self._record
 
@@ -158,8 +163,12 @@ class ViduDownloadOperator(SignedURLOperator):
 
         return openlineage_facets(self._record, self._generation or handed_over(self.generation))
 
-    def _stored(self, url: str | None, generation_id: str | None) -> StoredRecord:
-        """Return the record of an existing file that is kept, or else of the downloaded one."""
+    def _stored(self, url: str | None, generation_id: str | None, *, is_retry: bool) -> StoredRecord:
+        """Return the record of an existing file that is kept, or else of the downloaded one.
+
+        With ``overwrite="error"``, a retry may meet the file of a try that was killed right after it was published.
+        Nothing but its bytes shows whose it is.
+        """
         from airflow_provider_vidu.network.target import most_bytes
         from airflow_provider_vidu.stores.base import DestinationExistsError
 
@@ -169,8 +178,11 @@ class ViduDownloadOperator(SignedURLOperator):
             try:
                 record = target.existing(most, source) or self._downloaded(target, most, url, generation_id)
             except DestinationExistsError:
-                # Either it is an error, or another task was faster than this one.
-                if (existing := target.existing(most, source)) is None:
+                if self.overwrite == "error":
+                    existing = self._own(target, most, url, generation_id) if is_retry else None
+                else:  # another task was faster than this one
+                    existing = target.existing(most, source)
+                if existing is None:
                     raise
                 record = existing
         except ViduError as error:
@@ -266,15 +278,25 @@ class ViduDownloadOperator(SignedURLOperator):
                 "{{ ti.map_index }} into the name."
             )
 
-    def _downloaded(self, target: FileTarget, most: int, url: str | None, generation_id: str | None) -> StoredRecord:
-        from airflow_provider_vidu.downloads.transfer import Rules, Transfer
+    def _own(self, target: FileTarget, most: int, url: str | None, generation_id: str | None) -> StoredRecord | None:
+        """Return the record of an existing file if it has the bytes of the result, which are fetched to compare."""
+        from airflow_provider_vidu.stores.targets import Unkept
 
+        self.log.info("The destination exists: comparing it with the result, because it may be an earlier try's.")
+        return target.identical(self._fetched(lambda *_: Unkept(), most, url, generation_id), most)
+
+    def _downloaded(self, target: FileTarget, most: int, url: str | None, generation_id: str | None) -> StoredRecord:
         target.check()  # a folder or a missing file system is reported before anything is fetched
 
         def open_writer(content_type: str, total: int | None) -> AtomicWriter:
             writer = target.writer(content_type, total)
             self.log.info("Storing it as %s", writer.uri)
             return writer
+
+        return self._fetched(open_writer, most, url, generation_id)
+
+    def _fetched(self, open_writer: OpenWriter, most: int, url: str | None, generation_id: str | None) -> StoredRecord:
+        from airflow_provider_vidu.downloads.transfer import Rules, Transfer
 
         self._transfer = Transfer(
             url,
@@ -313,6 +335,11 @@ class ViduDownloadOperator(SignedURLOperator):
         generation = ViduHook(self.vidu_conn_id).get_generation(generation_id, endpoint=self.endpoint)
         self._generation = generation
         return url_in(generation, self.artifact, self.creation, self.vidu_conn_id)
+
+
+def _is_retry(context: Any) -> bool:
+    """Whether an earlier try of the task may have stored the file."""
+    return (strict_int(getattr(context.get("ti"), "try_number", None)) or 1) > 1
 
 
 def _is_final(value: object) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_vidu.api.dry_run import is_dry
 from airflow_provider_vidu.common.values import given, mapping
 from airflow_provider_vidu.defaults import OFF_PEAK_WAIT_SECONDS, WAIT_SECONDS
 from airflow_provider_vidu.events import Turn, callback_in, id_in
@@ -24,10 +25,10 @@ from airflow_provider_vidu.operators.storing import ResultStore
 from airflow_provider_vidu.operators.waiting import GenerationWait
 from airflow_provider_vidu.orders.arguments import arguments_of
 from airflow_provider_vidu.orders.claims import ClaimLostError, SharedOrderError
-from airflow_provider_vidu.orders.dry_run import dry_run, is_dry
+from airflow_provider_vidu.orders.dry_run import dry_run
 from airflow_provider_vidu.orders.explained import explained_not_found, failed
 from airflow_provider_vidu.orders.money.budget import checked_cap
-from airflow_provider_vidu.orders.records import submitted_id
+from airflow_provider_vidu.orders.records import own_record
 from airflow_provider_vidu.orders.request import (
     completed,
     endpoint_of,
@@ -36,7 +37,7 @@ from airflow_provider_vidu.orders.request import (
     terms_of,
     text,
 )
-from airflow_provider_vidu.orders.tries import resumes_order
+from airflow_provider_vidu.orders.tries import record_id, resumes_order
 from airflow_provider_vidu.tasks.deferral import check_execution_timeout
 from airflow_provider_vidu.tasks.endings import log_end
 from airflow_provider_vidu.tasks.masking import as_result, check_result_setting
@@ -102,7 +103,7 @@ class GenerateLeg:
             check_result_setting()
             check_mapped(task, self._context, ("max_credits", "budget"))
             lost = mapped_to_nothing(task, self._context)
-            request = TaskRequest.of(task, {*self._required, *lost}, hook)
+            request = TaskRequest.of(task, self._context, {*self._required, *lost}, hook)
             spending = self._spending()
             is_kept = self._written_destination is not None or "destination" in lost
             if is_kept and task.destination is None:  # the file would be lost
@@ -110,7 +111,7 @@ class GenerateLeg:
                     "destination is empty: check the XCom or the param that it is templated from. Nothing was "
                     "submitted."
                 )
-        if is_dry(task.is_dry_run) and submitted_id(self._context, self._log, is_durable=task.durable) is None:
+        if is_dry(task.is_dry_run) and own_record(self._context, self._log, is_durable=task.durable) is None:
             check_downstream(task, self._log)
             terms = terms_of(self._arguments)
             return dry_run(hook, self._context, request.prepared, request.endpoint, terms, self._log)
@@ -184,6 +185,7 @@ class GenerateLeg:
         except SharedOrderError as order_of_another:
             return self._wait_for_another(order_of_another.generation_id, slot, digest)
         self._generation_id = generation.id
+        submission.record_again()
         self._publish_created(generation, submission, slot.deadline, digest)
         submission.check_price()
         if self._killed:  # during the create: only now is there an id to cancel
@@ -217,7 +219,10 @@ class GenerateLeg:
         if self._killed:
             raise ViduError("The task was killed before its create was sent: nothing was submitted.")
         if is_dry(self._task.is_dry_run):
-            raise ViduConfigError("The earlier generation failed, and dry_run is set: nothing was submitted.")
+            raise ViduConfigError(
+                "The generation of an earlier try failed, or was never created, and dry_run is set: nothing was "
+                "submitted. Clear the task to run it dry."
+            )
 
     def _served(self, line: Mapping[str, Any]) -> dict[str, Any]:
         """Return the result of an order that is served by the file of an earlier one."""
@@ -263,6 +268,8 @@ class GenerateLeg:
         """Return the wait that another process began, after storing what a kill of this one must cancel."""
         self._facts = mapping(_pulled(self._context, WATCH_KEY))
         is_own = not self._facts.get(SHARED_NOTE)
+        if self._facts.get("unrecorded"):
+            record_id(self._context, self._log, generation_id, keeps=self._task.on_clear == "resume")
         with suppress(ViduError):  # without a connection nothing can be cancelled; the wait decides what follows
             self._config = self._hook.config  # first: a signal handler cannot look it up in Airflow
             self._generation_id = generation_id if is_own else None
@@ -292,9 +299,9 @@ class GenerateLeg:
         if self._facts is None:
             self._facts = mapping(_pulled(self._context, WATCH_KEY))
         is_shared = bool(self._facts.get(SHARED_NOTE))
-        if self._facts.get("credits") is None and not is_shared:
+        if not self._facts.get("credits") and not is_shared:
             with suppress(ViduConfigError):  # a cap that renders differently by now must not lose the result
-                self._spending().named_late(generation, self._facts.get("created_at"))
+                self._spending().named_late(generation, self._facts.get("created_at"), self._endpoint)
         whole, parameters = completed(generation, self._arguments, self._facts)
         log_end(self._log, whole, self._context, times)
         result = as_result(whole, parameters)
@@ -340,6 +347,7 @@ class GenerateLeg:
         noted = {**self._facts, "model": generation.model or terms_of(self._arguments)["model"]}
         noted |= self._wait_facts(deadline) if waits else {}
         noted["callback"] = submission.callback is not None
+        noted["unrecorded"] = submission.unrecorded is not None
         self._publish(generation.id, "generate" if waits else "submit", endpoint=self._endpoint, **noted)
 
     def _publish(self, generation_id: str, role: Role, **known: Any) -> None:
@@ -374,10 +382,11 @@ class GenerateLeg:
 
     def _spending(self) -> Spending:
         """Return the limits on credits that this task keeps."""
+        from airflow_provider_vidu.operators.submitting import queried_once
         from airflow_provider_vidu.orders.money.spending import Spending
 
         task, cap = self._task, checked_cap(self._task.max_credits, self._has_cap)
-        return Spending(self._context, task, task.budget, cap, self._log)
+        return Spending(self._context, task, task.budget, cap, self._log, queried_once)
 
     def _published_id(self) -> str | None:
         """Return the id that this try published; a new try starts without one."""

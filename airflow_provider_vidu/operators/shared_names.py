@@ -31,6 +31,8 @@ _MAY_BE_EQUAL: Final = frozenset(
     {"status", "provider_status", "progress", "model", "credits", "parameters", "created_at", "completed_at"}
 )
 """Fields of a generation that may be equal within a run; prompts usually differ."""
+_NEVER_OMITTED: Final = frozenset({"max_credits", "budget", "destination"})
+"""Arguments that a row from another task does not omit by holding None."""
 _UNIQUE: Final = re.compile(r"map_index|uuid\d?|random|randint|(?:utc)?now|time|time_ns|token_\w+")
 """Names with a new value at each use, in any position."""
 _OF_THE_RUN: Final = re.compile(
@@ -105,17 +107,36 @@ def is_same_for_all(task: Any, name: str, written: object) -> bool:
 
 
 def mapped_to_nothing(operator: Any, context: Any) -> set[str]:
-    """Return the arguments that ``expand`` maps over and that are None in this instance, as an upstream task has it.
+    """Return the arguments that a task is mapped over and that are None in this instance, as an upstream task has it.
 
-    A None that the author has written into the DAG's own list is meant.
+    A None that the author has written into the DAG's own list, or into a row of it, is meant.
 
     :param operator: the instance of the mapped operator.
     :param context: its task's context.
     """
-    expanded = _expanded(getattr(context.get("dag"), "task_dict", {}).get(operator.task_id))
-    mapped = expanded.items() if isinstance(expanded, Mapping) else ()
-    given = {name for name, value in mapped if not (_is_listed(value) and any(one is None for one in value))}
+    task = getattr(context.get("dag"), "task_dict", {}).get(operator.task_id)
+    if isinstance(expanded := _expanded(task), Mapping):
+        listed = ((name, _is_listed(value) and any(one is None for one in value)) for name, value in expanded.items())
+        given = {name for name, is_meant in listed if not is_meant}
+    elif expanded is None:
+        return set()
+    else:
+        given = _given_in_row(expanded, getattr(context.get("ti"), "map_index", -1), operator, task, context.get("dag"))
     return {name for name in given if getattr(operator, name, None) is None}
+
+
+def _given_in_row(expanded: object, index: int, operator: Any, task: Any, dag: Any) -> set[str]:
+    """Return the arguments in a row of ``expand_kwargs`` of which None is not meant.
+
+    In a row of the DAG, these are all that the author has filled in. In one that comes from another task, an empty
+    field counts as omitted, as in a row of a batch, unless that would remove a limit, or lose the file.
+    """
+    if _is_listed(expanded) and 0 <= index < len(expanded) and isinstance(row := expanded[index], Mapping):
+        return {name for name, value in row.items() if value is not None}
+    # What Airflow has made the instance of: the row, the arguments of all instances, and the DAG's defaults.
+    known = set(getattr(operator, "_BaseOperator__init_kwargs", {})) - set(getattr(task, "partial_kwargs", {}))
+    defaults = getattr(dag, "default_args", None) or {}
+    return {name for name in known & _NEVER_OMITTED if name not in defaults or defaults[name] is not None}
 
 
 def check_mapped(operator: Any, context: Any, names: Collection[str]) -> None:

@@ -121,7 +121,7 @@ class ResultStore:
         :param generation: just fetched, so that its URLs are valid.
         :raises ViduError: when the file could not be fetched or stored.
         """
-        from airflow_provider_vidu.orders.results import store_result
+        from airflow_provider_vidu.orders.results import count_of, log_others, store_result
 
         stored = asdict(
             store_result(
@@ -138,7 +138,9 @@ class ResultStore:
         del stored["existed"]
         facts = f"{stored['size']:,} bytes of {stored['content_type']}, SHA-256 {stored['sha256']}"
         self._log.info("Stored %s: %s", stored["uri"], facts)
-        return {**stored, "generation_id": generation.id}
+        log_others(generation, self._artifact, self._log)
+        count = count_of(generation, self._artifact)
+        return {**stored, "generation_id": generation.id, **({"creations": count} if count > 1 else {})}
 
     def cancel(self) -> None:
         """Stop the transfer; may be called from a signal handler."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import is_task_instance, publish_wait
 from airflow_provider_vidu.operators.preflight import check_downstream
 from airflow_provider_vidu.orders.arguments import arguments_of
@@ -16,14 +16,17 @@ from airflow_provider_vidu.orders.order import Order
 from airflow_provider_vidu.orders.records import NullStore, RecordStore, StateStore, order_of, store_for, submitted_id
 from airflow_provider_vidu.orders.request import check_product, endpoint_of, request_of, text
 from airflow_provider_vidu.orders.submission import Submission
+from airflow_provider_vidu.orders.upstream import without_gaps
 from airflow_provider_vidu.tasks.callbacks.arrivals import address_for
 from airflow_provider_vidu.tasks.slots.waiting import SlotWait
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_vidu.api.dialects import Dialect
     from airflow_provider_vidu.events import Turn
     from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.operators.generate import ViduGenerateOperator
     from airflow_provider_vidu.operators.reuse import SharedResults
     from airflow_provider_vidu.orders.money.spending import Spending
@@ -44,7 +47,7 @@ class TaskRequest:
     is_synchronous: bool
 
     @classmethod
-    def of(cls, task: ViduGenerateOperator, required: Collection[str], hook: ViduHook) -> TaskRequest:
+    def of(cls, task: ViduGenerateOperator, context: Context, required: Collection[str], hook: ViduHook) -> TaskRequest:
         """Return the request of a rendered task, checked before anything is recorded or sent.
 
         :param required: the arguments that must hold a value.
@@ -53,6 +56,7 @@ class TaskRequest:
         arguments = arguments_of(task)
         fields, endpoint = request_of(arguments, required), endpoint_of(arguments)
         dialect = hook.config.dialect
+        _check_gaps(task, context, required, dialect.create(fields, endpoint).request.path, dialect)
         is_synchronous = dialect.is_synchronous(fields, endpoint)
         if task.destination is not None:
             check_product(dialect.medium(fields, endpoint), task.artifact)
@@ -75,6 +79,40 @@ class TaskRequest:
                 raise
             task.log.warning("The inputs can no longer be read, so the file is not shared: %s", error)
             return None
+
+
+def _check_gaps(
+    task: ViduGenerateOperator, context: Context, required: Collection[str], path: str, dialect: Dialect
+) -> None:
+    """Refuse a request that goes elsewhere because instances of a mapped task have returned nothing; else log it.
+
+    :param path: where the request goes.
+    :raises ViduConfigError: naming both places.
+    """
+    arguments, gaps = without_gaps(arguments_of(task), context)
+    if not gaps:
+        return
+    what = (
+        f"An input is the output of a mapped task, of which {gaps} instance{'s' if gaps > 1 else ''} returned nothing"
+    )
+    whole = dialect.create(request_of(arguments, required), endpoint_of(arguments)).request.path
+    if whole != path:
+        raise ViduConfigError(
+            f"{what}: without their values, the request goes to {path} instead of {whole}, so another kind of "
+            "generation would be paid for. Nothing was submitted. Set endpoint if that is meant."
+        )
+    task.log.warning("%s; the request has only the others' values.", what)
+
+
+def queried_once(conn_id: str, generation_id: str, endpoint: str | None) -> Generation:
+    """Return a generation of any connection, by one request.
+
+    :param endpoint: where it was submitted.
+    :raises ViduError: when the service does not answer with it.
+    """
+    from airflow_provider_vidu.hooks import ViduHook
+
+    return ViduHook(conn_id).get_generation(generation_id, endpoint=endpoint, retries=0)
 
 
 def slot_wait(

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, conf
+from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_vidu.common.progress import request_lines
 from airflow_provider_vidu.common.text import without_query, without_signatures
@@ -29,11 +29,6 @@ HOST: Final = "dry-run.invalid"
 """A name that never resolves (RFC 6761)."""
 _PRIVATE: Final = ("payload", "callback_url")
 """Fields that may hold tokens."""
-
-
-def is_dry(flag: bool) -> bool:
-    """Whether a task sends nothing: its own ``dry_run``, or ``[vidu] dry_run`` of the deployment."""
-    return flag or conf.getboolean("vidu", "dry_run", fallback=False)
 
 
 def dry_run(

@@ -1,4 +1,4 @@
-"""Recovers the generation of a create of unknown outcome from the account's list, or reports it as lost."""
+"""Recovers what an earlier try has submitted: by its id, or from the account's list if the outcome is unknown."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_vidu.api.dialects.lost_create import CLOCK_SKEW_SECONDS, Likeness
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
+    ViduCreditError,
     ViduError,
     ViduNotFoundError,
     ViduRateLimitError,
@@ -19,9 +20,11 @@ from airflow_provider_vidu.exceptions import (
     ViduSubmitUncertainError,
     ViduSubmitUnknownError,
 )
-from airflow_provider_vidu.models import SearchResult
+from airflow_provider_vidu.models import Generation, SearchResult
 from airflow_provider_vidu.network.limits import TOTAL_TIMEOUTS
 from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.polling.failures import failure, is_doubtful
+from airflow_provider_vidu.tasks.deferral import not_resumed
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.dialects import Dialect
@@ -32,6 +35,7 @@ SETTLE_SECONDS: Final = 20.0
 
 GRACE_SECONDS: Final = 60.0
 """How old a create must be before "no such generation" is accepted for its id."""
+GRACE_PAUSE_SECONDS: Final = 5.0
 
 NAMED_CANDIDATES: Final = 20
 
@@ -116,6 +120,43 @@ def find_lost(
     elif not result.complete:
         raise _unknown(hook.vidu_conn_id, result.candidates, searches_again=not is_cleared)
     return result.generation_id
+
+
+def queried(
+    hook: ViduHook,
+    record: Record,
+    generation_id: str,
+    endpoint: str | None,
+    log: Any,
+    sleep: Callable[[float], None],
+) -> Generation:
+    """Query the generation of an earlier try; right after its create the service may not find it yet.
+
+    :param record: of its order.
+    :param endpoint: where it was submitted.
+    :raises ViduError: when it is not known what became of it: it is paid for, so nothing may be submitted instead.
+    """
+    for left in reversed(range(round(GRACE_SECONDS / GRACE_PAUSE_SECONDS) + 1)):
+        try:
+            generation = hook.get_generation(generation_id, endpoint=endpoint)
+        except (ViduAuthError, ViduCreditError, ViduRequestError) as error:
+            # It is paid for, and the key may be valid at the next try.
+            raise not_resumed(error, generation_id) from error
+        except ViduNotFoundError:
+            if not left or time.time() - record.at >= GRACE_SECONDS:
+                raise
+        else:
+            if is_doubtful(generation):  # a new submit would pay for it again
+                raise ViduResponseError(
+                    "An earlier try submitted a generation. The service reports a failure without naming a "
+                    f"generation, so nothing is resubmitted: {failure(generation).reason}",
+                    generation_id=generation_id,
+                    conn_id=hook.vidu_conn_id,
+                )
+            return generation
+        log.info("The service does not find generation %s yet; retrying.", generation_id)
+        sleep(GRACE_PAUSE_SECONDS)
+    raise AssertionError("not reached")
 
 
 def _search(hook: ViduHook, record: Record, log: Any) -> SearchResult:

@@ -87,7 +87,12 @@ def owner_of(context: Mapping[str, Any]) -> str:
     ti: Any = context.get("ti")
     if not is_task_instance(ti):
         return ""
-    return "/".join(names_of(ti, iteration_of(cast("Context", context))))
+    return owner_named(ti, iteration_of(cast("Context", context)))
+
+
+def owner_named(ti: Any, iteration: int | None) -> str:
+    """Return what identifies a task instance over all of its tries, as one name."""
+    return "/".join(names_of(ti, iteration))
 
 
 def names_of(ti: Any, iteration: int | None) -> list[str]:
@@ -109,7 +114,17 @@ def _may_be_cleared(ti: Any, iteration: int | None) -> bool:
 
 
 def submitted_id(context: Context, log: Any, *, is_durable: bool) -> str | None:
-    """Return the id that an earlier try of this order submitted; None if there is none.
+    """Return the id that an earlier try of this order submitted; None if there is none, or it is not known.
+
+    :param is_durable: whether the task keeps a record.
+    :raises ViduError: when that could not be looked up: there may be one, so the task must not end for good.
+    """
+    record = own_record(context, log, is_durable=is_durable)
+    return None if record is None else record.generation_id
+
+
+def own_record(context: Context, log: Any, *, is_durable: bool) -> Record | None:
+    """Return the record of what an earlier try of this order has submitted, or may have; None if there is none.
 
     :param is_durable: whether the task keeps a record.
     :raises ViduError: when that could not be looked up: there may be one, so the task must not end for good.
@@ -125,7 +140,7 @@ def submitted_id(context: Context, log: Any, *, is_durable: bool) -> str | None:
         raise ViduError(f"The order of this task could not be looked up: {redacted(error)}") from error
     order = order_of(context)
     is_own = record is not None and record.order == order.number and not record.is_of_another_region(order)
-    return record.generation_id if record is not None and is_own else None
+    return record if is_own else None
 
 
 class RecordStore(ABC):

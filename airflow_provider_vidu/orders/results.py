@@ -39,6 +39,24 @@ def url_in(generation: Generation, artifact: Artifact | None, creation: int, con
     raise missing(generation, artifact, creation).with_context(generation_id=generation.id, conn_id=conn_id)
 
 
+def count_of(generation: Generation, artifact: Artifact | None) -> int:
+    """Return how many creations of a generation have a file; without an argument ``creation``, the first one is kept.
+
+    :param artifact: which file; None for the result.
+    """
+    return sum(generation.url_of(artifact, index) is not None for index in range(len(generation.creations)))
+
+
+def log_others(generation: Generation, artifact: Artifact | None, log: Any) -> None:
+    """Log that a generation has more files than the one that is kept, and how to keep those, too."""
+    if (count := count_of(generation, artifact)) > 1:
+        log.warning(
+            "Generation %s has %d creations, and only number 0 is stored here. The service keeps the others for a day: "
+            "store each with ViduDownloadOperator(generation_id='%s', creation=1), and so on.",
+            *(generation.id, count, generation.id),
+        )
+
+
 def missing(generation: Generation, artifact: Artifact | None, creation: int) -> ViduError:
     """Return the error for a succeeded generation without a URL of an artifact; it lists the available ones.
 

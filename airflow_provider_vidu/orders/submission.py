@@ -15,27 +15,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import (
-    ViduAuthError,
-    ViduCreditError,
     ViduError,
     ViduNotFoundError,
-    ViduRequestError,
-    ViduResponseError,
     ViduSubmitUnknownError,
 )
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.orders.claims import NoClaim
-from airflow_provider_vidu.orders.lost_order import GRACE_SECONDS, Sends, find_lost, intent_of, named_id, uncertain
+from airflow_provider_vidu.orders.lost_order import Sends, find_lost, intent_of, named_id, queried, uncertain
 from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.money.spending import NoSpending
 from airflow_provider_vidu.orders.order import Order, Record
-from airflow_provider_vidu.polling.failures import failure, is_doubtful
-from airflow_provider_vidu.tasks.deferral import not_resumed
+from airflow_provider_vidu.polling.failures import failure
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
@@ -43,7 +39,8 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.orders.records import RecordStore
     from airflow_provider_vidu.tasks.callbacks.tokens import CallbackAddress
 
-GRACE_PAUSE_SECONDS: Final = 5.0
+RECORD_TRIES: Final = 3
+RECORD_PAUSE_SECONDS: Final = 2.0
 
 
 class Submission:
@@ -103,6 +100,8 @@ class Submission:
         """The price in the answer to an earlier try's create: later answers may omit it."""
         self.is_of_another_request = False
         """Whether the generation was submitted with another request than this try's."""
+        self.unrecorded: Record | None = None
+        """The record of a generation that is paid for, while the store holds only its intent."""
         self.failed: Generation | None = None
         """The earlier try's generation that failed permanently; its price counts, and a page can show it."""
 
@@ -152,7 +151,7 @@ class Submission:
     def handed_over(self) -> None:
         """Record that the task ends without waiting: a later clear must not cancel the generation. Best effort."""
         try:
-            if (record := self._store.load()) is not None:
+            if (record := self.unrecorded or self._store.load()) is not None:
                 self._store.save(replace(record, handed_over=True))
         except Exception as error:  # noqa: BLE001 - it is paid for, and its id is the result
             self._log.warning("A clear may cancel the generation, because that is not recorded: %s", redacted(error))
@@ -180,7 +179,7 @@ class Submission:
         self._claim.submitted(generation_id)
         # With this try's counters: the fewer clears may have happened since, the less is left to guess.
         self._store.save(replace(record.handled_by(self._order), generation_id=generation_id))
-        generation = self._queried(generation_id, record)
+        generation = queried(self._hook, record, generation_id, self._endpoint, self._log, self._sleep)
         self._price_late(record.handled_by(self._order), generation)
         if not generation.failed:
             self._log.info("Resuming generation %s of an earlier try: %s", generation_id, generation.describe())
@@ -213,40 +212,17 @@ class Submission:
         return generation_id
 
     def _price_late(self, record: Record, generation: Generation) -> Record:
-        """Return the record with the price of a generation whose create's answer was lost, made visible to others."""
-        if record.credits is not None:
+        """Return the record with the price that the create's answer has not named, made visible to others."""
+        if record.credits:
             return record
         if generation.credits:
             record = replace(record, generation_id=generation.id, credits=generation.credits)
             self._loaded = record  # what follows may submit again, and must not forget what was spent
             self._store.save(record)
             self._spending.count_paid(record)
+        self._spending.observe(generation, record.began or record.at, self._endpoint)
         self._spending.settle(record)
         return record
-
-    def _queried(self, generation_id: str, record: Record) -> Generation:
-        """Query a generation; right after its create the service may not find it yet."""
-        for left in reversed(range(round(GRACE_SECONDS / GRACE_PAUSE_SECONDS) + 1)):
-            try:
-                generation = self._hook.get_generation(generation_id, endpoint=self._endpoint)
-            except (ViduAuthError, ViduCreditError, ViduRequestError) as error:
-                # It is paid for, and the key may be valid at the next try.
-                raise not_resumed(error, generation_id) from error
-            except ViduNotFoundError:
-                if not left or time.time() - record.at >= GRACE_SECONDS:
-                    raise
-            else:
-                if is_doubtful(generation):  # a new submit would pay for it again
-                    raise ViduResponseError(
-                        "An earlier try submitted a generation. The service reports a failure without naming a "
-                        f"generation, so nothing is resubmitted: {failure(generation).reason}",
-                        generation_id=generation_id,
-                        conn_id=self._hook.vidu_conn_id,
-                    )
-                return generation
-            self._log.info("The service does not find generation %s yet; retrying.", generation_id)
-            self._sleep(GRACE_PAUSE_SECONDS)
-        raise AssertionError("not reached")
 
     def _submit(self, prepared: Prepared, endpoint: str | None, request: str) -> Generation:
         self._claim.look(request)
@@ -286,7 +262,9 @@ class Submission:
         if (price := self._price_of(generation, endpoint)) is not None:
             generation = generation.model_copy(update={"credits": price})
             paid = self._recorded(record, generation)
-        self._spending.count_paid(paid)
+        self._spending.count_paid(paid, endpoint)
+        if generation.is_done and not generation.credits:
+            self._spending.observe(generation, record.began or record.at, endpoint)
         self._refused = paid if paid.refused else None
         self.callback = record.callback or None
         return generation
@@ -297,9 +275,20 @@ class Submission:
         paid = replace(record, generation_id=generation.id, credits=generation.credits, refused=is_refused)
         try:
             self._store.save(paid)
+            self.unrecorded = None
         except Exception as error:  # noqa: BLE001 - it is paid for: without a list, this try alone knows the id
             self._log.error("Generation %s was submitted, not recorded (%s).", generation.id, redacted(error))
+            self.unrecorded = paid
         return paid
+
+    def record_again(self) -> None:
+        """Store the record of a generation that could not be stored after its create: an outage may be over."""
+        for _ in range(RECORD_TRIES if self.unrecorded is not None else 0):
+            self._sleep(RECORD_PAUSE_SECONDS)
+            with suppress(Exception):
+                self._store.save(cast("Record", self.unrecorded))
+                self.unrecorded = None
+                return
 
     def _price_of(self, generation: Generation, endpoint: str | None) -> int | float | None:
         """Return the price of a new generation if a limit needs it, and a damaged answer has not named it."""
@@ -376,7 +365,7 @@ class Submission:
         """
         try:
             if is_needed:
-                generation = self._queried(generation_id, record)
+                generation = queried(self._hook, record, generation_id, self._endpoint, self._log, self._sleep)
             else:
                 generation = self._hook.get_generation(generation_id, endpoint=self._endpoint)
         except ViduError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vidu.common.text import redacted, sentence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def resumes_order(context: Context, log: Any, *, is_durable: bool) -> Iterator[None]:
-    """Make an error of the settings retryable if this order was already submitted: its generation is paid for.
+    """Make an error of the settings retryable if this order was, or may have been, submitted: it may be paid for.
 
     :param is_durable: whether the task keeps a record.
     :raises ViduConfigError: the error raised inside, if nothing was submitted.
@@ -27,17 +28,38 @@ def resumes_order(context: Context, log: Any, *, is_durable: bool) -> Iterator[N
     try:
         yield
     except ViduConfigError as error:
-        from airflow_provider_vidu.orders.records import submitted_id
+        from airflow_provider_vidu.orders.records import own_record
         from airflow_provider_vidu.tasks.deferral import not_resumed
 
         try:
-            generation_id = submitted_id(context, log, is_durable=is_durable)
+            record = own_record(context, log, is_durable=is_durable)
         except ViduError as unknown:
             message = f"{sentence(error.reason)} {sentence(unknown.reason)} A retry looks it up again."
             raise error.restated(ViduError, message) from error
-        if generation_id:
-            raise not_resumed(error, generation_id) from error
-        raise
+        if record is None:
+            raise
+        if record.generation_id is not None:
+            raise not_resumed(error, record.generation_id) from error
+        message = (
+            f"{sentence(error.reason)} An earlier try of this task may have submitted a generation: once that is "
+            "fixed, a retry searches for it. Without retries left, check the account's generations at the service."
+        )
+        raise error.restated(ViduError, message) from error
+
+
+def record_id(context: Context, log: Any, generation_id: str, *, keeps: bool) -> None:
+    """Store the id of a task's generation, which could not be stored right after the create; best effort.
+
+    :param keeps: whether the record must outlive the task's success.
+    """
+    from airflow_provider_vidu.orders.records import own_record, store_for
+
+    try:
+        record = own_record(context, log, is_durable=True)
+        if record is not None and record.generation_id is None:
+            store_for(context, keeps=keeps).save(replace(record, generation_id=generation_id))
+    except Exception as error:  # noqa: BLE001 - the wait goes on; a retry searches for it
+        log.warning("Could not record generation %s: %s", generation_id, redacted(error))
 
 
 def record_returned(context: Context, log: Any, *, keeps: bool) -> None:
@@ -59,7 +81,7 @@ def forget_order(context: Context) -> None:
     Airflow 3 calls this after it has recorded the success, Airflow 2 right before. A dry run has no order, so it leaves
     that of an earlier try alone.
     """
-    from airflow_provider_vidu.orders.dry_run import is_dry
+    from airflow_provider_vidu.api.dry_run import is_dry
     from airflow_provider_vidu.orders.records import store_for
 
     if not is_dry(getattr(context.get("task"), "is_dry_run", False) is True):

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.common.values import moment, text, web_url, whole
 from airflow_provider_vidu.exceptions import ViduConfigError
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.models import Generation
+
+_ENDED: Final = ("success", "skipped", "failed", "upstream_failed")
+"""The states in which a task instance ends; "removed" is not one: it has no place in the output."""
 
 
 def check_source(name: str, generation: object, **instead: object) -> None:
@@ -29,6 +32,38 @@ def check_source(name: str, generation: object, **instead: object) -> None:
         raise ViduConfigError(f"generation replaces {words}: give one or the other.")
     if generation is None and not is_named:
         raise ViduConfigError(f"{name} needs {words}, or generation.")
+
+
+def without_gaps(value: Any, context: Mapping[str, Any]) -> tuple[Any, int]:
+    """Return an argument as if each instance of a mapped task had returned a value, and how many have not.
+
+    Airflow leaves out instances that were skipped, or that returned nothing.
+
+    :param value: as rendered.
+    :param context: the task's context.
+    """
+    if isinstance(value, Mapping):
+        filled = {name: without_gaps(value[name], context) for name in value}
+        return {name: item for name, (item, _) in filled.items()}, sum(gaps for _, gaps in filled.values())
+    if isinstance(value, (list, tuple)):
+        items = [without_gaps(item, context) for item in value]
+        return [item for item, _ in items], sum(gaps for _, gaps in items)
+    upstream = getattr(getattr(value, "_xcom_arg", None), "operator", None)
+    if upstream is None or not isinstance(value, Sequence):
+        return value, 0
+    known = list(value)
+    gaps = max(_instances(upstream, context) - len(known), 0) if known else 0
+    return [*known, *known[-1:] * gaps], gaps
+
+
+def _instances(upstream: Any, context: Mapping[str, Any]) -> int:
+    """Return how many instances of a mapped task have ended in this run; 0 if Airflow does not say (before 3.0)."""
+    ti: Any = context.get("ti")
+    count = getattr(ti, "get_ti_count", None)
+    if count is None:
+        return 0
+    found: int = count(dag_id=ti.dag_id, task_ids=[upstream.task_id], run_ids=[ti.run_id], states=[*_ENDED])
+    return found
 
 
 def stripped(value: Any) -> Any:

@@ -45,10 +45,23 @@ class FileTarget:
         """
         if self._overwrite == "replace":
             return None
-        file = next((file for file in self._candidates() if file.size()), None)
+        file = self._there()
         if file is not None and self._overwrite == "error":
             raise file_exists_error(file.uri)
         return _record_of(file, max_bytes, source) if file is not None else None
+
+    def identical(self, fetched: StoredRecord, max_bytes: int) -> StoredRecord | None:
+        """Return the record of an existing file with the very bytes that were fetched; None if there is none.
+
+        :param fetched: the record of these bytes.
+        :param max_bytes: as for :meth:`existing`.
+        """
+        file = self._there()
+        record = None if file is None else _record_of(file, max_bytes, fetched.source)
+        return record if record is not None and record.sha256 == fetched.sha256 else None
+
+    def _there(self) -> StoredFile | None:
+        return next((file for file in self._candidates() if file.size()), None)
 
     def writer(self, content_type: str, total: int | None) -> AtomicWriter:
         """Begin the file; another one created in the meantime is replaced only if ``overwrite`` allows it.
@@ -65,6 +78,21 @@ class FileTarget:
 
     def _file(self, content_type: str) -> StoredFile:
         return self._destination.file()
+
+
+class Unkept(AtomicWriter):
+    """Takes a file whose digest alone is wanted."""
+
+    uri = ""
+
+    def write(self, data: memoryview) -> None:
+        """Keep nothing."""
+
+    def publish(self) -> None:
+        """Store nothing."""
+
+    def discard(self) -> None:
+        """Do nothing."""
 
 
 class FolderTarget(FileTarget):

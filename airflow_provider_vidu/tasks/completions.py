@@ -67,6 +67,11 @@ class CompletionTracker:
         self._may_filter = True
         self._failures = 0
         self._problem: str | None = None
+        self._has_answer = False
+        self._refused: dict[str, ViduError] = {}
+        self._polled_at = 0.0
+        self._resting: dict[str, float] = {}
+        """The generations that the service refuses while it answers for others, each with the time of its next poll."""
 
     @property
     def is_failing(self) -> bool:
@@ -145,6 +150,7 @@ class CompletionTracker:
     def listed(self, generations: Iterable[Generation], now: float) -> str | None:
         """Take the account's list, newest first; return a warning if it is too long to watch."""
         entries = list(generations)
+        self._has_answer = True
         self._draw_line(entries, now)
         self._at_work, dropped = set(), 0
         for generation in reversed(entries):
@@ -172,13 +178,17 @@ class CompletionTracker:
 
     def to_poll(self, now: float) -> list[str]:
         """Return the ids to poll in this round, oldest first."""
+        self._refused, self._polled_at = {}, now
         for generation_id in self._named:
             if generation_id not in self._reported:
                 self._watch(generation_id, now)
-        return [generation_id for generation_id in self._watches if generation_id not in self._at_work]
+        rest = {name for name, until in self._resting.items() if until > now}
+        return [name for name in self._watches if name not in self._at_work and name not in rest]
 
     def saw(self, generation: Generation, now: float) -> tuple[dict[str, Any] | None, str | None]:
         """Take an answer; return the event if the generation has finished, and a line to log."""
+        self._has_answer = True
+        self._resting.pop(generation.id, None)
         result = self._watches[generation.id].saw(generation, now)
         note = f"Generation {generation.id}: {result.note}" if result.note else None
         if isinstance(result, Wait):
@@ -189,6 +199,7 @@ class CompletionTracker:
 
     def glimpsed(self, generation_id: str, snapshot: Snapshot, now: float) -> str | None:
         """Take the state of an unfinished generation from a list; return a line to log."""
+        self._has_answer = True
         note = self._watches[generation_id].listed(snapshot, now).note
         return f"Generation {generation_id}: {note}" if note else None
 
@@ -196,12 +207,30 @@ class CompletionTracker:
         """Take a failed poll; return a line to log if the generation is given up."""
         watch = self._watches[generation_id]
         if not isinstance(error, ViduNotFoundError) or now - watch.since < self.policy.grace:
+            if _is_refusal(error):
+                self._refused[generation_id] = error
             return None
         self._report(generation_id)
         return f"Generation {generation_id} is no longer watched: {error}"
 
     def pause(self, errors: list[ViduError]) -> tuple[float, str | None]:
-        """Return the seconds until the next round, and a line to log if the problem is new, different or over."""
+        """Return the seconds until the next round, and a line to log if the problem is new, different or over.
+
+        A refusal of one generation does not slow the rounds of others, for which the service answers.
+        """
+        has_answer, self._has_answer = self._has_answer, False
+        if has_answer and self._refused:
+            refused, self._refused = self._refused, {}
+            # One that the service does not find yet, right after its create, is polled in the next round.
+            lasting = {name: error for name, error in refused.items() if not isinstance(error, ViduNotFoundError)}
+            new = [error for name, error in lasting.items() if name not in self._resting]
+            self._resting |= dict.fromkeys(lasting, self._polled_at + HOPELESS_PAUSE)
+            delay, note = self.pause([error for error in errors if not any(error is own for own in refused.values())])
+            if not new:
+                return delay, note
+            what = f"{new[0]} Polls of this generation are repeated every {HOPELESS_PAUSE:.0f} s"
+            also = f"; the same applies to {len(new) - 1} others" if len(new) > 1 else ""
+            return delay, f"{note} {what}{also}." if note else f"{what}{also}."
         if not errors:
             over = f"reachable again after {self._failures} rounds with errors" if self._failures else None
             self._failures, self._problem = 0, None
@@ -210,7 +239,7 @@ class CompletionTracker:
         self._failures += 1
         known, self._problem = self._problem, worst.reason
         delay = max(self.policy.backoff.delay(self._failures, error) for error in errors)
-        if any(not error.retryable and not isinstance(error, ViduConfigError) for error in errors):
+        if any(map(_is_refusal, errors)):
             delay = max(delay, HOPELESS_PAUSE)
         return delay, None if known == self._problem else f"{worst} Retrying in {delay:.0f} s, and from then on."
 
@@ -264,6 +293,7 @@ class CompletionTracker:
 
     def _report(self, generation_id: str, created: float | None = None) -> None:
         self._watches.pop(generation_id, None)
+        self._resting.pop(generation_id, None)
         opened = self._opened.pop(generation_id, None)
         self._reported[generation_id] = opened if created is None else created
         while len(self._reported) > max(KEPT, len(self._named)):
@@ -271,6 +301,11 @@ class CompletionTracker:
             dropped = self._reported.pop(next(iter(self._reported)))
             if self.lists and dropped is not None:
                 self._line = max(dropped, self._line or dropped)
+
+
+def _is_refusal(error: ViduError) -> bool:
+    """Whether the service refuses something for good; a wrong connection sends no request."""
+    return not error.retryable and not isinstance(error, ViduConfigError)
 
 
 def _created(generation: Generation, now: float) -> float | None:

@@ -14,7 +14,7 @@ from airflow_provider_vidu.exceptions import (
     ViduSubmitUnknownError,
 )
 from airflow_provider_vidu.operators import ViduBudget
-from airflow_provider_vidu.orders import lost_order, submission
+from airflow_provider_vidu.orders import lost_order
 from airflow_provider_vidu.triggers import ViduSlotTrigger
 from fault_table import CLEAR_ERROR, SURVIVED
 from tests.faults.creates_table import each_create
@@ -34,8 +34,8 @@ FREE = {"kind": "slot", "outcome": "succeeded", "since": 1.0, "deadline": 4e9}
 def creates(monkeypatch, certificates, variables) -> Iterator[CreateWorld]:
     """Yield an account in which nothing moves, ready for a fault of its creates."""
     monkeypatch.setattr(lost_order, "SETTLE_SECONDS", 0.0)
-    monkeypatch.setattr(submission, "GRACE_SECONDS", 0.02)
-    monkeypatch.setattr(submission, "GRACE_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(lost_order, "GRACE_SECONDS", 0.02)
+    monkeypatch.setattr(lost_order, "GRACE_PAUSE_SECONDS", 0.01)
     made = CreateWorld(monkeypatch, certificates, variables)
     yield made
     made.close()

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from airflow_provider_vidu.exceptions import ViduError, ViduSubmitUnknownError
-from airflow_provider_vidu.orders import lost_order, submission
+from airflow_provider_vidu.orders import lost_order
 from airflow_provider_vidu.polling import admission
 from airflow_provider_vidu.tasks.slots import queue as slots
 from fault_table import CLEAR_ERROR, LIMIT, SURVIVED
@@ -27,8 +27,8 @@ DOUBTED = 0.2
 def creates(monkeypatch, certificates, variables) -> Iterator[CreateWorld]:
     """Yield an account at which a generation takes a sixth of a second, ready for a fault of its creates."""
     monkeypatch.setattr(lost_order, "SETTLE_SECONDS", 0.0)
-    monkeypatch.setattr(submission, "GRACE_SECONDS", 0.02)
-    monkeypatch.setattr(submission, "GRACE_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(lost_order, "GRACE_SECONDS", 0.02)
+    monkeypatch.setattr(lost_order, "GRACE_PAUSE_SECONDS", 0.01)
     for module in (admission, slots):
         monkeypatch.setattr(module, "DOUBTED_SECONDS", DOUBTED)
     monkeypatch.setattr(admission, "PROBE_SECONDS", 0.1)

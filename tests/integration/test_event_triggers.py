@@ -294,6 +294,19 @@ async def test_trouble_of_the_service_ends_nothing(dialect, sandbox, capsys):
     assert out.count("reachable again after 12 rounds") == 1
 
 
+async def test_a_refused_generation_does_not_slow_the_others(connect, sandbox):
+    """The service has refused its id for good: the other one was reported five minutes after its end."""
+    connect("vidu-native")
+    for name in ("1", "2"):
+        sandbox.add_generation(name, dialect="vidu-native", states=BUSY)
+    sandbox.add_fault({"match": {"kind": "query", "id": "1"}, "times": None, "action": {"status": 400, "body": "no"}})
+    async with Watching(made(generation_ids=["1", "2"])) as watching:
+        await rounds(sandbox, "query")
+        sandbox.add_generation("2", dialect="vidu-native", states=DONE)
+        await until(lambda: watching.ids == ["2"], 10)
+    assert len([one for one in sandbox.requests("query") if "1" in one.path.rpartition("/")[2]]) == 1
+
+
 async def test_an_unknown_generation_does_not_stop_the_others(dialect, sandbox):
     """A wrong id among the named ones costs nothing but its own event."""
     sandbox.add_generation("2", dialect=dialect, states=DONE)

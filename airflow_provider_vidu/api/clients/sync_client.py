@@ -19,6 +19,7 @@ from airflow_provider_vidu.api.dialects import Dialect
 from airflow_provider_vidu.api.dialects.errors import MODEL_NOT_FOUND
 from airflow_provider_vidu.api.dialects.lost_create import Search
 from airflow_provider_vidu.api.dialects.task_list import Listing
+from airflow_provider_vidu.api.dry_run import skip_if_dry
 from airflow_provider_vidu.api.messages import (
     TOO_LARGE,
     ApiAnswer,
@@ -145,6 +146,7 @@ class SyncClient:
             for line in request_lines(body):
                 self._log.info("%s", config.redact(line))
             self._log.info("::endgroup::")
+            skip_if_dry("The request above")
             generation = self.carry(create, queues=queues)
         except ViduError as error:
             if outcome_is_unknown(error):
@@ -160,6 +162,8 @@ class SyncClient:
         :raises ViduSubmitUnknownError: when it bills, was sent, and its outcome is unknown.
         :raises ViduError: for any other error answer, or none.
         """
+        if request.bills:
+            skip_if_dry(f"{request.method} {request.path.partition('?')[0]}")
         try:
             return self.carry(lambda dialect: Call(request, dialect.read_json))
         except ViduError as error:

@@ -16,7 +16,7 @@ from airflow_provider_vidu.batches.manifest import counts, too_few
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.batches.state import BatchState
-from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError, ViduError
+from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError, ViduError, ViduPricePendingError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.claims import SharedOrderError, never_sleep
 
@@ -251,7 +251,8 @@ class Backlog:
             return
         self._refusals += 1
         self._resume_at = time.time() + plan.probe_delay(self._refusals, error.retry_after)
-        self._log.info("The account is full (%s); %d rows wait.", error.reason, len(self._pending))
+        why = error.reason if isinstance(error, ViduPricePendingError) else f"The account is full ({error.reason})."
+        self._log.info("%s %d rows wait.", why, len(self._pending))
 
     def _may_spend(self) -> bool:
         """Whether the budget allows one more generation now.
@@ -263,23 +264,28 @@ class Backlog:
         state, limit = self._state, self._settings.max_credits
         # No leg of this task learns the price of other rows: they are another run's, or were removed.
         own = [job for key, job in state.open.items() if key in self._rows]
+        unpriced = [job for job in own if not job.credits and not job.is_shared]
+        is_awaited = any(not job.marker for job in unpriced)  # one of the batch's own, which will name its price
         try:
-            self._spending.check()
+            self._spending.check(queries=not is_awaited)
         except ViduBudgetError:
             raise
+        except ViduPricePendingError as error:
+            if not is_awaited:
+                self._refused(error, is_full=True)
+            return False
         except ViduError:
             if not state.intents and not any(job.marker for job in own):
                 raise
             return False  # one of its own creates may have spent the rest: a search, or its end, names the price
-        own = [job for job in own if not job.credits and not job.is_shared]
-        if not self._spending.covers_unpriced(own, state):
-            return False  # one of them will name the price
+        price = state.price
+        if is_awaited and price is None and not state.stored and self._spending.is_limited:
+            return False
         if limit is None:
             return True
-        price = state.price
-        unpriced = len(own) + len(state.intents) if price is None else state.unpriced
+        count = len(unpriced) + len(state.intents) if price is None else state.unpriced
         spent, stored = state.credits, state.stored
-        return plan.check_credits(limit, spent, price, unpriced, ended=stored, uncertain=state.uncertain)
+        return plan.check_credits(limit, spent, price, count, ended=stored, uncertain=state.uncertain)
 
 
 def _with_result(generation: Generation | None) -> Generation | None:

@@ -17,7 +17,7 @@ from airflow_provider_vidu.batches.state import Open
 from airflow_provider_vidu.exceptions import ViduAuthError, ViduError, ViduNotFoundError, ViduStorageError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.orders.results import store_result
+from airflow_provider_vidu.orders.results import count_of, log_others, store_result
 from airflow_provider_vidu.polling.watch import Done, Failed, PollPolicy, Watch
 from airflow_provider_vidu.stores.base import StoredRecord
 from airflow_provider_vidu.stores.targets import FolderTarget
@@ -137,6 +137,7 @@ class Collector:
         self._storers = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="vidu-batch-store")
         self._transfers: set[Transfer] = set()
         self._is_cancelled = False
+        self._has_others = False
         self.is_resting = False
         """Whether no more polls begin: those of many generations at a slow service would never all be answered."""
         self.trouble: ViduError | None = None
@@ -285,6 +286,9 @@ class Collector:
                 self.trouble = self.trouble or error  # it stays open: a retry of the task stores its file
                 return None
             return Lost(watched.key, watched.job, error, generation, is_paid=True)
+        if not self._has_others and count_of(generation, self._settings.artifact) > 1:
+            self._has_others = True  # once, not for each of thousands of rows
+            log_others(generation, self._settings.artifact, self._log)
         return Stored(watched.key, watched.job, generation, record, watched.ended_at)
 
     def _next_poll(self, one: _Watched, now: float, delay: float | None, *, is_trouble: bool = False) -> float:

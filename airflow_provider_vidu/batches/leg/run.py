@@ -272,7 +272,8 @@ class BatchRun:
         self._spending.ended(one.job, one.generation)
         if isinstance(one, Stored):
             self._stored += 1
-            return {"e": "line", "line": stored_line(row, one.job, one.generation, one.record, one.ended, now)}
+            line = stored_line(row, one.job, one.generation, one.record, one.ended, now, self._settings.artifact)
+            return {"e": "line", "line": line}
         is_earlier = one.job.at < self.state.since_of(self._owner)
         if is_earlier and one.generation is not None and one.generation.was_cancelled:
             self._backlog.add(row)  # an earlier try was killed, and cancelled it
@@ -368,7 +369,8 @@ class BatchRun:
     def _write_manifest(self) -> None:
         from airflow_provider_vidu.stores.small_files import write_file
 
-        content, digest = manifest(self.state.lines, self._rows), hashlib.sha256()
+        has_others = self.state.has_others(self._owner)
+        content, digest = manifest(self.state.lines, self._rows, has_others=has_others), hashlib.sha256()
         write_file(self._manifest, content, "application/x-ndjson")
         for line in content:
             digest.update(line)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from airflow_provider_vidu.exceptions import ViduPricePendingError
 from airflow_provider_vidu.orders.order import Record
 
 if TYPE_CHECKING:
@@ -31,34 +31,34 @@ class BatchSpending:
         self._clock = clock
         self._left = math.inf if spending is None else 0.0
         self._read_at: float | None = None
-        self._is_unpriced = False
+        self._pending: ViduPricePendingError | None = None
 
-    def check(self) -> None:
+    @property
+    def is_limited(self) -> bool:
+        """Whether the task has a budget, as far as it was read."""
+        return self._left != math.inf
+
+    def check(self, *, queries: bool = False) -> None:
         """Refuse a create if the budget is spent: by the ledger, and by what this batch has spent since.
 
+        :param queries: whether open generations of others are queried if they may have spent the rest.
         :raises ViduBudgetError: when it is.
+        :raises ViduPricePendingError: when open generations without a price may have spent the rest.
         :raises ViduError: when the ledger cannot be read.
         """
         if self._spending is None:
             return
         now = self._clock()
-        if self._read_at is None or now - self._read_at >= READ_SECONDS or self._left <= 0:
-            self._left, self._read_at = self._spending.checked_left(), now
-
-    def covers_unpriced(self, jobs: Sequence[Open], state: BatchState) -> bool:
-        """Whether the budget, as it was last read, covers open generations without a known price, and more.
-
-        Each counts as the most expensive one so far, and the price of the first one is waited for. At a service that
-        has stored a file and named no price, no limit applies.
-
-        :param jobs: the generations, which the task waits for.
-        :param state: of the batch.
-        """
-        count = sum(not job.marker for job in jobs)  # the ledger counts those of unknown outcome
-        if not count or self._left == math.inf:
-            return True
-        price = state.price
-        return bool(state.stored) if price is None else self._left > count * price
+        is_known = self._left > 0 or self._pending is not None
+        if self._read_at is None or now - self._read_at >= READ_SECONDS or not is_known:
+            self._read_at = self._pending = None
+            try:
+                self._left = self._spending.checked_left(queries=queries)
+            except ViduPricePendingError as error:
+                self._pending = error
+            self._read_at = now
+        if self._pending is not None:
+            raise self._pending.with_traceback(None)
 
     def count_paid(self, job: Open, state: BatchState) -> None:
         """Make what a generation costs visible to the other tasks; repeating it changes nothing.
@@ -70,15 +70,14 @@ class BatchSpending:
         if job.marker:
             self.count_lost(_lost(job))
             return
-        if job.credits is None:
-            if not self._is_unpriced:
-                self._spending.count_unpriced(job.at)
-            self._is_unpriced = True
-            return
-        self._left -= job.credits
+        cost = job.credits or state.price
+        self._left = self._left - cost if cost else 0.0  # 0: it is read before the next create
+        if not job.credits and state.stored and state.price is None:
+            return  # a service that names no price
         if self._spending.is_counted:
-            before = max(state.credits - job.credits, 0)
-            self._spending.count_paid(Record(0, "", job.at, generation_id=job.id, credits=job.credits, spent=before))
+            before = max(state.credits - (job.credits or 0), 0)
+            paid = Record(0, "", job.at, generation_id=job.id, credits=job.credits, spent=before)
+            self._spending.count_paid(paid, job.endpoint)
 
     def count_lost(self, record: Record) -> None:
         """Count a create of unknown outcome as possibly spent, until it is settled; repeating it changes nothing."""
@@ -94,13 +93,14 @@ class BatchSpending:
 
     def ended(self, job: Open, generation: Generation | None) -> None:
         """Count a price that only the end of a generation names."""
-        if self._spending is None or job.credits is not None or generation is None:
+        if self._spending is None or job.credits or generation is None:
             return
-        if generation.credits is not None:
-            self._left -= generation.credits
-            if self._spending.is_counted:
-                self._spending.named_late(generation, datetime.fromtimestamp(job.at, UTC).isoformat())
-        if job.marker and (generation.is_done or generation.credits is not None):
+        if not generation.is_done and not generation.credits:
+            return
+        self._read_at = None  # what is left of the budget has changed
+        if self._spending.is_counted:
+            self._spending.observe(generation, job.at, job.endpoint)
+        if job.marker:
             self.settle(_lost(job))
 
 

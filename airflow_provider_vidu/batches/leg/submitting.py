@@ -147,7 +147,9 @@ class Submitter:
             return Submitted(shared=record.request)
         except ViduError as error:
             claim.release()
-            about = blame(error) if sends.count else Blame.ACCOUNT  # what prevents a send is not the row's fault
+            about = blame(error)
+            if not sends.count and about is Blame.ROW:
+                about = Blame.ACCOUNT  # what prevents a send is not the row's fault
             if about is Blame.ROW:
                 self._fail(row, error)
                 return Submitted()
@@ -171,6 +173,7 @@ class Submitter:
             self._fail(row, repeatable(failed, generation), job=job, generation=generation)
             claim.release()
             self._spending.count_paid(job, self._journal.state)
+            self._spending.ended(job, generation)
             return Submitted()
         self._journal.append(opened(row.key, job))
         claim.submitted(job.id)

@@ -4,7 +4,8 @@ A create is allowed only while the known sum is below the limit. Its price is kn
 can be exceeded by the creates that were under way when it was reached, and by nothing else.
 
 A create of unknown outcome counts as one without an amount, until a later try learns what became of it. Otherwise, a
-service that carries creates out and loses the answers could be paid without end.
+service that carries creates out and loses the answers could be paid without end. So does a generation whose create
+named no price, until it has ended: some services name the price only then, and all could be submitted by that time.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from typing import Final, Literal, get_args
 
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import number, whole
-from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError, ViduError
+from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError, ViduError, ViduPricePendingError
 
 Period = Literal["run", "day"]
 
-MOST_LOST: Final = 3
-"""How many creates of unknown outcome are accepted while no price is known that they could be counted with."""
+MOST_UNPRICED: Final = 3
+"""How many creates without an amount are accepted while no price is known that they could be counted with."""
 LOST: Final = "_lost"
 """How the name of the entry of a create of unknown outcome ends."""
+OPEN: Final = "_open"
+"""How the name of the entry of a generation without a price ends, until it has ended."""
 
 
 @dataclass(frozen=True)
@@ -49,24 +52,32 @@ class ViduBudget:
             raise ViduConfigError(f"ViduBudget: per must be 'run' or 'day', not {sanitized(self.per, 40)!r}.")
 
 
-def check_budget(budget: ViduBudget, prices: Sequence[float], lost: int = 0) -> float:
+def check_budget(budget: ViduBudget, prices: Sequence[float], lost: int = 0, unpriced: int = 0) -> float:
     """Refuse the next create if a budget is spent; return the credits that are left of it.
 
     :param prices: of everything that was paid for within the period.
     :param lost: how many creates of the period have an unknown outcome. Each counts with the highest of the prices.
+    :param unpriced: how many generations of the period have not ended and have no known price. Each counts so, too.
     :raises ViduBudgetError: saying spent, limit and what was asked for.
-    :raises ViduError: when it depends on these creates whether the budget is spent. A retry helps once their outcome is
-        known.
+    :raises ViduPricePendingError: when it depends on these generations whether the budget is spent.
+    :raises ViduError: when it depends on creates of unknown outcome. A retry helps once their outcome is known.
     """
     spent, dearest = sum(prices), max(prices, default=None)
-    left = budget.credits - spent - lost * (dearest or 0)
-    if left > 0 and (dearest is not None or lost < MOST_LOST):
+    left = budget.credits - spent - (lost + unpriced) * (dearest or 0)
+    if left > 0 and (dearest is not None or lost + unpriced < MOST_UNPRICED):
         return left
     whose = "this DAG run" if budget.per == "run" else "this DAG today (UTC)"
     if spent < budget.credits:
         price = "no price is known yet" if dearest is None else f"until now, one has cost up to {amount(dearest)}"
+        known = f"{amount(spent)} of {amount(budget.credits)} credits are"
+        if unpriced:
+            raise ViduPricePendingError(
+                f"The budget of {whose} may be spent: {known}, and generations whose price is not known yet (their "
+                f"number: {unpriced}) may cost the rest ({price}). Nothing was submitted; it is retried when they have "
+                f"ended. If one never ends, check the account, and delete the Variable or entry that ends in {OPEN}."
+            )
         raise ViduError(
-            f"The budget of {whose} may be spent: {amount(spent)} of {amount(budget.credits)} credits are, and creates "
+            f"The budget of {whose} may be spent: {known}, and creates "
             f"of unknown outcome (their number: {lost}) may have cost the rest ({price}). Nothing was submitted. Retry "
             "the tasks of these creates first: each searches for its generation. If none can be found, check the "
             f"account, and delete the Variable or entry that ends in {LOST} if nothing was billed."

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from airflow_provider_vidu.common.values import number
-from airflow_provider_vidu.orders.money.budget import LOST, Period, amount
+from airflow_provider_vidu.orders.money.budget import LOST, OPEN, Period, amount
 
 KEY_PREFIX: Final = "vidu_spent_"
 KEPT_MONTHS: Final = 2
@@ -62,31 +62,41 @@ class Scope:
 
     @property
     def unpriced_entry(self) -> str:
-        """The name of the entry that says that answers name no price, until the first price is known."""
+        """The name of the entry that says that a generation has succeeded without a price."""
         return f"{self.prefix}unpriced"
 
     def lost_entry(self, marker: str) -> str:
         """Return the name of the entry of a create of unknown outcome."""
         return f"{self.prefix}{_digest(marker)}{LOST}"
 
-    def lost_among(self, names: Iterable[str]) -> int:
-        """Return how many creates of unknown outcome count, by the names of entries.
+    def open_entry(self, generation_id: str) -> str:
+        """Return the name of the entry of a generation whose create named no price."""
+        return f"{self.prefix}{_digest(generation_id)}{OPEN}"
 
-        At a service that answers and names no price, that is 0: no limit on credits applies to it.
+    def without_amount(self, names: Iterable[str]) -> tuple[int, list[str]]:
+        """Return how many creates of unknown outcome count, and the entries of the open generations that do.
+
+        At a service whose results name no price, none: no limit on credits applies to it.
         """
         known = {name for name in names if name.startswith(self.prefix)}
-        if self.unpriced_entry in known and not self.prices(known):
-            return 0
-        return sum(name.endswith(LOST) for name in known)
+        priced = self._priced(known)
+        if self.unpriced_entry in known and not priced:
+            return 0, []
+        of_open = [name for name in known if name.endswith(OPEN)]
+        unpriced = [name for name in of_open if name.removeprefix(self.prefix).removesuffix(OPEN) not in priced]
+        return sum(name.endswith(LOST) for name in known), sorted(unpriced)
 
     def prices(self, names: Iterable[str]) -> list[float]:
         """Return the prices in the names of entries; other names, and second ones of a generation, are omitted."""
+        return list(self._priced(names).values())
+
+    def _priced(self, names: Iterable[str]) -> dict[str, float]:
         found: dict[str, float] = {}
         for name in names:
             generation, _, price = name.removeprefix(self.prefix).partition("_")
             if name.startswith(self.prefix) and (read := number(price)) is not None and read > 0:
                 found[generation] = max(read, found.get(generation, 0.0))
-        return list(found.values())
+        return found
 
 
 def _digest(text: str) -> str:

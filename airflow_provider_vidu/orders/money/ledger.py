@@ -50,6 +50,10 @@ class Ledger(ABC):
         """
 
     @abstractmethod
+    def facts(self, prefix: str, name: str) -> Mapping[str, Any]:
+        """Return the facts of an entry; empty if there is none, or it holds something else."""
+
+    @abstractmethod
     def remove(self, prefix: str, name: str) -> None:
         """Remove an entry, if there is one: what it stands for was refunded."""
 
@@ -74,6 +78,10 @@ class ListedLedger(Ledger):
         """Store an entry durably before returning."""
         Variable.set(name, json.dumps(facts))
 
+    def facts(self, prefix: str, name: str) -> Mapping[str, Any]:
+        """Return the facts of an entry."""
+        return _read(stored_variable(name))
+
     def remove(self, prefix: str, name: str) -> None:
         """Remove an entry, if there is one."""
         if name in set(self._listed(name)):
@@ -82,7 +90,8 @@ class ListedLedger(Ledger):
     def forget(self, prefix: str, before: float) -> None:
         """Remove some of the old entries whose names begin with a prefix."""
         for name in list(self._listed(prefix))[:MOST_FORGOTTEN]:
-            if _created_at(stored_variable(name)) < before:
+            created_at = epoch(_read(stored_variable(name)).get("at")) or 0.0  # 0 for one of an earlier version
+            if created_at < before:
                 Variable.delete(name)
 
 
@@ -99,6 +108,10 @@ class SharedLedger(Ledger):
     def add(self, prefix: str, name: str, facts: Mapping[str, Any]) -> None:
         """Store an entry, until it has stayed for a while: another task may have written at the same time."""
         self._settle(prefix, name, dict(facts))
+
+    def facts(self, prefix: str, name: str) -> Mapping[str, Any]:
+        """Return the facts of an entry."""
+        return mapping(self._load(prefix).get(name))
 
     def remove(self, prefix: str, name: str) -> None:
         """Remove an entry, if there is one."""
@@ -135,11 +148,11 @@ class SharedLedger(Ledger):
         )
 
 
-def _created_at(stored: str | None) -> float:
-    """Return when the create of an entry was sent, in epoch seconds; 0 for an entry of an earlier version."""
+def _read(stored: str | None) -> Mapping[str, Any]:
+    """Return the facts in a Variable; empty for one that holds something else."""
     with suppress(ValueError, RecursionError):
-        return epoch(mapping(bounded_json(stored or "{}", MOST_RECORD_VALUES)).get("at")) or 0.0
-    return 0.0
+        return mapping(bounded_json(stored or "{}", MOST_RECORD_VALUES))
+    return {}
 
 
 def ledger() -> Ledger:

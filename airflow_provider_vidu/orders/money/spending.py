@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, moment
-from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.exceptions import ViduError, ViduPricePendingError
 from airflow_provider_vidu.links import is_task_instance
-from airflow_provider_vidu.models import Cancellation, Generation
+from airflow_provider_vidu.models import Cancellation, Generation, GenerationStatus
 from airflow_provider_vidu.orders.money.budget import Period, ViduBudget, amount, check_budget, price_refused
 from airflow_provider_vidu.orders.money.entries import KEPT_SECONDS, Scope
 from airflow_provider_vidu.orders.money.ledger import ledger
+from airflow_provider_vidu.orders.money.pending import Query, has_news, observe
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
@@ -36,10 +37,13 @@ class NoSpending:
         """Whether the price of a generation matters as soon as it is submitted."""
         return False
 
-    def checked_left(self) -> float:
+    def checked_left(self, *, queries: bool = True) -> float:
         """Return the credits that are left of the budget; refuse a create if it is spent.
 
-        :raises ViduBudgetError: when it is.
+        :param queries: whether open generations without a price are queried if they may have spent the rest: there may
+            be no task that still does.
+        :raises ViduBudgetError: when it is spent.
+        :raises ViduPricePendingError: when open generations without a price may have spent the rest.
         :raises ViduError: when the ledger cannot be read. Nothing has been submitted; a retry may help.
         """
         return math.inf
@@ -48,8 +52,18 @@ class NoSpending:
         """Whether a generation costs more than the task allows."""
         return False
 
-    def count_paid(self, record: Record) -> None:
-        """Make what a generation costs visible to the other tasks; repeating it changes nothing."""
+    def count_paid(self, record: Record, endpoint: str | None = None) -> None:
+        """Make what a generation costs visible to the other tasks; repeating it changes nothing.
+
+        :param endpoint: where it was submitted.
+        """
+
+    def observe(self, generation: Generation, at: float, endpoint: str | None = None) -> None:
+        """Count by a later answer what a generation costs whose create named no price; repeating it changes nothing.
+
+        :param at: when it was submitted, in epoch seconds.
+        :param endpoint: where it was submitted.
+        """
 
     def count_lost(self, record: Record) -> None:
         """Count a create of unknown outcome as possibly spent, until it is settled; repeating it changes nothing."""
@@ -70,11 +84,20 @@ class Spending(NoSpending):
     :param budget: the limit on the run or the day; None if there is none.
     :param cap: the most credits of one generation; None if there is none.
     :param log: gets one line for each decision.
+    :param query: of an open generation without a price; None if nothing can be queried.
     """
 
     def __init__(
-        self, context: Mapping[str, Any], task: Any, budget: ViduBudget | None, cap: float | None, log: Any
+        self,
+        context: Mapping[str, Any],
+        task: Any,
+        budget: ViduBudget | None,
+        cap: float | None,
+        log: Any,
+        query: Query | None = None,
     ) -> None:
+        self._query = query
+        self._conn_id = getattr(task, "vidu_conn_id", None)
         self._ti: Any = context.get("ti") if is_task_instance(context.get("ti")) else None
         self._run: Any = context.get("dag_run")
         self._budget = budget
@@ -93,7 +116,7 @@ class Spending(NoSpending):
         """Whether a budget of the DAG counts what the task spends."""
         return bool(self._periods)
 
-    def checked_left(self) -> float:
+    def checked_left(self, *, queries: bool = True) -> float:
         """Return the credits that are left of the budget; refuse a create if it is spent."""
         if self._budget is None or self._ti is None:
             return math.inf
@@ -102,11 +125,21 @@ class Spending(NoSpending):
             names = list(entries.names(scope.prefix))
             if not names and scope.expired_prefix is not None:
                 entries.forget(scope.expired_prefix, time.time() - KEPT_SECONDS)
+            lost, unpriced = scope.without_amount(names)
+            try:
+                return check_budget(self._budget, scope.prices(names), lost, len(unpriced))
+            except ViduPricePendingError:
+                if not queries or self._query is None:
+                    raise
+                if not has_news(entries, scope, unpriced, self._query, self._log):
+                    raise
+        except ViduError:
+            raise
         except Exception as error:  # the database, the API server or a backend of the user's
             raise ViduError(
                 f"Could not read what was spent within the budget, so nothing was submitted: {redacted(error)}"
             ) from error
-        return check_budget(self._budget, scope.prices(names), scope.lost_among(names))
+        return self.checked_left(queries=False)
 
     def exceeds(self, generation: Generation) -> bool:
         """Whether a generation costs more than the task allows, and has not ended: no cancel brings back what has."""
@@ -114,28 +147,24 @@ class Spending(NoSpending):
             self._warn_of(generation, "The create's answer is the result")
         return self._is_above_cap(generation) and not generation.is_done
 
-    def count_paid(self, record: Record) -> None:
+    def count_paid(self, record: Record, endpoint: str | None = None) -> None:
         """Make what a generation costs visible to the other tasks.
 
         A ledger that cannot be written must not lose a generation that is paid for, so that is only logged.
         """
-        if record.credits is None:
-            if self._cap is not None or self._budget is not None:
-                self._log.warning(
-                    "The service named no price for generation %s: no limit on credits applies to it.",
-                    record.generation_id,
-                )
-            self.count_unpriced(record.began or record.at)
-            return
-        self._publish(record)
-        self._enter(record.generation_id or "", record.credits, record.began or record.at)
+        at, generation_id = record.began or record.at, record.generation_id or ""
+        if record.credits is not None:
+            self._publish(record)
+        if record.credits:
+            self._enter(generation_id, record.credits, at)
+        else:  # a 0 is no price before the end, either: some services name it only then
+            self.observe(Generation(id=generation_id, status=GenerationStatus.UNKNOWN), at, endpoint)
 
-    def count_unpriced(self, at: float) -> None:
-        """Make known that the service has answered a create, and named no price.
-
-        :param at: when it was sent, in epoch seconds.
-        """
-        self._add(at, lambda scope: scope.unpriced_entry, credits=None)
+    def observe(self, generation: Generation, at: float, endpoint: str | None = None) -> None:
+        """Count by a later answer what a generation costs whose create named no price; repeating it changes nothing."""
+        facts = self._facts(at, generation_id=generation.id, conn_id=self._conn_id, endpoint=endpoint)
+        for scope in self._scopes(at):
+            self._tolerant("enter into the budget", partial(observe, ledger(), scope, generation, facts))
 
     def count_lost(self, record: Record) -> None:
         """Count a create of unknown outcome as possibly spent, until it is settled; repeating it changes nothing."""
@@ -162,21 +191,23 @@ class Spending(NoSpending):
         refused = price_refused(generation_id, price, self._cap, verdict.accepted, verdict.reason)
         return refused.with_context(conn_id=hook.vidu_conn_id), verdict.accepted
 
-    def named_late(self, generation: Generation, ordered_at: object) -> None:
-        """Handle the price of a generation that only a later answer names.
+    def named_late(self, generation: Generation, ordered_at: object, endpoint: str | None = None) -> None:
+        """Handle the result of a generation whose create named no price.
 
         It is paid for and may have run, so it is kept, even above the cap.
 
         :param ordered_at: when it was submitted, as ISO 8601; None if unknown.
+        :param endpoint: where it was submitted.
         """
-        if generation.credits is None:
-            return
+        is_limited = self._cap is not None or (self._budget is not None and generation.is_done)
+        if generation.credits is None and is_limited:
+            self._log.warning(
+                "The service named no price for generation %s: no limit on credits applies to it.", generation.id
+            )
         if self._is_above_cap(generation):
             self._warn_of(generation, "Only this answer names the price")
         at = moment(ordered_at)
-        seconds = time.time() if at is None else at.timestamp()
-        self._enter(generation.id, generation.credits, seconds)
-        self._remove(seconds, lambda scope: scope.unpriced_entry)
+        self.observe(generation, time.time() if at is None else at.timestamp(), endpoint)
 
     def _is_above_cap(self, generation: Generation) -> bool:
         price = generation.credits
@@ -189,16 +220,18 @@ class Spending(NoSpending):
         )
 
     def _enter(self, generation_id: str, price: float, at: float) -> None:
-        if price > 0:
-            self._add(at, lambda scope: scope.entry(generation_id, price), generation_id=generation_id, credits=price)
+        self._add(at, lambda scope: scope.entry(generation_id, price), generation_id=generation_id, credits=price)
 
     def _add(self, at: float, name_of: Callable[[Scope], str], **known: Any) -> None:
         """Store an entry for each period that contains a moment, with facts for people who look at it."""
-        facts = {name: getattr(self._ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index")}
-        facts |= {"at": round(at), **known}
+        facts = self._facts(at, **known)
         for scope in self._scopes(at):
             add = partial(ledger().add, scope.prefix, name_of(scope), facts)
             self._tolerant("enter into the budget", add)
+
+    def _facts(self, at: float, **known: Any) -> dict[str, Any]:
+        names = ("dag_id", "run_id", "task_id", "map_index")
+        return {**{name: getattr(self._ti, name, None) for name in names}, "at": round(at), **known}
 
     def _remove(self, at: float, name_of: Callable[[Scope], str]) -> None:
         for scope in self._scopes(at):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from airflow_provider_vidu.events import Predecessor, Turn
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduRateLimitError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduPricePendingError, ViduRateLimitError
 from airflow_provider_vidu.polling.admission import ADMITTED_SECONDS, LONGEST_HOLD_SECONDS
 from airflow_provider_vidu.polling.retries import Backoff
 from airflow_provider_vidu.tasks.deferral import deferral_timeout
@@ -92,13 +92,15 @@ class SlotWait:
     def submitted(self, submit: Callable[[], Generation]) -> Generation:
         """Return what ``submit`` returns; if the account is full, wait for a free slot first.
 
+        The end of a generation also names its price, so a task whose budget may be spent by open ones waits likewise.
+
         :param submit: sends the create.
         :raises ViduTimeoutError: when the timeout expires first.
         """
         while True:
             try:
                 return submit()
-            except ViduRateLimitError as error:
+            except (ViduRateLimitError, ViduPricePendingError) as error:
                 # After other temporary refusals Airflow retries the task (a batch waits: `blame` in batches.plan).
                 if error.generation_id is not None:  # of a generation that exists
                     raise
@@ -157,14 +159,16 @@ class SlotWait:
                 return False
             self.sleep(PREDECESSOR_PAUSE_SECONDS)
 
-    def _check_time(self, refusal: ViduRateLimitError | None = None) -> None:
+    def _check_time(self, refusal: ViduError | None = None) -> None:
         if time.time() >= self.deadline:
             raise no_slot(self.hook.vidu_conn_id, self.deadline - self.since) from refusal
 
-    def _wait(self, refusal: ViduRateLimitError | None, why: str = "The connection has a limit") -> None:
+    def _wait(self, refusal: ViduError | None, why: str = "The connection has a limit") -> None:
         self._check_time(refusal)
         now = time.time()
-        if refusal is not None:
+        if isinstance(refusal, ViduPricePendingError):
+            why = refusal.reason.rstrip(".")
+        elif refusal is not None:
             why = f"The account is full ({refusal.reason})"
         if self.trigger is not None:
             self.operator.log.info("%s: waiting in the triggerer for a free slot.", why)
@@ -178,7 +182,7 @@ class SlotWait:
         self.sleep(delay)
         self.check()
 
-    def _defer(self, trigger: Callable[..., BaseTrigger], refusal: ViduRateLimitError | None) -> NoReturn:
+    def _defer(self, trigger: Callable[..., BaseTrigger], refusal: ViduError | None) -> NoReturn:
         now = time.time()
         made = trigger(
             vidu_conn_id=self.hook.vidu_conn_id,

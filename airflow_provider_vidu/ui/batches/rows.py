@@ -16,6 +16,7 @@ from airflow_provider_vidu.batches.state import BatchState, Intent, Open
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, moment, text, whole
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
+from airflow_provider_vidu.orders.records import owner_named
 from airflow_provider_vidu.ui.batches.records import Batch
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK, STAGES
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
@@ -326,6 +327,12 @@ def next_try_of(batch: Batch) -> dict[str, Any] | None:
     return retry_view(batch.task, batch.next_try, does[batch.task.was_cleared])
 
 
+def _deadline(task: TaskFacts, state: BatchState) -> float:
+    """Return when the timeout of a task instance's latest try expires, in epoch seconds; 0 if unknown."""
+    owner = owner_named(task, task.iteration)
+    return state.deadline_of(owner) if owner in state.times_of or not state.times_of else 0.0
+
+
 def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
     """Return how far a batch is, as plain JSON.
 
@@ -355,9 +362,9 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
         }
     known = counts(state, is_over=batch.is_over)
     began = sum(known.values())
-    # The next try begins with a timeout of its own.
-    is_timed = state.deadline and not batch.is_over and not batch.task.begins_anew
-    at = moment(state.deadline) if is_timed else None
+    # The next try begins with a timeout of its own, and each run of a named batch has one.
+    is_timed = not batch.is_over and not batch.task.begins_anew
+    at = moment(_deadline(batch.task, state) or None) if is_timed else None
     return {
         **view,
         "stored": known["stored"],

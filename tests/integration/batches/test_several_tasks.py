@@ -312,6 +312,15 @@ def test_a_reseller_without_a_balance(connect, sandbox, tmp_path, floor):
         assert sandbox.creates == []
 
 
+def test_the_manifest_of_a_named_batch_has_the_rows_of_all_runs(connect, sandbox, tmp_path):
+    """The second run replaced the lines of the first by its own."""
+    connect("ent-v2")
+    of_run(tmp_path, "r1", prompts(2, "a")).run()
+    second = of_run(tmp_path, "r2", prompts(1, "b"))
+    assert second.run()["rows"] == 1
+    assert [line["key"] for line in second.lines] == ["b0", "a0", "a1"]
+
+
 def test_an_id_that_cannot_be_recorded_is_named(connect, sandbox, tmp_path, monkeypatch, caplog, capfd):
     """The store is away after a create: without a list, only the log and the error lead to what is paid for."""
     connect("vidu-native")
@@ -459,7 +468,7 @@ def test_another_run_of_a_batch_replaces_no_file(connect, sandbox, tmp_path):
     first.run()
     lines = first.lines
     second.run()
-    assert len(set(whole_files(second).values())) == 2
+    assert len(set(whole_files(second).values())) == 4
     for line in lines:
         assert hashlib.sha256(Path(line["uri"].removeprefix("file://")).read_bytes()).hexdigest() == line["sha256"]
 

@@ -362,6 +362,26 @@ def test_a_file_that_comes_in_the_meantime(tmp_path, connect, overwrite):
     assert (tmp_path / "t.mp4").read_bytes() == BODY[:5000]
 
 
+@pytest.mark.parametrize("folder", [True, False], ids=["folder", "file"])
+def test_a_retry_takes_its_own_file(tmp_path, connect, folder):
+    """Its first try was killed behind the publish: it failed on that file for ever. Other bytes are an error."""
+    destination = f"{tmp_path}/" if folder else f"{tmp_path}/t.mp4"
+    task = ViduDownloadOperator(task_id="d", generation_id="t", destination=destination, overwrite="error")
+    again = {"ti": SimpleNamespace(try_number=2, map_index=-1, xcom_push=lambda **_: None)}
+    with Gateway(*[whole(BODY)] * 3) as gateway:
+        connect(gateway)
+        first = task.execute({})
+        record = task.execute(again)
+        assert (record["uri"], record["sha256"]) == (first["uri"], SHA)
+        with pytest.raises(ViduDownloadRefusedError, match="exists already"):
+            task.execute({})
+        (tmp_path / "t.mp4").write_bytes(BODY[:5000])
+        with pytest.raises(ViduDownloadRefusedError, match="exists already"):
+            task.execute(again)
+    assert [path.name for path in tmp_path.iterdir()] == ["t.mp4"]
+    assert (tmp_path / "t.mp4").read_bytes() == BODY[:5000]
+
+
 MEDIA = {
     "t.gif": (b"GIF89a" + BODY, "image/gif"),
     "t.png": (b"\x89PNG\r\n\x1a\n" + BODY, "image/png"),

@@ -11,6 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduDownloadOperator
 from airflow_provider_vidu.sandbox.media.pictures import png
 from airflow_provider_vidu.sensors import ViduGenerationSensor
@@ -56,6 +57,19 @@ def test_the_deployment_can_run_dry(connect, monkeypatch):
     connect()
     monkeypatch.setenv("AIRFLOW__VIDU__DRY_RUN", "True")
     assert Task().run()["dry_run"] is True
+
+
+def test_the_hook_in_a_task_runs_dry_with_the_deployment(connect, monkeypatch):
+    """As an operator: it is skipped, and nothing is sent."""
+    connect("ent-v2")
+    monkeypatch.setenv("AIRFLOW__VIDU__DRY_RUN", "True")
+    hook = ViduHook()
+    for send in (
+        lambda: hook.create_generation(model="m", prompt="a cat with wings"),
+        lambda: hook.request("POST", "/ent/v2/subjects", {"name": "cat"}),
+    ):
+        with pytest.raises(AirflowSkipException, match="nothing was submitted"):
+            send()
 
 
 def test_files_that_would_be_uploaded_are_read_and_stay(connect, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,8 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Airfl
 from airflow_provider_vidu import exceptions, hooks
 from airflow_provider_vidu.api.settings import connection
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
-from airflow_provider_vidu.orders.records import store_for
+from airflow_provider_vidu.orders import submission
+from airflow_provider_vidu.orders.records import StateStore, store_for
 from airflow_provider_vidu.orders.submission import Record
 from airflow_provider_vidu.polling import retries
 from airflow_provider_vidu.sandbox.media.pictures import png
@@ -560,6 +562,107 @@ def test_what_is_mapped_over_nothing_is_not_paid_for(connect, sandbox, name, wor
     assert run(["x", None])["status"] == "succeeded"
 
 
+@pytest.mark.parametrize(
+    ("rows", "row", "words"),
+    [
+        ("dag", {"prompt": "a cat", "images": None}, "images is None"),
+        ("dag", {"prompt": "a cat", "max_credits": None}, "max_credits is None"),
+        ("xcom", {"prompt": "a cat", "max_credits": None}, "max_credits is None"),
+        ("xcom", {"prompt": "a cat", "budget": None}, "budget is None"),
+        ("xcom", {"prompt": "a cat", "destination": None}, "destination is empty"),
+        ("xcom", {"prompt": "a cat", "images": None}, None),
+        ("meant", {"prompt": "a cat", "images": None, "max_credits": None}, None),
+    ],
+)
+def test_none_in_a_row_of_expand_kwargs(connect, sandbox, rows, row, words):
+    """In a row of the DAG, it is an upstream task's; in one from another task, an empty field, but not a limit."""
+    connect("ent-v2")
+    with DAG("d", schedule=None, default_args={"budget": None} if rows == "meant" else {}) as dag:
+        upstream = ViduGenerateOperator(task_id="upstream", prompt="x", model="m").output
+        written = {name: upstream if value is None else value for name, value in row.items()}
+        given = {"xcom": upstream, "dag": [{"prompt": "x"}, written], "meant": [{"prompt": "x"}, row]}[rows]
+        ViduGenerateOperator.partial(task_id="film", model="m", poll_interval=0.05).expand_kwargs(given)
+    task = Task()
+    task.try_number = 1
+    context = {**task.context(), "dag": dag}
+    context["ti"].map_index = 1
+    operator = dag.task_dict["film"].unmap(row)
+    if words is None:
+        assert operator.execute(context)["status"] == "succeeded"
+    else:
+        with pytest.raises(exceptions.ViduConfigError, match=words):
+            operator.execute(context)
+        assert sandbox.creates == []
+
+
+def test_an_id_that_could_not_be_recorded_is_recorded_at_the_resume(connect, sandbox, monkeypatch):
+    """The outage lasted until the task had left its worker: a retry of the resumed one needs the id."""
+    connect("vidu-native")
+    monkeypatch.setattr(submission, "RECORD_PAUSE_SECONDS", 0.0)
+    task, save = Task(deferrable=True), StateStore.save
+
+    def away(store: StateStore, record: Record) -> None:
+        if record.generation_id is not None:
+            raise RuntimeError("the API server is down")
+        save(store, record)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StateStore, "save", away)
+        with pytest.raises(TaskDeferred) as waiting:
+            task.start()
+    assert task.store["vidu_generation"]["generation_id"] is None
+    task.resume(waiting.value)
+    assert task.store["vidu_generation"]["generation_id"] == sandbox.creates[0].id
+    assert task.run()["id"] == sandbox.creates[0].id
+    assert len(sandbox.creates) == 1
+
+
+class Outputs(Sequence):
+    """What Airflow makes of the output of a mapped task: those of the instances that returned something."""
+
+    def __init__(self, *values: str) -> None:
+        self._values = values
+        self._xcom_arg = SimpleNamespace(operator=SimpleNamespace(task_id="pictures"))
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._values[index]
+
+
+@pytest.mark.parametrize("endpoint", [None, "start-end2video"])
+def test_instances_that_returned_nothing_do_not_change_the_endpoint(connect, sandbox, endpoint):
+    """Of three pictures one was skipped: two are the first and the last frame, and no references."""
+    connect("ent-v2")
+    pictures = [f"https://x.example/{name}.png" for name in "ab"]
+    task = Task(images=Outputs(*pictures), endpoint=endpoint)
+    task.try_number = 1
+    context = task.context()
+    context["ti"].get_ti_count = lambda **asked: {"pictures": 3}[asked["task_ids"][0]]
+    if endpoint is None:
+        with pytest.raises(exceptions.ViduConfigError, match=r"1 instance .*/start-end2video instead of .*/reference2"):
+            task.operator.execute(context)
+        assert sandbox.creates == []
+    else:
+        assert task.operator.execute(context)["status"] == "succeeded"
+
+
+def test_instances_that_returned_nothing_are_left_out_if_the_endpoint_is_the_same(connect, sandbox, monkeypatch):
+    """What is there is taken, with a warning; Airflow may not say how many there were."""
+    connect("ent-v2")
+    pictures = [f"https://x.example/{name}.png" for name in "abc"]
+    for count in (lambda **_: 5, None):
+        log = MagicMock()
+        monkeypatch.setattr(ViduGenerateOperator, "log", log)
+        task = Task(images=Outputs(*pictures))
+        context = task.context()
+        context["ti"].get_ti_count = count
+        assert task.operator.execute(context)["status"] == "succeeded"
+        assert sandbox.creates[-1].body["images"] == pictures
+        assert ("2 instances returned nothing" in str(log.warning.call_args_list)) == (count is not None)
+
+
 @pytest.mark.vidu_sandbox(surplus_fields="ignore")
 def test_names_of_several_types_within_the_request(dialect, sandbox):
     """What JSON can say is sent, and can be compared with an earlier try's."""
@@ -638,7 +741,7 @@ def test_a_synchronous_product_is_not_polled(official, body, answer, path, waits
 def test_a_synchronous_answer_that_was_lost(official, monkeypatch):
     """The create is not repeated; where the service has no query for the id, the error says what was lost."""
     body = {"text": "hello"}
-    monkeypatch.setattr("airflow_provider_vidu.orders.submission.GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("airflow_provider_vidu.orders.lost_order.GRACE_SECONDS", 0.0)
     with official(Server(says(task_id="7", state="success"), says(404, reason="NotFound"))) as server:
         task = Task(prompt=None, model=None, body=body)
         assert task.start()["id"] == "7"
@@ -832,7 +935,7 @@ def test_a_retry_resumes_a_wait_that_was_refused(connect, sandbox, deferrable, s
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404])
 def test_a_retry_that_is_refused(connect, sandbox, status, monkeypatch):
     """Only a clear, which pays again, would be left: so the next retry may pick it up as well."""
-    monkeypatch.setattr("airflow_provider_vidu.orders.submission.GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("airflow_provider_vidu.orders.lost_order.GRACE_SECONDS", 0.0)
     connect(max_retries=0)
     task = Task(deferrable=True)
     with pytest.raises(TaskDeferred):

@@ -143,7 +143,7 @@ def test_a_gateways_lost_create_stays_counted_after_a_clear(connect, sandbox, va
             task.start()
     task.clear()
     task.submit()
-    assert sorted(name.rpartition("_")[2] for name in names(variables)) == ["lost", "unpriced"]
+    assert sorted(name.rpartition("_")[2] for name in names(variables)) == ["lost", "open"]
     assert len(sandbox.creates) == 2
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath, TaskDeferred
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.operators import ViduGenerateOperator
+from airflow_provider_vidu.batches import plan
+from airflow_provider_vidu.operators import ViduBatchOperator, ViduDownloadOperator, ViduGenerateOperator
+from airflow_provider_vidu.orders import lost_order
 from airflow_provider_vidu.stores import schemes
 from airflow_provider_vidu.stores.naming import stem_of
 from tests.integration.batches.batch_task import BatchTask
@@ -48,6 +51,97 @@ def test_dry_run_that_is_set_before_a_retry(dialect, sandbox, tmp_path, monkeypa
     assert len(sandbox.creates) == 1
     task.clear()
     assert task.run()["dry_run"] is True
+
+
+@pytest.mark.parametrize("kind", ["ent-v2", "vidu-native"])
+def test_a_dry_run_after_a_create_of_unknown_outcome(connect, sandbox, monkeypatch, kind):
+    """It may be paid for: the retry finds it or names it; a dry run in its place was green."""
+    monkeypatch.setattr(lost_order, "SETTLE_SECONDS", 0.0)
+    connect(kind, timeout=1, max_retries=0)
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"lose_answer": True}})
+    task = Task()
+    with pytest.raises(exceptions.ViduError, match=r"outcome is unknown|may have been"):
+        task.run()
+    task.kwargs["dry_run"] = True
+    if kind == "ent-v2":
+        assert task.run()["id"] == sandbox.creates[0].id
+    else:
+        with pytest.raises(exceptions.ViduSubmitUnknownError, match="may have been created"):
+            task.run()
+    assert len(sandbox.creates) == 1
+    task.clear()
+    assert task.run()["dry_run"] is True
+
+
+def test_a_dry_run_after_a_create_that_was_not_carried_out(connect, sandbox, monkeypatch):
+    """The list proves it: nothing is submitted, and the error says how to get the dry run."""
+    monkeypatch.setattr(lost_order, "SETTLE_SECONDS", 0.0)
+    connect("ent-v2", timeout=1, max_retries=0)
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"status": 500}})
+    task = Task()
+    with pytest.raises(exceptions.ViduError):
+        task.run()
+    assert sandbox.creates == []
+    task.kwargs["dry_run"] = True
+    with pytest.raises(exceptions.ViduConfigError, match="never created, and dry_run is set"):
+        task.run()
+    assert sandbox.creates == []
+
+
+def test_a_mistake_in_the_settings_after_a_create_of_unknown_outcome(connect, sandbox, monkeypatch):
+    """The task does not end for good: a retry of the corrected one finds what may be paid for."""
+    monkeypatch.setattr(lost_order, "SETTLE_SECONDS", 0.0)
+    connect("ent-v2", timeout=1, max_retries=0)
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"lose_answer": True}})
+    task = Task()
+    with pytest.raises(exceptions.ViduSubmitUncertainError):
+        task.run()
+    task.kwargs["prompt"] = "  "
+    with pytest.raises(exceptions.ViduError, match="may have submitted a generation") as caught:
+        task.run()
+    assert caught.value.retryable
+    task.kwargs["prompt"] = "a cat"
+    assert task.run()["id"] == sandbox.creates[0].id
+    assert len(sandbox.creates) == 1
+
+
+def of_three(sandbox, generation_id):
+    """Let a generation of the official API have three creations."""
+    sandbox.add_generation(generation_id, dialect="ent-v2", states=[["success", 0]], creations=3, credits=9)
+
+
+def test_further_creations_are_not_kept_silently(connect, sandbox, tmp_path, monkeypatch):
+    """One file is stored of three that were paid for: log and result say so, and how to get the others."""
+    connect("ent-v2")
+    log = MagicMock()
+    monkeypatch.setattr(ViduGenerateOperator, "log", log)
+    task = Task(deferrable=True, destination=f"{tmp_path}/")
+    with pytest.raises(TaskDeferred) as waiting:
+        task.start()
+    of_three(sandbox, sandbox.creates[0].id)
+    found = task.resume(waiting.value)
+    assert found["file"]["creations"] == len(found["artifacts"]) == 3
+    lines = "\n".join(str(call.args[0]) % call.args[1:] for call in log.warning.call_args_list)
+    assert lines.count("has 3 creations, and only number 0 is stored") == 1
+    other = ViduDownloadOperator(task_id="d", generation_id=found["id"], creation=2, destination=f"{tmp_path}/")
+    assert other.execute({})["sha256"] != found["file"]["sha256"]
+
+
+def test_a_manifest_counts_further_creations(connect, sandbox, tmp_path, monkeypatch):
+    """A row keeps one file; the line says how many there are, and the log once a leg."""
+    connect("ent-v2")
+    log = MagicMock()
+    monkeypatch.setattr(ViduBatchOperator, "log", log)
+    monkeypatch.setattr(plan, "stays", lambda *_, **__: False)
+    task = BatchTask(tmp_path, [{"key": name, "prompt": f"a cat {name}"} for name in "ab"])
+    with pytest.raises(TaskDeferred) as waiting:
+        task.start()
+    for create in sandbox.creates:
+        of_three(sandbox, create.id)
+    assert task.run(waiting.value)["stored"] == 2
+    assert [line["creations"] for line in task.lines] == [3, 3]
+    lines = "\n".join(str(call.args[0]) % call.args[1:] for call in log.warning.call_args_list)
+    assert 1 <= lines.count("only number 0 is stored") < task.legs
 
 
 def test_a_retry_after_a_failed_download_continues(dialect, sandbox, tmp_path):

@@ -122,6 +122,27 @@ def test_an_id_that_cannot_be_recorded_is_not_thrown_away(dialect, sandbox, capl
     assert run(store, number=1) != first
 
 
+def test_an_id_is_recorded_as_soon_as_the_store_is_back(dialect, sandbox):
+    """Right after the create, or when the task ends without waiting: a retry needs it."""
+    down = [True, True, False]
+
+    class Blinking(Memory):
+        def save(self, record: Record) -> None:
+            if record.generation_id is not None and down and down.pop(0):
+                raise RuntimeError("the API server is down")
+            super().save(record)
+
+    for act in (Submission.record_again, Submission.handed_over):
+        down[:] = [True, True, False] if act is Submission.record_again else [True]
+        store = Blinking()
+        submission = Submission(ViduHook(), store, Order(0), logging.getLogger(), sleep=lambda _: None)
+        paid = submission.generation(BODY, None).id
+        assert store.load().generation_id is None
+        act(submission)
+        assert store.load().generation_id == paid
+    assert store.load().handed_over
+
+
 def test_a_generation_that_cannot_be_handed_over_is_returned(dialect, sandbox, caplog, monkeypatch):
     """The task ends without waiting, and its id is the result: a failed try would throw it away."""
     store = Memory()

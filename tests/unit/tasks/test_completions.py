@@ -13,6 +13,7 @@ from airflow_provider_vidu.exceptions import (
     ViduConfigError,
     ViduNotFoundError,
     ViduRateLimitError,
+    ViduRequestError,
     ViduServerError,
 )
 from airflow_provider_vidu.models import Generation, GenerationStatus, Snapshot
@@ -261,6 +262,39 @@ def test_what_only_a_user_can_mend_is_not_asked_in_a_hurry():
     )
     assert delay >= HOPELESS_PAUSE
     assert "refused" in note
+
+
+def test_a_generation_that_is_refused_does_not_slow_the_rounds_of_others():
+    """It is polled every five minutes; that is said once."""
+    finished = CompletionTracker(PollPolicy.for_trigger(1.0), ["a", "b", "c"])
+    for number in range(3):
+        now = NOW + number * (HOPELESS_PAUSE + 1)
+        assert finished.to_poll(now) == ["a", "b", "c"]
+        refused, unknown = ViduRequestError("no such form of an id"), ViduNotFoundError("not yet")
+        assert finished.missed("a", refused, now) is None
+        errors = [refused]
+        if not number:  # right after its create
+            assert finished.missed("c", unknown, now) is None
+            errors.append(unknown)
+        finished.saw(Generation(id="b", status="running", raw={}), now)
+        delay, note = finished.pause(errors)
+        assert delay < 2
+        assert not finished.is_failing
+        assert ("no such form of an id" in (note or "")) == (not number)
+        assert finished.to_poll(now + 1) == ["b", "c"]
+    finished.to_poll(now + HOPELESS_PAUSE + 1)
+    finished.saw(Generation(id="a", status="running", raw={}), now)  # it is not refused any more
+    assert finished.to_poll(now + 1) == ["a", "b", "c"]
+
+
+def test_a_refusal_of_all_generations_is_one_of_the_key():
+    """The service answers for none of them."""
+    finished = CompletionTracker(PollPolicy.for_trigger(1.0), ["a", "b"])
+    errors = [ViduAuthError("refused"), ViduAuthError("refused")]
+    for name, error in zip(finished.to_poll(NOW), errors, strict=True):
+        finished.missed(name, error, NOW)
+    assert finished.pause(errors)[0] >= HOPELESS_PAUSE
+    assert finished.to_poll(NOW + 1) == ["a", "b"]
 
 
 def test_a_connection_that_comes_later_is_found_soon():

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_vidu.batches.leg.spending import READ_SECONDS, BatchSpending
 from airflow_provider_vidu.batches.state import BatchState, Open
-from airflow_provider_vidu.exceptions import ViduBudgetError
+from airflow_provider_vidu.exceptions import ViduBudgetError, ViduPricePendingError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.order import Record
 
@@ -22,21 +22,23 @@ class Ledger:
         self.spent = 0.0
         self.reads = 0
         self.late: list[str] = []
+        self.is_pending = False
 
-    def checked_left(self) -> float:
+    def checked_left(self, *, queries) -> float:
         """Return what is left."""
         self.reads += 1
+        if self.is_pending:
+            raise ViduPricePendingError("may be spent")
         if self.spent >= 100:
             raise ViduBudgetError("spent")
         return 100 - self.spent
 
-    def count_paid(self, record) -> None:
+    def count_paid(self, record, endpoint) -> None:
         """Enter a generation."""
-        self.spent += record.credits
-
-    def count_unpriced(self, at) -> None:
-        """Note that the service names no price."""
-        self.late.append("unpriced")
+        if record.credits is None:
+            self.late.append("open")
+        else:
+            self.spent += record.credits
 
     def count_lost(self, record) -> None:
         """Count a create of unknown outcome."""
@@ -46,7 +48,7 @@ class Ledger:
         """Count it no longer."""
         self.spent -= 40
 
-    def named_late(self, generation, ordered_at) -> None:
+    def observe(self, generation, at, endpoint) -> None:
         """Enter a generation whose price only its end names."""
         self.late.append(generation.id)
 
@@ -76,13 +78,32 @@ def test_the_ledger_is_read_now_and_then():
     assert other._spending.reads == 2
 
 
-def test_a_service_that_names_no_price_is_noted_once():
-    """Not for each of thousands of rows."""
-    ledger = Ledger()
+def test_a_generation_without_a_price_is_counted_until_a_file_shows_that_there_are_none():
+    """Not each of thousands of rows at a service that names no price."""
+    ledger, state = Ledger(), BatchState()
     spending = BatchSpending(ledger)
+    spending.count_paid(job(None), state)
+    assert ledger.late == ["open"]
+    state.apply({"e": "line", "line": {"key": "a", "status": "stored"}})
+    spending.count_paid(job(None), state)
+    assert ledger.late == ["open"]
+
+
+def test_what_depends_on_open_prices_is_read_now_and_then():
+    """Not at each look while rows wait, but at once after an end, and after a create whose price is not known."""
+    now, ledger = [0.0], Ledger()
+    spending = BatchSpending(ledger, lambda: now[0])
+    spending.check()
+    ledger.is_pending = True
+    spending.count_paid(job(None), BatchState())
     for _ in range(3):
-        spending.count_paid(job(None), BatchState())
-    assert ledger.late == ["unpriced"]
+        with pytest.raises(ViduPricePendingError):
+            spending.check()
+    assert ledger.reads == 2
+    ledger.is_pending = False
+    spending.ended(job(None), Generation(id="g", status="succeeded", credits=40, raw={}))
+    spending.check()
+    assert ledger.reads == 3
 
 
 def test_a_create_of_unknown_outcome_is_read_at_once():
@@ -110,8 +131,6 @@ def test_a_price_counts_once():
     assert ledger.late == []
     spending.ended(job(None), ended)
     assert ledger.late == ["g"]
-    spending.ended(job(None), Generation(id="g", status="failed", raw={}))
-    assert ledger.late == ["g"]
 
 
 def test_a_lost_create_whose_id_is_known_counts_until_it_ends():
@@ -123,4 +142,4 @@ def test_a_lost_create_whose_id_is_known_counts_until_it_ends():
     spending.ended(lost, Generation(id="g", status="running", raw={}))
     assert (ledger.spent, ledger.late) == (40, [])
     spending.ended(lost, Generation(id="g", status="failed", raw={}))
-    assert (ledger.spent, ledger.late) == (0, [])
+    assert (ledger.spent, ledger.late) == (0, ["g"])

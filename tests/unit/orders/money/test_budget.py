@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError, ViduError
+from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError, ViduError, ViduPricePendingError
 from airflow_provider_vidu.operators import ViduBudget
 from airflow_provider_vidu.orders.money.budget import amount, check_budget, checked_budget, checked_cap, price_refused
 from airflow_provider_vidu.orders.money.entries import Scope
@@ -95,15 +95,34 @@ def test_a_generation_is_counted_once():
 def test_a_create_of_unknown_outcome_has_an_entry_without_a_price():
     """Counted once, in its own period, and a name that an earlier version leaves out."""
     names = [RUN.lost_entry("m1"), RUN.lost_entry("m1"), RUN.lost_entry("m2"), DAY.lost_entry("m1"), RUN.entry("g", 4)]
-    assert (RUN.lost_among(names), DAY.lost_among(names)) == (2, 1)
+    assert (RUN.without_amount(names), DAY.without_amount(names)) == ((2, []), (1, []))
     assert RUN.prices(names) == [4.0]
 
 
 def test_a_service_that_names_no_price_counts_nothing():
     """No limit applies to it, until one of its answers has named a price."""
-    names = [RUN.unpriced_entry, RUN.lost_entry("m1")]
-    assert (RUN.lost_among(names), RUN.prices(names)) == (0, [])
-    assert RUN.lost_among([*names, RUN.entry("g", 4)]) == 1
+    names = [RUN.unpriced_entry, RUN.lost_entry("m1"), RUN.open_entry("o")]
+    assert (RUN.without_amount(names), RUN.prices(names)) == ((0, []), [])
+    assert RUN.without_amount([*names, RUN.entry("g", 4)]) == (1, [RUN.open_entry("o")])
+
+
+def test_an_open_generation_counts_until_its_price_is_known():
+    """Its entry may have remained: the price is entered first."""
+    names = [RUN.open_entry("g"), RUN.open_entry("o"), DAY.open_entry("d"), RUN.entry("g", 4)]
+    assert RUN.without_amount(names) == (0, [RUN.open_entry("o")])
+    assert RUN.prices(names) == [4.0]
+
+
+@each_row(("prices", "lost", "unpriced"), [([40, 20], 0, 1), ([40], 1, 1), ([90], 0, 9), ([], 0, 3), ([], 2, 1)])
+def test_what_open_generations_may_cost_is_not_spent_again(prices, lost, unpriced):
+    """The error may be retried: their ends name the price. Without any price, a few of them are accepted."""
+    with pytest.raises(
+        ViduPricePendingError, match=rf"may be spent: \d+ of 100 .*number: {unpriced}\).*retried"
+    ) as caught:
+        check_budget(ViduBudget(credits=100), prices, lost, unpriced)
+    assert caught.value.retryable
+    with pytest.raises(ViduBudgetError):
+        check_budget(ViduBudget(credits=100), [*prices, 100], lost, unpriced)
 
 
 @pytest.mark.parametrize(

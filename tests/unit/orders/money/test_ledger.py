@@ -26,6 +26,18 @@ def test_entries_are_listed_by_their_names(variables):
     assert list(entries.names(PREFIX)) == [f"{PREFIX}b_2"]
 
 
+@pytest.mark.parametrize("kind", ["listed", "shared"])
+def test_the_facts_of_an_entry_are_read(variables, kind):
+    """An entry that is gone, or that someone has edited, has none."""
+    entries = ListedLedger(variables.keys) if kind == "listed" else SharedLedger(lambda _: None)
+    entries.add(PREFIX, f"{PREFIX}a_open", {"generation_id": "g"})
+    assert entries.facts(PREFIX, f"{PREFIX}a_open") == {"generation_id": "g"}
+    assert entries.facts(PREFIX, f"{PREFIX}b_open") == {}
+    if kind == "listed":
+        variables.kept[f"{PREFIX}b_open"] = "[1"
+        assert entries.facts(PREFIX, f"{PREFIX}b_open") == {}
+
+
 def test_one_task_removes_a_bounded_number_of_old_entries(variables, monkeypatch):
     """The rest is left to the next ones."""
     monkeypatch.setattr(ledger, "MOST_FORGOTTEN", 2)
