@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 STATE_KEY: Final = "vidu_generation"
 VARIABLE_PREFIX: Final = "vidu_generation_"
+_NOTHING: Final = object()
 
 
 def order_of(context: Context) -> Order:
@@ -166,8 +167,24 @@ class StateStore(RecordStore):
         self._accessor = accessor
 
     def load(self) -> Record | None:
-        """Return the record, or None."""
-        return Record.from_json(self._accessor.get(STATE_KEY))
+        """Return the record, or None.
+
+        :raises ViduError: when there is one that cannot be read: another worker may be able to. ``[workers]
+            state_store_backend`` leaves a reference in Airflow's database, and Airflow returns None for a reference to
+            an object that is missing.
+        """
+        try:
+            stored = self._accessor.get(STATE_KEY, _NOTHING)
+            return None if stored is _NOTHING else _read(stored)
+        except ViduConfigError as error:
+            reason = error.reason
+        except ValueError as error:  # of a back end: the object is no JSON, or the reference not its own
+            reason = type(error).__name__
+        raise ViduError(
+            f"The record of this task's order, the state {STATE_KEY} of the task instance, cannot be read: {reason}. "
+            "Nothing was submitted. All workers need the same [workers] state_store_backend and access to its storage. "
+            "Restore the record, or delete that state (Airflow's REST API can) to submit a new generation."
+        )
 
     def save(self, record: Record) -> None:
         """Store the record; the supervisor has confirmed it when this returns."""
@@ -182,6 +199,16 @@ class StateStore(RecordStore):
         """Record that a try returns its result; from now on, the record may expire."""
         if (record := self.load()) is not None:
             self._accessor.set(STATE_KEY, replace(record, returned=True).to_json())
+
+
+def _read(stored: object) -> Record:
+    """Return a stored record.
+
+    :raises ViduConfigError: when it is none: an order whose record is overlooked would be paid again.
+    """
+    if (record := Record.from_json(stored)) is None:
+        raise ViduConfigError("its content is missing" if stored is None else "it is not the record of an order")
+    return record
 
 
 def _never() -> timedelta:
@@ -262,7 +289,7 @@ class VariableStore(RecordStore):
         """
         stored = stored_variable(self._key)
         try:
-            return Record.from_json(json.loads(stored)) if stored else None
+            return _read(json.loads(stored)) if stored else None
         except (ValueError, RecursionError, ViduConfigError) as error:
             reason = error.reason if isinstance(error, ViduConfigError) else "it is not JSON"
         # Raised outside of the handler: an error of json holds the whole text.
