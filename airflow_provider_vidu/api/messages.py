@@ -280,6 +280,11 @@ class TransportFailure(enum.Enum):
         False,
     )
     NO_TLS = "failed in the TLS handshake", f"Check the host and its port. {PLAIN_HTTP}", False
+    NO_CERTIFICATE = (
+        "failed because the server requires a client certificate",
+        "This provider has none: use an address of the service that takes the API key alone.",
+        False,
+    )
     UNMADE = "failed", "Check the connection's host, port and proxy.", False
     UNREACHED = "timed out", "Check the connection's host, port, proxy and timeout.", False
     BROKEN = "broke", "If this persists, check the gateway and the proxies in front of it.", True
