@@ -224,11 +224,14 @@ _OF_A_FUNCTION: Final = frozenset(
 
 
 def unwrapped(answer: ApiAnswer) -> ApiAnswer:
-    """Return the answer of a function behind a gateway that passes on its envelope; any other answer unchanged.
+    """Return the answer of a function behind a gateway that passes on its envelope, or encodes the answer once more.
 
-    The envelope is ``{"statusCode": 200, "headers": …, "body": "…", "isBase64Encoded": false}``
+    Any other answer is returned unchanged. The envelope is ``{"statusCode": 200, "headers": …, "body": "…", "isBase64Encoded": false}``
     (docs.aws.amazon.com/apigateway, "Output format of a Lambda function for proxy integration").
     """
+    if answer.body.lstrip()[:2] in (b'"{', b'"['):
+        text = answer.json_or_none(is_whole=True)
+        answer = replace(answer, body=text.encode()) if isinstance(text, str) else answer
     if b'"statusCode"' not in answer.body:
         return answer
     envelope = answer.json_or_none(is_whole=True)

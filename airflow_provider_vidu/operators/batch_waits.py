@@ -152,7 +152,7 @@ def vanished(journal: Journal, name: str, destination: Destination, event: Any) 
     return ViduConfigError(
         f"The task has begun its batch ({begun}), but there is no journal of batch {name} in "
         f"{sanitized(destination.file(HIDDEN_FOLDER).uri, 300)}. Its generations are paid for, so nothing was ordered"
-        f"{f' (ended: {ids})' if ids else ''}. Either the folder was removed, or it is on the disk of another worker, or "
-        "destination or batch renders to another value each time, such as the current time: use a value of the DAG "
+        f"{f' (ended: {ids})' if ids else ''}. Either the folder was removed, or it is on the disk of another worker, "
+        "or destination or batch renders to another value each time, such as the current time: use a value of the DAG "
         "run. Restore the folder, or clear the task to order all rows again."
     )

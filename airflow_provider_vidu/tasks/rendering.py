@@ -79,7 +79,7 @@ class RenderedOperator(BaseOperator):
             # What a mapped task was given by an XCom is data: rendered, its author could read every connection.
             return content
         if isinstance(content, str):
-            content = str.__str__(content)  # Jinja would render the name of an enum's member (Prompt.KITE), not its text
+            content = str.__str__(content)  # of the member of an enum, Jinja would render the name: Prompt.KITE
         outer = self._is_text, self._is_number
         try:
             if type(content) is dict:

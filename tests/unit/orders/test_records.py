@@ -114,7 +114,7 @@ class MovedAccessor(Accessor):
     ("accessor", "why"),
     [
         (Accessor({records.STATE_KEY: None}), "its content is missing"),
-        (Accessor({records.STATE_KEY: {"__airflow_ref__": "s3://state/vidu_generation"}}), "not the record of an order"),
+        (Accessor({records.STATE_KEY: {"__ref__": "s3://state/vidu_generation"}}), "not the record of an order"),
         (MovedAccessor(), "JSONDecodeError"),
     ],
     ids=["missing", "no-backend", "moved"],
