@@ -226,7 +226,8 @@ _OF_A_FUNCTION: Final = frozenset(
 def unwrapped(answer: ApiAnswer) -> ApiAnswer:
     """Return the answer of a function behind a gateway that passes on its envelope, or encodes the answer once more.
 
-    Any other answer is returned unchanged. The envelope is ``{"statusCode": 200, "headers": …, "body": "…", "isBase64Encoded": false}``
+    Any other answer is returned unchanged. The envelope is
+    ``{"statusCode": 200, "headers": …, "body": "…", "isBase64Encoded": false}``
     (docs.aws.amazon.com/apigateway, "Output format of a Lambda function for proxy integration").
     """
     if answer.body.lstrip()[:2] in (b'"{', b'"['):

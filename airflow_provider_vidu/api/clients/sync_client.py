@@ -331,9 +331,7 @@ class _Transport:
             return self._transport_error(error, exchange, has_answer=True)
         return None
 
-    def _transport_error(
-        self, error: Exception, exchange: Exchange, *, has_answer: bool = False
-    ) -> ViduTransportError:
+    def _transport_error(self, error: Exception, exchange: Exchange, *, has_answer: bool = False) -> ViduTransportError:
         loss = _loss(error, exchange, is_secure=self.config.origin[0] == "https", has_answer=has_answer)
         return self.config.no_answer(loss, str(_root(error)))
 
