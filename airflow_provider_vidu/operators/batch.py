@@ -266,6 +266,9 @@ class ViduBatchOperator(SignedURLOperator):
             run.kill()
         try:
             result = run.run(ended_in(event, run.token) if was_resumed else None, was_resumed=was_resumed)
+        except Exception:
+            waits.forget_unless_paid(context, journal, self.log)
+            raise
         finally:  # what it has spent counts, however the leg ends
             with suppress(Exception):
                 publish_batch(context, {**run.place, **run.spent}, announce=False)

@@ -117,6 +117,17 @@ def note_begun(context: Any, log: Any) -> None:
         log.warning("Could not note that the batch has begun: %s", redacted(error))
 
 
+def forget_unless_paid(context: Any, journal: Journal, log: Any) -> None:
+    """Remove that note when a leg fails before anything may have been paid for: a retry needs no folder then."""
+    state = journal.state
+    if state.ordered[0] or state.intents or state.uncertain or (notes := _notes(context)) is None:
+        return
+    try:
+        notes.clear()
+    except Exception as error:  # noqa: BLE001 - the leg's own error matters
+        log.warning("Could not remove the note that the batch has begun: %s", redacted(error))
+
+
 def note_returned(context: Any, log: Any) -> None:
     """Note that the summary was returned: if the task runs again after its success, it was cleared."""
     from airflow_provider_vidu.orders.tries import record_returned

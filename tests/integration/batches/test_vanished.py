@@ -49,3 +49,18 @@ def test_a_batch_that_is_cleared_after_its_success_needs_no_folder(connect, sand
     task.retries = 1
     assert task.run()["stored"] == 1
     assert len(sandbox.creates) == 2
+
+
+def test_a_try_that_paid_nothing_needs_no_folder(connect, sandbox, tmp_path):
+    """A refused key, say: the next try may begin in another pod."""
+    connect("ent-v2")
+    key = sandbox.key
+    sandbox.rotate_keys(["another-key"])
+    task = BatchTask(tmp_path, prompts(2), deferrable=False)
+    task.further["task_state_store"] = Accessor()
+    with pytest.raises(exceptions.ViduError):
+        task.run()
+    shutil.rmtree(tmp_path)
+    sandbox.rotate_keys([key])
+    assert task.run()["stored"] == 2
+    assert len(sandbox.creates) == 2
