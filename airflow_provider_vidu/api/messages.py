@@ -224,11 +224,15 @@ _OF_A_FUNCTION: Final = frozenset(
 
 
 def unwrapped(answer: ApiAnswer) -> ApiAnswer:
-    """Return the answer of a function behind a gateway that passes on its envelope; any other answer unchanged.
+    """Return the answer of a function behind a gateway that passes on its envelope, or encodes the answer once more.
 
-    The envelope is ``{"statusCode": 200, "headers": …, "body": "…", "isBase64Encoded": false}``
+    Any other answer is returned unchanged. The envelope is
+    ``{"statusCode": 200, "headers": …, "body": "…", "isBase64Encoded": false}``
     (docs.aws.amazon.com/apigateway, "Output format of a Lambda function for proxy integration").
     """
+    if answer.body.lstrip()[:2] in (b'"{', b'"['):
+        text = answer.json_or_none(is_whole=True)
+        answer = replace(answer, body=text.encode()) if isinstance(text, str) else answer
     if b'"statusCode"' not in answer.body:
         return answer
     envelope = answer.json_or_none(is_whole=True)
@@ -280,6 +284,11 @@ class TransportFailure(enum.Enum):
         False,
     )
     NO_TLS = "failed in the TLS handshake", f"Check the host and its port. {PLAIN_HTTP}", False
+    NO_CERTIFICATE = (
+        "failed because the server requires a client certificate",
+        "This provider has none: use an address of the service that takes the API key alone.",
+        False,
+    )
     UNMADE = "failed", "Check the connection's host, port and proxy.", False
     UNREACHED = "timed out", "Check the connection's host, port, proxy and timeout.", False
     BROKEN = "broke", "If this persists, check the gateway and the proxies in front of it.", True

@@ -211,6 +211,13 @@ class ViduBatchOperator(SignedURLOperator):
             return self.execute_resumed(context, None)
         return super().resume_execution(next_method, next_kwargs, context)
 
+    def post_execute(self, context: Any, result: Any = None) -> None:
+        """Record that the result was returned: if the task runs again after its success, it was cleared."""
+        super().post_execute(context, result)
+        from airflow_provider_vidu.operators.batch_waits import note_returned
+
+        note_returned(context, self.log)
+
     def on_kill(self) -> None:
         """Stop, and cancel the open generations; Airflow calls this in the worker, from a signal handler."""
         self._killed = True
@@ -222,7 +229,7 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.batches.leg.run import BatchRun
         from airflow_provider_vidu.batches.leg.spending import BatchSpending
         from airflow_provider_vidu.batches.plan import TOKEN_KEY, Pending, ended_in
-        from airflow_provider_vidu.operators.batch_waits import open_journal, paused_without_connection, vanished
+        from airflow_provider_vidu.operators import batch_waits as waits
         from airflow_provider_vidu.operators.shared_names import batch_name, check_mapped, may_share_files
         from airflow_provider_vidu.operators.submitting import queried_once
         from airflow_provider_vidu.orders.money.spending import Spending
@@ -243,15 +250,16 @@ class ViduBatchOperator(SignedURLOperator):
             )
         journal = Journal(destination, name, log=self.log, owner=owner_of(context))
         with retryable_after_wait(was_resumed=was_resumed):  # the connection of the store may have been deleted
-            open_journal(self, journal, name, event, settings.timeout, was_resumed=was_resumed)
-        if was_resumed and journal.state.order is None:
-            raise vanished(journal, name, destination, event)
+            waits.open_journal(self, journal, name, event, settings.timeout, was_resumed=was_resumed)
+        if journal.state.order is None and (was_resumed or waits.was_begun(context)):
+            raise waits.vanished(journal, name, destination, event)
         spending = BatchSpending(Spending(context, self, self.budget, None, self.log, queried_once))
-        with paused_without_connection(self, journal, name, was_resumed=was_resumed):
+        with waits.paused_without_connection(self, journal, name, was_resumed=was_resumed):
             run = self._run = BatchRun(settings, rows, name, destination, journal, self.log, spending)
         if not was_resumed or journal.state.order_of(journal.owner) is None:
             ti = context.get("ti")
             run.begin(*((order_of(context), ti.dag_id) if is_task_instance(ti) else (Order(0), None)))
+            waits.note_begun(context, self.log)
         publish_batch(context, {**run.place, **run.spent}, announce=not was_resumed)
         if (ti := context.get("ti")) is not None:
             ti.xcom_push(key=TOKEN_KEY, value=run.token)
@@ -259,6 +267,9 @@ class ViduBatchOperator(SignedURLOperator):
             run.kill()
         try:
             result = run.run(ended_in(event, run.token) if was_resumed else None, was_resumed=was_resumed)
+        except Exception:
+            waits.forget_unless_paid(context, journal, self.log)
+            raise
         finally:  # what it has spent counts, however the leg ends
             with suppress(Exception):
                 publish_batch(context, {**run.place, **run.spent}, announce=False)

@@ -1,4 +1,4 @@
-"""What a batch's task waits for before a leg: another task instance's leg, or its connection."""
+"""What a batch's task waits for before a leg (another task instance's leg, its connection), and what it must find."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_vidu.batches.plan import Pending
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
 from airflow_provider_vidu.common.progress import duration
-from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.common.values import mapping, number
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduTimeoutError
+from airflow_provider_vidu.links import is_task_instance
 from airflow_provider_vidu.tasks.deferral import batch_resumable
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.journal import Journal
     from airflow_provider_vidu.operators.batch import ViduBatchOperator
+    from airflow_provider_vidu.orders.records import RecordStore
     from airflow_provider_vidu.stores.destination import Destination
 
 LOST_CONNECTION_SECONDS: Final = 300.0
@@ -90,21 +92,78 @@ def paused_without_connection(
         operator._wait(Pending(list(state.open.values()), len(state.open), deadline, resume_at, token))
 
 
-def vanished(journal: Journal, name: str, destination: Destination, event: Any) -> ViduConfigError:
-    """Return the error of a task that has begun its batch, and finds no trace of it after a wait.
+def was_begun(context: Any) -> bool:
+    """Whether an earlier try of the task, before any clear, has begun its batch; known since Airflow 3.3.
 
-    It is not retryable: a retry would order all rows again.
+    :raises ViduError: when the note of that try cannot be read.
+    """
+    from airflow_provider_vidu.orders.records import order_of
+
+    earlier = None if (notes := _notes(context)) is None else notes.load()
+    return earlier is not None and not earlier.was_cleared(order_of(context), "")
+
+
+def note_begun(context: Any, log: Any) -> None:
+    """Note outside of the batch's own folder that the task has begun it: a retry may not find the folder."""
+    if (notes := _notes(context)) is None:
+        return
+    from airflow_provider_vidu.orders.order import Record
+    from airflow_provider_vidu.orders.records import order_of
+
+    order = order_of(context)
+    try:
+        notes.save(Record(order.number, "", time.time()).handled_by(order))
+    except Exception as error:  # noqa: BLE001 - the journal holds what matters, as long as it is there
+        log.warning("Could not note that the batch has begun: %s", redacted(error))
+
+
+def forget_unless_paid(context: Any, journal: Journal, log: Any) -> None:
+    """Remove that note when a leg fails before anything may have been paid for: a retry needs no folder then."""
+    state = journal.state
+    if state.ordered[0] or state.intents or state.uncertain or (notes := _notes(context)) is None:
+        return
+    try:
+        notes.clear()
+    except Exception as error:  # noqa: BLE001 - the leg's own error matters
+        log.warning("Could not remove the note that the batch has begun: %s", redacted(error))
+
+
+def note_returned(context: Any, log: Any) -> None:
+    """Note that the summary was returned: if the task runs again after its success, it was cleared."""
+    from airflow_provider_vidu.orders.tries import record_returned
+
+    if _notes(context) is not None:
+        record_returned(context, log, keeps=False)
+
+
+def _notes(context: Any) -> RecordStore | None:
+    """Return where the task can note something for its retries; None before Airflow 3.3, and outside of a task.
+
+    Before, it would be a Variable for each task, which nothing removes.
+    """
+    if context is None or context.get("task_state_store") is None or not is_task_instance(context.get("ti")):
+        return None
+    from airflow_provider_vidu.orders.records import store_for
+
+    return store_for(context)
+
+
+def vanished(journal: Journal, name: str, destination: Destination, event: Any) -> ViduConfigError:
+    """Return the error of a task that has begun its batch, and finds no trace of it after a wait or in a retry.
+
+    It is not retryable: before Airflow 3.3, a retry would order all rows again.
     """
     with suppress(ViduError):
         journal.end()
     known = mapping(event)
-    waited_for = sanitized(str(known.get("token") or "").rpartition("#")[0] or "unknown", 120)
+    waited_for = sanitized(str(known.get("token") or "").rpartition("#")[0], 120)
+    begun = f"it waited for {waited_for}" if waited_for else "in an earlier try or leg"
     ended = known.get("ended")
     ids = ", ".join(sanitized(one, 80) for one in ended[:_NAMED_IDS]) if isinstance(ended, list) else ""
     return ViduConfigError(
-        f"The task has begun its batch (it waited for {waited_for}), but there is no journal of batch {name} in "
+        f"The task has begun its batch ({begun}), but there is no journal of batch {name} in "
         f"{sanitized(destination.file(HIDDEN_FOLDER).uri, 300)}. Its generations are paid for, so nothing was ordered"
-        f"{f' (ended: {ids})' if ids else ''}. Either the folder was removed, or destination or batch renders to "
-        "another value after each wait, such as the current time: use a value of the DAG run. Restore the folder, or "
-        "clear the task to order all rows again."
+        f"{f' (ended: {ids})' if ids else ''}. Either the folder was removed, or it is on the disk of another worker, "
+        "or destination or batch renders to another value each time, such as the current time: use a value of the DAG "
+        "run. Restore the folder, or clear the task to order all rows again."
     )

@@ -35,6 +35,7 @@ STATE_KEY: Final = "vidu_generation"
 VARIABLE_PREFIX: Final = "vidu_generation_"
 MOST_RECORD_VALUES: Final = 20_000
 """The most JSON values of a Variable with a record that are parsed; ours have about thirty."""
+_NOTHING: Final = object()
 
 
 def order_of(context: Context) -> Order:
@@ -193,8 +194,24 @@ class StateStore(RecordStore):
         self._accessor = accessor
 
     def load(self) -> Record | None:
-        """Return the record, or None."""
-        return Record.from_json(self._accessor.get(STATE_KEY))
+        """Return the record, or None.
+
+        :raises ViduError: when there is one that cannot be read: another worker may be able to. ``[workers]
+            state_store_backend`` leaves a reference in Airflow's database, and Airflow returns None for a reference to
+            an object that is missing.
+        """
+        try:
+            stored = self._accessor.get(STATE_KEY, _NOTHING)
+            return None if stored is _NOTHING else _read(stored)
+        except ViduConfigError as error:
+            reason = error.reason
+        except ValueError as error:  # of a back end: the object is no JSON, or the reference not its own
+            reason = type(error).__name__
+        raise ViduError(
+            f"The record of this task's order, the state {STATE_KEY} of the task instance, cannot be read: {reason}. "
+            "Nothing was submitted. All workers need the same [workers] state_store_backend and access to its storage. "
+            "Restore the record, or delete that state (Airflow's REST API can) to submit a new generation."
+        )
 
     def save(self, record: Record) -> None:
         """Store the record; the supervisor has confirmed it when this returns."""
@@ -209,6 +226,16 @@ class StateStore(RecordStore):
         """Record that a try returns its result; from now on, the record may expire."""
         if (record := self.load()) is not None:
             self._accessor.set(STATE_KEY, replace(record, returned=True).to_json())
+
+
+def _read(stored: object) -> Record:
+    """Return a stored record.
+
+    :raises ViduConfigError: when it is none: an order whose record is overlooked would be paid again.
+    """
+    if (record := Record.from_json(stored)) is None:
+        raise ViduConfigError("its content is missing" if stored is None else "it is not the record of an order")
+    return record
 
 
 def _never() -> timedelta:
@@ -287,7 +314,7 @@ class VariableStore(RecordStore):
         """
         stored = stored_variable(self._key)
         try:
-            return Record.from_json(bounded_json(stored, MOST_RECORD_VALUES)) if stored else None
+            return _read(bounded_json(stored, MOST_RECORD_VALUES)) if stored else None
         except TooManyValuesError:
             reason = f"it holds more than {MOST_RECORD_VALUES:,} JSON values"
         except (ValueError, RecursionError, ViduConfigError) as error:

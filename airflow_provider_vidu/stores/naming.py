@@ -63,7 +63,7 @@ def file_name(stem: str, artifact: Artifact | None, content_type: str, creation:
     :param content_type: determines the extension.
     :param creation: the index of the creation, from 0.
     """
-    kind = f"-{artifact}" if artifact in BESIDE_THE_RESULT else ""
+    kind = "-" + artifact if artifact in BESIDE_THE_RESULT else ""  # not formatted: it may be the member of an enum
     return f"{stem}{kind}{f'-{creation + 1}' if creation else ''}{extension(content_type)}"
 
 

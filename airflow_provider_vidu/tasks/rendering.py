@@ -78,6 +78,8 @@ class RenderedOperator(BaseOperator):
         if seen_oids is not None and id(content) in seen_oids:
             # What a mapped task was given by an XCom is data: rendered, its author could read every connection.
             return content
+        if isinstance(content, str):
+            content = str.__str__(content)  # of the member of an enum, Jinja would render the name: Prompt.KITE
         outer = self._is_text, self._is_number
         try:
             if type(content) is dict:

@@ -51,6 +51,8 @@ from airflow_provider_vidu.network.tls import ssl_context
 from airflow_provider_vidu.polling.retries import outcome_is_unknown
 
 T = TypeVar("T")
+_NO_CLIENT_CERTIFICATE = frozenset({"TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_BAD_CERTIFICATE"})
+"""The reasons of ``ssl.SSLError`` for the alerts about a client's certificate, of which this provider sends none."""
 # requests does not wrap everything that urllib3 and the sockets below it may raise.
 _NETWORK_ERRORS = (requests.RequestException, HTTPError, http.client.HTTPException, OSError, ValueError)
 
@@ -330,11 +332,11 @@ class _Transport:
         except BodyError as error:
             return unreadable(error, response.status_code)
         except _NETWORK_ERRORS as error:
-            return self._transport_error(error, exchange)
+            return self._transport_error(error, exchange, has_answer=True)
         return None
 
-    def _transport_error(self, error: Exception, exchange: Exchange) -> ViduTransportError:
-        loss = _loss(error, exchange, is_secure=self.config.origin[0] == "https")
+    def _transport_error(self, error: Exception, exchange: Exchange, *, has_answer: bool = False) -> ViduTransportError:
+        loss = _loss(error, exchange, is_secure=self.config.origin[0] == "https", has_answer=has_answer)
         return self.config.no_answer(loss, str(_root(error)))
 
 
@@ -390,10 +392,14 @@ def _root(error: BaseException) -> BaseException:
     return error if inner is None else _root(inner)
 
 
-def _loss(error: Exception, exchange: Exchange, *, is_secure: bool) -> TransportFailure:
+def _loss(error: Exception, exchange: Exchange, *, is_secure: bool, has_answer: bool) -> TransportFailure:
     root = _root(error)
     if isinstance(root, ssl.SSLCertVerificationError):
         return TransportFailure.UNTRUSTED
+    # With TLS 1.3 the server refuses the handshake after the client has ended it and sent its request, which no
+    # service gets then.
+    if not has_answer and getattr(root, "reason", None) in _NO_CLIENT_CERTIFICATE:
+        return TransportFailure.NO_CERTIFICATE
     is_late = isinstance(error, requests.Timeout) or isinstance(root, (ReadTimeoutError, TimeoutError))
     if not exchange.sent:
         if is_late or exchange.is_over:

@@ -35,7 +35,7 @@ class BatchTask:
         self.run_id = "r"
         self.further: dict[str, Any] = {}
         self.try_number = 0
-        self.max_tries = 2
+        self.retries = self.max_tries = 2
         self.legs = 0
         self.deferrals: list[TaskDeferred] = []
         self.operator = ViduBatchOperator(**self.kwargs)
@@ -44,7 +44,7 @@ class BatchTask:
         """Return the context of the current try."""
         ti = SimpleNamespace(
             dag_id="d", run_id=self.run_id, task_id="films", map_index=-1,
-            try_number=self.try_number, max_tries=self.max_tries, task=SimpleNamespace(retries=2),
+            try_number=self.try_number, max_tries=self.max_tries, task=SimpleNamespace(retries=self.retries),
             xcom_push=self.push, xcom_pull=self.pull,
         )  # fmt: skip
         return {"ti": ti, "task_instance": ti, **self.further}

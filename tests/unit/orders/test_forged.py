@@ -43,7 +43,7 @@ def test_types_of_a_record(fields):
 @pytest.mark.fault("attacks", "the Variable of an order is edited: no JSON, or an id that forges a log line",
                    outcome=REFUSED, says="cannot be read")  # fmt: skip
 @pytest.mark.parametrize("stored", [
-    "{", "nan", "[" * 100_000, f'{{"order": 1, "looks": [{"[]," * 2_000_000}[]]}}',
+    "{", "nan", "[" * 100_000, "5", "{}", "null", f'{{"order": 1, "looks": [{"[]," * 2_000_000}[]]}}',
     *(json.dumps({**RECORD, "generation_id": wrong}) for wrong in ("g7\nINFO paid", "", [], "\u202e", 1.5)),
     *(json.dumps({**RECORD, name: wrong}) for name in ("marker", "request") for wrong in (5, ["x"])),
 ], ids=str.__len__)  # fmt: skip

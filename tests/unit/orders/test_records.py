@@ -98,6 +98,37 @@ def test_the_record_of_an_open_order_does_not_expire(variables, kind):
     assert store.load() == dataclasses.replace(KNOWN, returned=True)
 
 
+class MovedAccessor(Accessor):
+    """A state whose back end no longer reads what it has written."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Read a reference that is of another place as JSON, as Airflow's back end does."""
+        return json.loads("s3://elsewhere/vidu_generation")
+
+
+@pytest.mark.fault(
+    "orders", "[workers] state_store_backend: the object of a record is missing, or on another worker's disk",
+    outcome="refused", says="cannot be read",
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("accessor", "why"),
+    [
+        (Accessor({records.STATE_KEY: None}), "its content is missing"),
+        (Accessor({records.STATE_KEY: {"__ref__": "s3://state/vidu_generation"}}), "not the record of an order"),
+        (MovedAccessor(), "JSONDecodeError"),
+    ],
+    ids=["missing", "no-backend", "moved"],
+)
+@pytest.mark.parametrize("kind", ["state", "cleared"])
+def test_a_record_that_a_backend_has_lost(variables, kind, accessor, why):
+    """It is there, so something may be paid for: the try fails, and the next one may read it."""
+    store = StateStore(accessor) if kind == "state" else cleared_store(accessor, try_number=2)
+    with pytest.raises(ViduError, match=why) as caught:
+        store.load()
+    assert caught.value.retryable
+    assert "Nothing was submitted" in caught.value.reason
+
+
 @pytest.mark.parametrize("same", [{}, {"try_number": 3}, {"max_tries": 9}])
 def test_a_variable_belongs_to_a_task_instance(variables, same):
     """Every try finds the Variable again; another task, run or map index has one of its own, and no name is shown."""

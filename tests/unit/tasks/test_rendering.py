@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,17 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.sensors import ViduGenerationSensor
+from airflow_provider_vidu.stores.naming import file_name
 from airflow_provider_vidu.stores.paths import checked_destination
+
+
+class Word(str, enum.Enum):  # noqa: UP042 - StrEnum is the harmless one
+    """Texts of a DAG's author, as DAGs write them."""
+
+    KITE = "a red {{ x }} kite"
+    CONNECTION = "vidu_of_the_studio"
+    COVER = "cover"
+
 
 NATIVE_CHANGES = ["3.10", "007", "1_000", "0x10", "'in quotation marks'", '"so"', "True", "[1, 2]", "911", "1e5"]
 
@@ -23,6 +34,33 @@ def rendered(operator: Any, native: bool = True, **context: Any) -> Any:
         task = operator()
     task.render_template_fields(context)
     return task
+
+
+@pytest.mark.fault(
+    "from Airflow", "the member of an enum of texts as prompt, model, connection or field", outcome="survived",
+    seen="its text; Airflow's rendering makes its name of it, such as Word.KITE",
+)  # fmt: skip
+@pytest.mark.parametrize("native", [True, False])
+def test_the_member_of_an_enum_is_its_text(native):
+    """In every templated argument, at any depth, and as a template."""
+    text, fields = "a red big kite", {"style": Word.KITE, "settings": {"tags": [Word.KITE, (Word.KITE,)]}}
+    generate = rendered(
+        lambda: ViduGenerateOperator(
+            task_id="t", prompt=Word.KITE, images=[Word.KITE], parameters=fields, vidu_conn_id=Word.CONNECTION,
+            destination=Word.KITE,
+        ),
+        native, x="big",
+    )  # fmt: skip
+    assert (generate.prompt, generate.images, generate.destination) == (text, [text], text)
+    assert generate.parameters == {"style": text, "settings": {"tags": [text, (text,)]}}
+    assert type(generate.vidu_conn_id) is str
+    assert generate.vidu_conn_id == "vidu_of_the_studio"
+    batch = rendered(
+        lambda: ViduBatchOperator(task_id="t", rows=[Word.KITE, {"prompt": Word.KITE}], destination="/data/"),
+        native, x="big",
+    )  # fmt: skip
+    assert batch.rows == [text, {"prompt": text}]
+    assert file_name("g7", Word.COVER, "image/png") == "g7-cover.png"
 
 
 @pytest.mark.fault(

@@ -283,6 +283,21 @@ def test_the_empty_429_of_the_rate_limiter(dialect: Dialect) -> None:
     assert "It gave no reason" in str(error)
 
 
+@pytest.mark.fault("polling", "an answer that a function behind a gateway has encoded twice", outcome="survived",
+                   seen="read like the answer in it, as of a create")  # fmt: skip
+@BOTH
+def test_an_answer_that_is_encoded_twice(dialect: Dialect) -> None:
+    """What was created at such a gateway, whose create is read, is found there, too; an error in it is one."""
+    done = {"id": "a", "state": "success", "creations": [{"url": "https://cdn.example/v.mp4?sig=1"}]}
+    found = dialect.read_generation("a", ApiAnswer(200, {}, json.dumps(json.dumps(done)).encode()))
+    assert (found.succeeded, found.video_url) == (True, "https://cdn.example/v.mp4?sig=1")
+    refusal = json.dumps(json.dumps({"code": "insufficient_user_quota", "message": "no quota", "data": None}))
+    with pytest.raises(exceptions.ViduCreditError):
+        dialect.read_generation("a", ApiAnswer(403, {}, refusal.encode()))
+    with pytest.raises(exceptions.ViduResponseError, match="not JSON"):
+        dialect.read_generation("a", ApiAnswer(200, {}, b'"{not JSON"'))
+
+
 @each_row("body", [b"[]", b"null", b'"x"', b"1", b"true"])
 @BOTH
 def test_json_that_is_no_object(dialect: Dialect, body: bytes) -> None:

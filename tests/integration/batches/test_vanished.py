@@ -1,0 +1,66 @@
+"""A retry of a batch whose folder is gone: Airflow remembers that the batch has begun."""
+
+from __future__ import annotations
+
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_provider_vidu import exceptions
+from tests.integration.batches.batch_task import BatchTask
+from tests.integration.batches.test_several_tasks import prompts
+from tests.integration.orders.test_clears import Accessor, is_33  # noqa: F401 - a fixture
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff", "variables", "is_33")]
+
+
+@pytest.mark.fault(
+    "orders",
+    "the state of a batch is gone in a retry: a local destination and another worker or pod, or the folder was removed",
+    outcome="clear error",
+    seen="nothing is ordered again; a clear orders all rows",
+)
+def test_a_retry_that_finds_no_batch_pays_nothing(connect, sandbox, tmp_path):
+    """Airflow knows that an earlier try has begun it, wherever the folder was."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, prompts(2), batch="spring", deferrable=False)
+    task.further["task_state_store"] = Accessor()
+    assert task.run()["stored"] == 2  # and the worker dies before Airflow has the result
+    shutil.rmtree(tmp_path)
+    for _ in range(2):
+        with pytest.raises(exceptions.ViduConfigError, match=r"in an earlier try.*nothing was ordered") as error:
+            task.run()
+        assert not error.value.retryable
+    assert len(sandbox.creates) == 2
+    task.clear()
+    assert task.run()["stored"] == 2
+    assert len(sandbox.creates) == 4
+
+
+def test_a_batch_that_is_cleared_after_its_success_needs_no_folder(connect, sandbox, tmp_path):
+    """Also where a clear leaves the counters of the try before, because retries were lowered."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, prompts(1), deferrable=False)
+    task.further |= {"task_state_store": Accessor(), "dag_run": SimpleNamespace(clear_number=0)}
+    task.operator.post_execute(task.context(), task.run())
+    shutil.rmtree(tmp_path)
+    task.further["dag_run"] = SimpleNamespace(clear_number=1)
+    task.retries = 1
+    assert task.run()["stored"] == 1
+    assert len(sandbox.creates) == 2
+
+
+def test_a_try_that_paid_nothing_needs_no_folder(connect, sandbox, tmp_path):
+    """A refused key, say: the next try may begin in another pod."""
+    connect("ent-v2")
+    key = sandbox.key
+    sandbox.rotate_keys(["another-key"])
+    task = BatchTask(tmp_path, prompts(2), deferrable=False)
+    task.further["task_state_store"] = Accessor()
+    with pytest.raises(exceptions.ViduError):
+        task.run()
+    shutil.rmtree(tmp_path)
+    sandbox.rotate_keys([key])
+    assert task.run()["stored"] == 2
+    assert len(sandbox.creates) == 2
