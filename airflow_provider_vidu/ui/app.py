@@ -39,7 +39,7 @@ PAGE_SIZE: Final = 24
 SHEET_PATIENCE_SECONDS: Final = 3.0
 NO_GENERATION: Final = (
     "This task has no generation yet. It appears here as soon as the task has submitted one, or has received its id; "
-    "the task's log says how far it is."
+    "the log of its latest try says how far it is, once a worker has begun that."
 )
 NO_TASK: Final = (
     "This run has no such task instance, or no longer: the address may be of another run, or lack the map index. The "

@@ -171,6 +171,18 @@ def test_a_wait_without_a_triggerer_is_said_aloud(visit, pages, generation, age,
     page = visit(pages.at(task))
     page.locator(".badge.is-running").wait_for()
     assert page.get_by_text("No triggerer runs this wait").count() == is_told
+    assert (
+        page.get_by_text("The generation itself goes on at the service; it is not paid for again.").count() == is_told
+    )
+
+
+def test_a_wait_without_a_triggerer_whose_service_is_silent(visit, pages):
+    """That the generation goes on is not known then."""
+    since = datetime.now(UTC) - timedelta(seconds=90)
+    watch = {**MADE, "conn_id": "missing"}
+    pages.add("unattended-silent", "78", state="deferred", watch=watch, at=since, deferred=since)
+    page = visit(pages.at("unattended-silent"))
+    page.get_by_text("What has become of the generation itself is not known here; it is not paid for again.").wait_for()
 
 
 def test_a_retry_is_announced(visit, pages, generation):

@@ -35,7 +35,11 @@ from airflow_provider_vidu.ui.clips.xcoms import slim, usable_id
 FACTS: Final = ("duration", "fps", "width", "height")
 ADVICE: Final = "The manifest holds the reasons of all rows."
 _UNLESS: Final = 'unless the task has on_clear="new": then it orders, and pays for, every row again.'
-COST: Final = f"Clearing the task orders the rows without a file again, and pays for those only, {_UNLESS}"
+_AGAIN: Final = (
+    "orders the rows without a file again, as far as its limits (max_credits, budget) allow, and pays for those only, "
+    f"{_UNLESS}"
+)
+COST: Final = f"Clearing the task {_AGAIN}"
 COST_LOST: Final = f"For the batch this row has its file: clearing the task does not store it again, {_UNLESS}"
 COST_RESUMED: Final = f"That does not order this row again, {_UNLESS}"
 RESUME: Final = "Clear the task: it resumes this row, and stores its file."
@@ -46,14 +50,13 @@ COST_FAILED: Final = (
     "The batch does not know of that failure: the next clear of the task notes it, and the one after that orders this "
     f"row again, and pays for it, {_UNLESS}"
 )
+NOT_NOTED: Final = "The batch has not noted this yet: it does at its next poll, or in the next try of its task."
 COST_PAID: Final = f"The generation itself is paid for: clearing the task only stores its file, {_UNLESS}"
 RETRY: Final = (
     "It resumes what goes on at the service, orders the rows again that failed for a temporary reason, and pays for "
     "those only."
 )
-CLEARED: Final = (
-    f"It resumes what goes on at the service, orders the rows without a file again, and pays for those only, {_UNLESS}"
-)
+CLEARED: Final = f"It resumes what goes on at the service, {_AGAIN}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,9 +255,12 @@ def _error_of_open(batch: Batch, view: Mapping[str, Any], generation: Generation
 
     Of the task, only the row's own page says so: a retry or a clear resumes the row, and the batch's panel has the log.
     """
-    if view["error"] is None or not batch.is_over:
+    if view["error"] is None:
         return None
-    if generation is None or not generation.failed:
+    has_failed = generation is not None and generation.failed
+    if not batch.is_over:  # it fails alone, or is ordered again in the next try
+        return {**view["error"], "advice": NOT_NOTED, "cost": ""} if has_failed else None
+    if not has_failed:
         resume = LOOK_AGAIN if generation is not None and is_empty(generation) else RESUME
         resume = CLEAR_UPSTREAM if batch.task.state == "upstream_failed" else resume
         advice = view["error"]["advice"] and resume  # none where the service does not find the generation

@@ -76,8 +76,8 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
     reason = line(generation.error_message, 1000) or ("" if code else "The service gave no reason.")
     cancelled = generation.was_cancelled
     advice = _of_cancel(clip) if cancelled else failure_advice(generation).removesuffix(CLEARING)
-    # Neither a retry nor a clear in this run submits another one, or the author's own code decides.
-    if generation.is_transient and (clip.paying is None or is_by_hook(clip.paying)):
+    # No retry submits another one: its task is in another run, or has ended well, or the author's own code decides.
+    if generation.is_transient and (clip.paying is None or clip.paying.role == "submit" or is_by_hook(clip.paying)):
         advice = TEMPORARY
     # A try that is to come replaces it, and begins by itself: a clear would not help.
     is_past = clip.upcoming is not None and clip.upcoming.role in ("generate", "submit")
@@ -150,7 +150,9 @@ def _of_file(clip: Clip, lost: Record) -> dict[str, Any]:
         title = "The stored file is not there"
         message = f"The API server finds no file at {place}: it was removed, or the folder is not shared with it."
     task = next((task for task in clip.tasks if task.record is not None and task.record.uri == lost.uri), clip.main)
-    if task.role == "download":
+    if task.begins_anew:  # what its next try does is said beside this
+        advice = cost = ""
+    elif task.role == "download":
         advice = f"Clear {name_of(task)}: it downloads the clip again, if the service still has it."
         cost = "That costs nothing."
     else:

@@ -194,7 +194,7 @@ def test_a_paid_row_that_was_cancelled(pages, generation):
     (card,) = told(pages, f"{page}/clips.json")["clips"]
     error = told(pages, f"{page}/rows/{card['row']}/clip.json")["error"]
     assert "The prompt was refused" in error["message"]  # as the line has it
-    assert error["cost"].startswith("Clearing the task orders the rows without a file again")
+    assert error["cost"].startswith("Clearing the task orders the rows without a file again, as far as its limits")
 
 
 @pytest.mark.parametrize("code", ["InternalServiceFailure", "CreationPolicyViolation"])
@@ -207,6 +207,20 @@ def test_an_open_row_whose_generation_failed_after_the_task(pages, generation, c
     error = told(pages, f"{page}/rows/{card['row']}/clip.json")["error"]
     assert error["cost"].startswith("The batch does not know of that failure: the next clear of the task notes it")
     assert "submits a new generation" not in error["advice"]
+
+
+@pytest.mark.parametrize("code", ["InternalServiceFailure", "CreationPolicyViolation", "UserCancelled"])
+def test_an_open_row_whose_generation_failed_while_the_batch_runs(pages, generation, code):
+    """Card and page say why; the batch notes it by itself, so no clear is advised."""
+    batch, page = batch_of(pages, f"failed-early-{code}")
+    generation_id, _ = generation(states=[["failed", 0]], error=code)
+    batch.journal.append(opened("clip-0", open_of(batch.rows[0], generation_id, batch.began, None, "r0", credits=20)))
+    (card,) = told(pages, f"{page}/clips.json")["clips"]
+    row = told(pages, f"{page}/rows/{card['row']}/clip.json")
+    assert (card["stage"], card["state"]) == ("working", "failed")
+    for error in (card["error"], row["error"]):
+        assert (error["code"], error["cost"]) == (code, "")
+        assert error["advice"].startswith("The batch has not noted this yet")
 
 
 def test_when_a_row_failed_is_not_claimed_to_be_known(pages):

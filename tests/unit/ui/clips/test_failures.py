@@ -278,6 +278,32 @@ def test_a_stored_file_that_is_gone(watch, size, told):
     assert shown["files"][0]["lost"]
 
 
+@pytest.mark.parametrize("watch", [{"role": "download"}, {**WATCH, "stores": "file"}])
+def test_a_lost_file_of_a_task_that_was_cleared(watch):
+    """It is cleared already: the page says what its next try does, and advises no clear."""
+    cleared = task(
+        watch={**watch, "try_number": 1, "max_tries": 0}, state=None, max_tries=1, result={**made(), "file": RECORD}
+    )
+    clip = gone(cleared, None)
+    shown = views.clip_view(clip, clip.main, NOT_ASKED, stored=dict.fromkeys([RECORD["uri"]]), now=NOW)
+    assert shown["next_try"]["was_cleared"] is True
+    assert "finds no file at" in shown["error"]["message"]
+    assert (shown["error"]["advice"], shown["error"]["cost"]) == ("", "")
+
+
+def test_a_retry_of_a_sensor_submits_nothing():
+    """The task that submitted has ended well; what retries is its sensor, which fails again for the same reason."""
+    made_by, sensor = (
+        task("make", watch={**WATCH, "role": "submit"}),
+        task("wait", state="up_for_retry", watch={"conn_id": "c", "role": "wait"}),
+    )
+    failed = generation("failed", error_code="SystemThrottling", is_transient=True)
+    shown = view(made_by, sensor, live=Live(failed), over=False)
+    assert shown["next_try"]["does"] == "It waits for the same generation; nothing more is paid."
+    assert shown["error"]["advice"] == "This failure is often temporary."
+    assert "Clearing make submits a new generation" in shown["error"]["cost"]
+
+
 def test_a_clear_of_a_reused_clip_pays():
     """A clear asks for another generation, whatever was reused: it is never said to cost nothing."""
     kept = {"conn_id": "c", "role": "wait", "stores": "file"}
