@@ -244,7 +244,7 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dic
         "code": redacted(text(error.get("code")) or text(error.get("type")) or "", 100) or None,
         "message": redacted(text(error.get("message")) or "", 1000),
         "trace_id": redacted(text(error.get("trace_id")) or "", 100) or None,
-        "advice": _advice_on(error),
+        "advice": _advice_on(error, live.generation if is_paid else None),
         "cost": COST_PAID if is_paid else COST,
     }
     return {**view, **known, "state": "failed", "qualifier": None, "notice": None, "error": told}
@@ -261,11 +261,15 @@ def _error_of_open(batch: Batch, view: Mapping[str, Any], generation: Generation
     if not batch.is_over:  # it fails alone, or is ordered again in the next try
         return {**view["error"], "advice": NOT_NOTED, "cost": ""} if has_failed else None
     if not has_failed:
-        resume = LOOK_AGAIN if generation is not None and is_empty(generation) else RESUME
-        resume = CLEAR_UPSTREAM if batch.task.state == "upstream_failed" else resume
+        resume = CLEAR_UPSTREAM if batch.task.state == "upstream_failed" else _resume(generation)
         advice = view["error"]["advice"] and resume  # none where the service does not find the generation
         return {**view["error"], "advice": advice, "cost": COST_RESUMED} if "task" in view else None
     return _error_since(view, "The batch's task has ended: its log says whether it cancelled its open generations.")
+
+
+def _resume(generation: Generation | None) -> str:
+    """Say how a row gets the file of a generation that has not failed."""
+    return LOOK_AGAIN if generation is not None and is_empty(generation) else RESUME
 
 
 def _error_since(view: Mapping[str, Any], cancelled: str) -> dict[str, Any]:
@@ -280,9 +284,14 @@ def _error_since(view: Mapping[str, Any], cancelled: str) -> dict[str, Any]:
     return {**error, "advice": TEMPORARY if is_temporary else error["advice"], "cost": COST_FAILED}
 
 
-def _advice_on(error: Mapping[str, Any]) -> str:
-    """Say what to do about the error of a row."""
+def _advice_on(error: Mapping[str, Any], generation: Generation | None) -> str:
+    """Say what to do about the error of a row.
+
+    :param generation: what the service says of it now, if it is paid for.
+    """
     kind: Any = getattr(exceptions, text(error.get("type")) or "", None)
+    if kind is exceptions.ViduTimeoutError and generation is not None and generation.succeeded:
+        return _resume(generation)  # it has finished since
     if not isinstance(kind, type) or not issubclass(kind, exceptions.ViduError):
         return ADVICE
     return f"{kind.advice.removesuffix(CLEARING)} {ADVICE}"

@@ -15,6 +15,7 @@ if not has_pages():
 
 from airflow_provider_vidu.batches.manifest import open_of
 from airflow_provider_vidu.batches.state import opened
+from airflow_provider_vidu.exceptions import ViduTimeoutError
 from tests.integration.ui.batch_folder import BatchFolder
 
 pytestmark = pytest.mark.integration
@@ -167,14 +168,15 @@ def test_an_open_row_of_which_the_service_says_nothing(pages, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("status", "told_cost"), [("processing", "only stores its file"), ("failed", "the next clear")]
+    ("status", "told_cost"),
+    [("processing", "only stores its file"), ("success", "only stores its file"), ("failed", "the next clear")],
 )
 def test_a_paid_row_that_was_given_up(pages, generation, status, told_cost):
-    """The batch's panel counts it. A generation that has failed since has no file that a clear could store."""
+    """The batch's panel counts it. A generation that has ended since is not said to go on."""
     batch, page = batch_of(pages, f"given-up-{status}", state="failed")
     generation_id, _ = generation(states=[[status, 0]], error="CreationPolicyViolation" if status == "failed" else None)
     batch.journal.append(opened("clip-0", open_of(batch.rows[0], generation_id, batch.began, None, "r0", credits=20)))
-    batch.fail(0, is_paid=True)
+    batch.fail(0, ViduTimeoutError("The timeout of 40 s expired."), is_paid=True)
     sheet = told(pages, f"{page}/clips.json")
     assert (sheet["batch"]["failed"], sheet["batch"]["paid"]) == (1, 1)
     row = told(pages, f"{page}/rows/{sheet['clips'][0]['row']}/clip.json")
@@ -183,6 +185,8 @@ def test_a_paid_row_that_was_given_up(pages, generation, status, told_cost):
         assert error["title"] == (
             "The generation failed" if status == "failed" else "The file of this row is not stored"
         )
+        is_resumed = error["advice"] == "Clear the task: it resumes this row, and stores its file."
+        assert is_resumed is (status == "success")
 
 
 def test_a_paid_row_that_was_cancelled(pages, generation):
