@@ -51,6 +51,10 @@ COST_FAILED: Final = (
     f"row again, and pays for it, {_UNLESS}"
 )
 NOT_NOTED: Final = "The batch has not noted this yet: it does at its next poll, or in the next try of its task."
+NOT_YET: Final = (
+    "Do not clear the task before the batch has ended: that cancels what it has at the service, as far as the service "
+    "allows, unless the task has cancel_on_kill=False."
+)
 COST_PAID: Final = f"The generation itself is paid for: clearing the task only stores its file, {_UNLESS}"
 RETRY: Final = (
     "It resumes what goes on at the service, orders the rows again that failed for a temporary reason, and pays for "
@@ -245,7 +249,7 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dic
         "message": redacted(text(error.get("message")) or "", 1000),
         "trace_id": redacted(text(error.get("trace_id")) or "", 100) or None,
         "advice": _advice_on(error, live.generation if is_paid else None),
-        "cost": COST_PAID if is_paid else COST,
+        "cost": _cost_of_clear(batch, is_paid=is_paid),
     }
     return {**view, **known, "state": "failed", "qualifier": None, "notice": None, "error": told}
 
@@ -265,6 +269,13 @@ def _error_of_open(batch: Batch, view: Mapping[str, Any], generation: Generation
         advice = view["error"]["advice"] and resume  # none where the service does not find the generation
         return {**view["error"], "advice": advice, "cost": COST_RESUMED} if "task" in view else None
     return _error_since(view, "The batch's task has ended: its log says whether it cancelled its open generations.")
+
+
+def _cost_of_clear(batch: Batch, *, is_paid: bool) -> str:
+    """Say what a clear does for a failed row; empty where the batch was cleared already, or is retried."""
+    if batch.is_over:
+        return COST_PAID if is_paid else COST
+    return "" if batch.task.begins_anew else NOT_YET
 
 
 def _resume(generation: Generation | None) -> str:

@@ -213,6 +213,23 @@ def test_an_open_row_whose_generation_failed_after_the_task(pages, generation, c
     assert "submits a new generation" not in error["advice"]
 
 
+@pytest.mark.parametrize(
+    ("state", "told_cost"), [("running", "Do not clear"), ("up_for_retry", ""), ("failed", "Clearing")]
+)
+def test_no_clear_of_a_batch_that_goes_on(pages, state, told_cost):
+    """It would cancel the open generations of a running batch; one that begins another try by itself needs none."""
+    batch, page = batch_of(pages, f"no-clear-{state}", state=state)
+    batch.submit(0, 1)
+    batch.fail(0)
+    batch.fail(1, is_paid=True)
+    for card in told(pages, f"{page}/clips.json")["clips"]:
+        row = told(pages, f"{page}/rows/{card['row']}/clip.json")
+        for cost in (card["error"]["cost"], row["error"]["cost"]):
+            assert cost.startswith((told_cost, "The generation itself is paid for: clearing"))
+            assert bool(cost) is bool(told_cost)
+            assert ("Do not clear" in cost) is (state == "running")
+
+
 @pytest.mark.parametrize("code", ["InternalServiceFailure", "CreationPolicyViolation", "UserCancelled"])
 def test_an_open_row_whose_generation_failed_while_the_batch_runs(pages, generation, code):
     """Card and page say why; the batch notes it by itself, so no clear is advised."""
