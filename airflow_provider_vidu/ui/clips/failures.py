@@ -115,14 +115,18 @@ def _was_failed_since(task: TaskFacts) -> bool:
     return task.state == "failed" and task.has_result
 
 
-def _why_failed(task: TaskFacts) -> str:
-    """Say why a task failed: the log of one that has come to its end does not."""
+def _why_failed(task: TaskFacts, *, is_known_unmarked: bool = False) -> str:
+    """Say why a task failed: the log of one that has come to its end does not, nor that of one that a user has ended.
+
+    :param is_known_unmarked: whether Airflow's records show that no user has.
+    """
     if _was_failed_since(task):
         return (
             f"The task {name_of(task)} has returned its result and is failed in Airflow: a user marked it since, or "
             "its log says why."
         )
-    return f"The task {name_of(task)} failed; its log says why."
+    unless = "" if is_known_unmarked else ", unless a user marked it so"
+    return f"The task {name_of(task)} failed; its log says why{unless}."
 
 
 def _did_not_run(task: TaskFacts) -> str:
@@ -165,9 +169,10 @@ def _of_file(clip: Clip, lost: Record) -> dict[str, Any]:
 
 def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: Live) -> dict[str, Any]:
     """Say that a task failed, or was marked, whose generation did not, and how to get the clip without paying again."""
-    why, ended = _why_failed(task), "The task failed"
+    is_looked_up = clip.actions is not None and task is (clip.paying or clip.main)
+    why, ended = _why_failed(task, is_known_unmarked=is_looked_up), "The task failed"
     if task.was_marked:
-        why = _marked(task, next(iter(clip.kills if task is (clip.paying or clip.main) else ()), None))
+        why = _marked(task, next(iter(clip.kills if is_looked_up else ()), None))
         ended = "The task has no result"
     elif task.state == "upstream_failed":
         why, ended = _did_not_run(task), "The task did not run"

@@ -228,6 +228,22 @@ def test_a_sensor_that_failed_costs_nothing():
     assert error["cost"] == "Clearing wait costs nothing: it only waits."
 
 
+@pytest.mark.parametrize(
+    ("role", "actions", "is_known"), [("generate", (), True), ("generate", None, False), ("wait", (), False)]
+)
+def test_the_log_of_a_task_that_a_user_may_have_marked(role, actions, is_known):
+    """It does not say so: only where Airflow's records were read, and show no mark, the log is sure to say why."""
+    tasks = (
+        task("make", state="failed" if role == "generate" else "success", watch={**WATCH, "role": "generate"}),
+        task("wait", state="failed", watch={"conn_id": "c", "role": "wait"}),
+    )
+    message = view(*tasks, live=Live(generation("running")), actions=actions)["error"]["message"]
+    assert "; its log says why" in message
+    assert ("unless a user marked it so" in message) is not is_known
+    kept = task(state="failed", watch={"conn_id": "c", "role": "download"})
+    assert "unless a user marked it so" in view(kept, actions=())["error"]["message"]
+
+
 def test_a_timeout_that_cancelled():
     """A generation that was cancelled after the task's deadline was cancelled by that timeout."""
     deadline = (NOW + timedelta(minutes=5)).timestamp()
