@@ -185,6 +185,16 @@ def test_a_wait_without_a_triggerer_whose_service_is_silent(visit, pages):
     page.get_by_text("What has become of the generation itself is not known here; it is not paid for again.").wait_for()
 
 
+def test_a_try_that_has_published_nothing_yet(visit, pages, generation):
+    """Until its worker has read the DAG, the page shows the try before, and says so."""
+    generation_id, _ = generation(states=[["failed", 0]], error="CreationPolicyViolation")
+    watch = {**MADE, "try_number": 1, "max_tries": 0}
+    pages.add("begun", generation_id, dag="begun-ui", state="running", watch=watch, tried=2, max_tries=1)
+    page = visit(pages.at("begun", dag="begun-ui"))
+    page.get_by_text("Try 2 of begun has begun; until it has published anything, this page shows what").wait_for()
+    assert "The generation of the earlier try failed" in page.locator(".alert.is-error").inner_text()
+
+
 def test_a_retry_is_announced(visit, pages, generation):
     """An operator who reads that it failed, and what a clear costs, reads that Airflow goes on by itself."""
     generation_id, _ = generation(states=[["failed", 0]], error="InternalServiceFailure")

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches.lines import STORED, EndedRow, Line
+from airflow_provider_vidu.batches.manifest import RETRIED
 from airflow_provider_vidu.batches.state import BatchState, Intent, Open
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, moment, text, whole
@@ -246,7 +247,7 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dic
     told = {
         "title": "The file of this row is not stored" if is_paid else "This row has failed",
         "code": redacted(text(error.get("code")) or text(error.get("type")) or "", 100) or None,
-        "message": redacted(text(error.get("message")) or "", 1000),
+        "message": redacted((text(error.get("message")) or "").removesuffix(RETRIED), 1000),
         "trace_id": redacted(text(error.get("trace_id")) or "", 100) or None,
         "advice": _advice_on(error, live.generation if is_paid else None),
         "cost": _cost_of_clear(batch, is_paid=is_paid),
@@ -303,6 +304,8 @@ def _advice_on(error: Mapping[str, Any], generation: Generation | None) -> str:
     kind: Any = getattr(exceptions, text(error.get("type")) or "", None)
     if kind is exceptions.ViduTimeoutError and generation is not None and generation.succeeded:
         return _resume(generation)  # it has finished since
+    if kind is exceptions.ViduGenerationInterruptedError:  # its own advice promises a retry
+        return f"{TEMPORARY} {ADVICE}"
     if not isinstance(kind, type) or not issubclass(kind, exceptions.ViduError):
         return ADVICE
     return f"{kind.advice.removesuffix(CLEARING)} {ADVICE}"

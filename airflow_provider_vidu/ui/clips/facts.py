@@ -149,7 +149,8 @@ class TaskFacts:
         """Whether another try of it is to come, so that what is known here is of an earlier one."""
         noted = strict_int(self.note.get("try_number"))
         is_next = noted is not None and self.try_number > noted  # else Airflow resumes it, or pokes once more
-        return self.state in BETWEEN_TRIES or (self.state in ("scheduled", "queued") and is_next)
+        # A worker removes what the try before has published once it has read the DAG.
+        return self.state in BETWEEN_TRIES or (self.state in ("scheduled", "queued", "running") and is_next)
 
     @property
     def was_cleared(self) -> bool | None:

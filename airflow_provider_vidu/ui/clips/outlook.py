@@ -122,7 +122,7 @@ def _place(task: TaskFacts, now: datetime) -> str | None:
     """Return where the wait is: ``triggerer``, ``unassigned`` (no triggerer runs it), ``worker``, or None."""
     if task.state == "deferred":
         return "unassigned" if task.has_triggerer(now) is False else "triggerer"
-    return "worker" if task.state == "running" else None
+    return "worker" if task.state == "running" and not task.begins_anew else None
 
 
 def _interval(task: TaskFacts, generation: Generation | None, live: Live, now: datetime) -> float | None:

@@ -12,7 +12,7 @@ from airflow_provider_vidu.common.text import redacted, redacted_lines
 from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.ui.clips.cards import card_facts, model_of, prompt_of
-from airflow_provider_vidu.ui.clips.facts import BETWEEN_TRIES, Clip, TaskFacts
+from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.failures import failure, line, notice, qualifier, support
 from airflow_provider_vidu.ui.clips.outlook import next_try, outlook
 from airflow_provider_vidu.ui.clips.pieces import Piece, Record, pieces_of
@@ -260,9 +260,9 @@ def _refresh(clip: Clip, *, done: bool) -> int | None:
 
 def _task(task: TaskFacts) -> dict[str, Any]:
     # Airflow counts a try when it schedules it, and its log begins later.
-    is_counted = task.begins_anew and task.state not in BETWEEN_TRIES
+    is_counted = task.begins_anew and task.state in ("scheduled", "queued")
     # Until it begins, the row has the times of the try before.
-    is_current = not task.begins_anew or task.state == "up_for_retry"
+    is_current = not task.begins_anew or task.state in ("up_for_retry", "running")
     has_end = task.has_ended or task.state == "up_for_retry"
     return {
         **task.place,

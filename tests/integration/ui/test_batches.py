@@ -13,9 +13,10 @@ from airflow_provider_vidu.links import has_pages
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
-from airflow_provider_vidu.batches.manifest import open_of
+from airflow_provider_vidu.batches.manifest import open_of, repeatable
 from airflow_provider_vidu.batches.state import opened
-from airflow_provider_vidu.exceptions import ViduTimeoutError
+from airflow_provider_vidu.exceptions import ViduGenerationFailedError, ViduTimeoutError
+from airflow_provider_vidu.models import Generation, GenerationStatus
 from tests.integration.ui.batch_folder import BatchFolder
 
 pytestmark = pytest.mark.integration
@@ -187,6 +188,23 @@ def test_a_paid_row_that_was_given_up(pages, generation, status, told_cost):
         )
         is_resumed = error["advice"] == "Clear the task: it resumes this row, and stores its file."
         assert is_resumed is (status == "success")
+
+
+@pytest.mark.parametrize("state", ["failed", "up_for_retry"])
+def test_a_row_that_failed_for_a_temporary_reason(pages, state):
+    """That a retry submits it again is said where one is to come; its line in the manifest says so forever."""
+    batch, page = batch_of(pages, f"temporary-{state}", state=state)
+    batch.submit(0)
+    failed = ViduGenerationFailedError("The generation ended as 'failed': SystemThrottling")
+    batch.fail(0, repeatable(failed, Generation(id="g", status=GenerationStatus.FAILED, is_transient=True)))
+    (card,) = told(pages, f"{page}/clips.json")["clips"]
+    row = told(pages, f"{page}/rows/{card['row']}/clip.json")
+    for error in (card["error"], row["error"]):
+        assert (error["message"], error["advice"]) == (
+            "The generation ended as 'failed': SystemThrottling.",
+            "This failure is often temporary. The manifest holds the reasons of all rows.",
+        )
+    assert bool(row["next_try"]) is (state == "up_for_retry")
 
 
 def test_a_paid_row_that_was_cancelled(pages, generation):

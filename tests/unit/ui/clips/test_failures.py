@@ -307,6 +307,16 @@ def test_a_lost_file_of_a_task_that_was_cleared(watch):
     assert (shown["error"]["advice"], shown["error"]["cost"]) == ("", "")
 
 
+def test_a_failure_of_the_try_before_the_one_that_runs():
+    """Until its worker has removed it: the task that runs will not learn of it, nor does a clear help."""
+    watch = {**WATCH, "try_number": 1, "max_tries": 1}
+    film = task(watch=watch, state="running", try_number=2, max_tries=1)
+    shown = view(film, live=Live(generation("failed", error_code="QuotaExceeded", is_transient=True)), over=False)
+    assert shown["error"]["title"] == "The generation of the earlier try failed"
+    assert "has not ended yet" not in shown["error"]["advice"]
+    assert "Clearing" not in shown["error"]["cost"]
+
+
 def test_a_retry_of_a_sensor_submits_nothing():
     """The task that submitted has ended well; what retries is its sensor, which fails again for the same reason."""
     made_by, sensor = (
