@@ -330,6 +330,18 @@ def test_a_retry_of_a_sensor_submits_nothing():
     assert "Clearing make submits a new generation" in shown["error"]["cost"]
 
 
+def test_a_task_that_failed_after_it_had_stored_its_file():
+    """There is a file, which the service may not have any more: no download is advised."""
+    kept = {"watch": {**WATCH, "stores": "file"}, "state": "failed", "has_result": True}
+    stored = task(result={**made(), "file": RECORD}, **kept)
+    error = view(stored)["error"]
+    assert error["title"] == "The task failed, the clip is fine"
+    assert error["advice"] == f"A task has stored its file at {RECORD['uri']}: use that one."
+    live, known = Live(generation("succeeded")), dict.fromkeys([RECORD["uri"]])
+    lost = views.clip_view(gone(stored, None), stored, live, stored=known, now=NOW)["error"]
+    assert "finds no file at" in lost["message"]
+
+
 def test_a_clear_of_a_reused_clip_pays():
     """A clear asks for another generation, whatever was reused: it is never said to cost nothing."""
     kept = {"conn_id": "c", "role": "wait", "stores": "file"}
