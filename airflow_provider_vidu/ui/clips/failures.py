@@ -195,7 +195,7 @@ def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: L
             kept := next((record for record in clip.records if not record.is_cover and not record.lost), None)
         ) is not None:
             advice = f"A task has stored its file at {redacted(kept.uri, 400)}: use that one."
-    elif generation is not None and live.error is None:
+    elif live.generation is not None and live.error is None:
         title, state = f"{ended}, the generation continues", "The generation itself is still under way."
         advice = f"To wait for it without paying again, run {wait}, then {download}."
     elif isinstance(live.error, ViduNotFoundError):  # waiting for it again would fail in the same way

@@ -36,7 +36,7 @@ def outlook(clip: Clip, generation: Generation | None, live: Live, now: datetime
     """
     task = next((each for each in clip.tasks if each.role in MAKING and not each.has_ended), None)
     # What no task waits for, and the service does not show, may have ended long ago.
-    begun = submitted(clip, generation) if task or generation else UNKNOWN
+    begun = submitted(clip, generation) if task or live.generation else UNKNOWN
     return {
         "since": begun.as_json(),
         "asked_at": iso(live.asked_at),

@@ -109,7 +109,13 @@ def files_of(clip: Clip, piece: Piece, *, cover: bool) -> Sequence[Record]:
 
 
 def _generation(clip: Clip, live: Live) -> Generation | None:
-    return live.generation or (clip.result[0] if clip.result else None)
+    if live.generation is not None or clip.result is None:
+        return live.generation
+    found, _ = clip.result
+    if found.is_done:
+        return found
+    # A task that only submits has returned the state at its submit: what has become of it since is not known.
+    return found.model_copy(update={"status": GenerationStatus.UNKNOWN, "provider_status": "", "progress": None})
 
 
 def expired(clip: Clip, lost: Collection[Record] = (), *, is_shown: bool = False) -> str:
