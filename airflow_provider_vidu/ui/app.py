@@ -41,6 +41,11 @@ NO_GENERATION: Final = (
     "This task has no generation yet. It appears here as soon as the task has submitted one, or has received its id; "
     "the log of its latest try says how far it is, once a worker has begun that."
 )
+NO_GENERATION_AGAIN: Final = (
+    "The latest try of this task (try {number}) has published no generation yet, so there is no clip to show. Its log "
+    "says how far it is, once a worker has begun it. The logs of earlier tries name what these have submitted, and that "
+    'may be paid for: a clear pays again, unless the task has on_clear="resume".'
+)
 NO_TASK: Final = (
     "This run has no such task instance, or no longer: the address may be of another run, or lack the map index. The "
     "clips of the run are on its tab “Vidu clips”."
@@ -158,6 +163,8 @@ async def clip_at(
         raise HTTPException(404, IS_BATCH) from error
     except store.EndedError as error:
         raise HTTPException(404, _ended(error)) from error
+    except store.LaterTryError as error:
+        raise HTTPException(404, NO_GENERATION_AGAIN.format(number=error.try_number)) from error
     if found is None:
         raise HTTPException(404, NO_GENERATION)
     return found, cost

@@ -69,6 +69,17 @@ class BatchError(LookupError):
     """The task is a batch: it has rows instead of a clip of its own."""
 
 
+class LaterTryError(LookupError):
+    """A task goes on in a later try than its first, and has no id in it: Airflow has removed those of earlier ones.
+
+    :param try_number: its latest try.
+    """
+
+    def __init__(self, try_number: int) -> None:
+        super().__init__(str(try_number))
+        self.try_number = try_number
+
+
 class EndedError(LookupError):
     """A task has ended without a generation.
 
@@ -140,6 +151,7 @@ def read_page(
     :raises NoIterationError: when the task is in a loop and there is no region.
     :raises BatchError: when it is a batch.
     :raises EndedError: when it has ended and has no id.
+    :raises LaterTryError: when it has not ended and has no id, but may have had one in an earlier try.
     """
     if not -1 <= index <= MAX_MAP_INDEX or not _are_names(dag_id, run_id, task_id):
         return None
@@ -160,6 +172,8 @@ def read_page(
                 raise BatchError(task_id)
             if state in ENDED:
                 raise EndedError(state, try_number, is_open=is_open, has_run=ran)
+            if try_number > 1:
+                raise LaterTryError(try_number)
             return None
         others = (task for task in reader.relatives(own) if (task.key, task.number) != (own.key, own.number))
         full = reader.with_results([own, *others])
