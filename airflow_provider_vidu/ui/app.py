@@ -29,7 +29,7 @@ from airflow_provider_vidu.ui.clips.slots import slot_view
 from airflow_provider_vidu.ui.looks import PageLooks
 from airflow_provider_vidu.ui.pages import GuardHeaders, page
 from airflow_provider_vidu.ui.playing.shelf import SHEET_SECONDS
-from airflow_provider_vidu.ui.records import store
+from airflow_provider_vidu.ui.records import absences, store
 from airflow_provider_vidu.ui.records.counts import MAX_TASKS
 from airflow_provider_vidu.ui.sending import NO_PIECE, send
 from airflow_provider_vidu.ui.shared import pause_after
@@ -43,7 +43,7 @@ NO_GENERATION: Final = (
 )
 NO_GENERATION_AGAIN: Final = (
     "The latest try of this task (try {number}) has published no generation yet, so there is no clip to show. Its log "
-    "says how far it is, once a worker has begun it. The logs of earlier tries name what these have submitted, and that "
+    "says how far it is, once a worker has begun it. The logs of earlier tries name what these have submitted, which "
     'may be paid for: a clear pays again, unless the task has on_clear="resume".'
 )
 NO_TASK: Final = (
@@ -155,22 +155,22 @@ async def clip_at(
     """Return the clip at an address, and the seconds that the database took."""
     try:
         found, cost = await _looks(request).page(dag_id, run_id, task_id, map_index, region_id, number)
-    except store.NoTaskError as error:
+    except absences.NoTaskError as error:
         raise HTTPException(404, NO_TASK) from error
-    except store.NoIterationError as error:
+    except absences.NoIterationError as error:
         raise HTTPException(404, NO_ITERATION) from error
-    except store.BatchError as error:
+    except absences.BatchError as error:
         raise HTTPException(404, IS_BATCH) from error
-    except store.EndedError as error:
+    except absences.EndedError as error:
         raise HTTPException(404, _ended(error)) from error
-    except store.LaterTryError as error:
+    except absences.LaterTryError as error:
         raise HTTPException(404, NO_GENERATION_AGAIN.format(number=error.try_number)) from error
     if found is None:
         raise HTTPException(404, NO_GENERATION)
     return found, cost
 
 
-def _ended(error: store.EndedError) -> str:
+def _ended(error: absences.EndedError) -> str:
     """Say why there is no clip, and what to do: an earlier try, which Airflow has forgotten, may have paid."""
     if not error.has_run and error.try_number <= 1:
         return ENDED_UNRUN.format(state=error.state)

@@ -23,6 +23,13 @@ from airflow_provider_vidu.ui.clips.cards import STAGES, in_order
 from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, chars_of, grouped, with_result
 from airflow_provider_vidu.ui.clips.xcoms import decoded, note_in, parsed, parsed_small, usable_id
 from airflow_provider_vidu.ui.records import counts
+from airflow_provider_vidu.ui.records.absences import (
+    BatchError,
+    EndedError,
+    LaterTryError,
+    NoIterationError,
+    NoTaskError,
+)
 from airflow_provider_vidu.ui.records.circumstances import actions_on, next_tries, usual_seconds
 from airflow_provider_vidu.ui.records.instances import (
     BY_TIME,
@@ -55,46 +62,6 @@ MAX_RESOLVED_TASKS: Final = 2_000
 """At most this many task instances of a run are read if the database alone cannot distinguish their clips."""
 MAX_MAP_INDEX: Final = 2**31 - 1
 _OVER: Final = frozenset({"success", "failed"})
-
-
-class NoTaskError(LookupError):
-    """The run has no such task instance."""
-
-
-class NoIterationError(LookupError):
-    """The address of a task in a loop names no iteration."""
-
-
-class BatchError(LookupError):
-    """The task is a batch: it has rows instead of a clip of its own."""
-
-
-class LaterTryError(LookupError):
-    """A task goes on in a later try than its first, and has no id in it: Airflow has removed those of earlier ones.
-
-    :param try_number: its latest try.
-    """
-
-    def __init__(self, try_number: int) -> None:
-        super().__init__(str(try_number))
-        self.try_number = try_number
-
-
-class EndedError(LookupError):
-    """A task has ended without a generation.
-
-    :param state: its state.
-    :param try_number: its latest try.
-    :param is_open: whether it left its try open: a user has marked it.
-    :param has_run: whether a worker has ever begun it, as far as Airflow shows.
-    """
-
-    def __init__(self, state: str, try_number: int, *, is_open: bool, has_run: bool) -> None:
-        super().__init__(state)
-        self.has_run = has_run
-        self.state = state
-        self.try_number = try_number
-        self.is_open = is_open
 
 
 @dataclass(frozen=True, slots=True)
