@@ -38,12 +38,12 @@ from airflow_provider_vidu.ui.spending import routes as spending
 PAGE_SIZE: Final = 24
 SHEET_PATIENCE_SECONDS: Final = 3.0
 NO_GENERATION: Final = (
-    "This task has no generation yet. It appears here as soon as the task has submitted one, or has received its id; "
-    "the log of its latest try says how far it is, once a worker has begun that."
+    "This task has published no generation yet. It appears here as soon as the task has the id of one. Once a worker "
+    "has begun the task, its log says how far it is, and whether it sent a request whose outcome is not known."
 )
 NO_GENERATION_AGAIN: Final = (
-    "The latest try of this task (try {number}) has published no generation yet, so there is no clip to show. Its log "
-    "says how far it is, once a worker has begun it. The logs of earlier tries name what these have submitted, which "
+    "The latest try of this task (try {number}) has published no generation yet, so there is no clip to show. Once a "
+    "worker has begun it, its log says how far it is. The logs of earlier tries name what these have submitted, which "
     'may be paid for: a clear pays again, unless the task has on_clear="resume".'
 )
 NO_TASK: Final = (

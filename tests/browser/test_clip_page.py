@@ -253,10 +253,10 @@ def test_a_cleared_clip_is_shown_no_longer(visit, pages):
     page.locator(".stage img").wait_for()
     page.evaluate("document.querySelector('.stage img').alt = 'the old clip'")
     shown = page.request.get(f"{pages.url}{path}/clip.json").json()
-    answer: dict[str, Any] = {"status": 404, "json": {"detail": "This task has no generation yet."}}
+    answer: dict[str, Any] = {"status": 404, "json": {"detail": "This task has published no generation yet."}}
     page.route("**/clip.json", lambda route: route.fulfill(**answer))
     refresh(page)
-    page.get_by_text("This task has no generation yet").wait_for()
+    page.get_by_text("This task has published no generation yet").wait_for()
     assert not page.locator(".state").is_visible()
     answer.update(status=200, json={**shown, "generation_id": "another"})
     refresh(page)

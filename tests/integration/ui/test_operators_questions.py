@@ -295,7 +295,7 @@ def test_a_task_without_a_generation_says_when_it_has_one(pages):
     pages.add("nothing-yet", None, dag="film", state="running")
     answer = pages.get(pages.at("nothing-yet", then="/clip.json"))
     assert answer.status_code == 404
-    assert "as soon as the task has submitted one" in answer.json()["detail"]
+    assert "as soon as the task has the id of one" in answer.json()["detail"]
     pages.add("unbegun", None, dag="film", state="scheduled", tried=0, worker="")
     detail = pages.get(pages.at("unbegun", then="/clip.json")).json()["detail"]
-    assert detail.endswith("the log of its latest try says how far it is, once a worker has begun that.")
+    assert "Once a worker has begun the task, its log says how far it is, and whether it sent a request" in detail
