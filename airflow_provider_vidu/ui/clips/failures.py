@@ -190,10 +190,9 @@ def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: L
         advice = f"To look again without paying, run {wait}. If it finds none either, ask the service's support."
     elif generation is not None and generation.succeeded:
         title, state = f"{ended}, the clip is fine", PAID_FOR
+        kept = next((record for record in clip.records if not record.is_cover and not record.lost), None)
         advice = f"To use it without paying again, run {download}, or continue from {wait}."
-        if (
-            kept := next((record for record in clip.records if not record.is_cover and not record.lost), None)
-        ) is not None:
+        if kept is not None:
             advice = f"A task has stored its file at {redacted(kept.uri, 400)}: use that one."
     elif live.generation is not None and live.error is None:
         title, state = f"{ended}, the generation continues", "The generation itself is still under way."
