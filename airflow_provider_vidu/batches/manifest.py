@@ -34,6 +34,8 @@ MAX_SHOWN_CHARS: Final = 300
 """How much of a prompt the manifest repeats."""
 MOST_ERRORS: Final = 50
 """How many classes of errors the summary counts. There are fewer, but a forged journal may name any."""
+RETRIED: Final = " A retry submits it again."
+"""How the reason of a row ends that failed for a temporary reason: true as long as its task has a retry left."""
 _FACTS: Final = ("duration", "fps", "width", "height")
 
 
@@ -300,4 +302,4 @@ def repeatable(error: ViduError, generation: Generation | None) -> ViduError:
     """Return the error of a failed generation as retryable if a new submit may succeed."""
     if generation is None or not generation.failed or not (generation.is_transient or generation.was_cancelled):
         return error
-    return error.restated(ViduGenerationInterruptedError, f"{error.reason}. A retry submits it again.")
+    return error.restated(ViduGenerationInterruptedError, f"{error.reason}.{RETRIED}")

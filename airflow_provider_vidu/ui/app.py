@@ -29,7 +29,7 @@ from airflow_provider_vidu.ui.clips.slots import slot_view
 from airflow_provider_vidu.ui.looks import PageLooks
 from airflow_provider_vidu.ui.pages import GuardHeaders, page
 from airflow_provider_vidu.ui.playing.shelf import SHEET_SECONDS
-from airflow_provider_vidu.ui.records import store
+from airflow_provider_vidu.ui.records import absences, store
 from airflow_provider_vidu.ui.records.counts import MAX_TASKS
 from airflow_provider_vidu.ui.sending import NO_PIECE, send
 from airflow_provider_vidu.ui.shared import pause_after
@@ -38,8 +38,13 @@ from airflow_provider_vidu.ui.spending import routes as spending
 PAGE_SIZE: Final = 24
 SHEET_PATIENCE_SECONDS: Final = 3.0
 NO_GENERATION: Final = (
-    "This task has no generation yet. It appears here as soon as the task has submitted one, or has received its id; "
-    "the task's log says how far it is."
+    "This task has published no generation yet. It appears here as soon as the task has the id of one. Once a worker "
+    "has begun the task, its log says how far it is, and whether it sent a request whose outcome is not known."
+)
+NO_GENERATION_AGAIN: Final = (
+    "The latest try of this task (try {number}) has published no generation yet, so there is no clip to show. Once a "
+    "worker has begun it, its log says how far it is. The logs of earlier tries name what these have submitted, which "
+    'may be paid for: a clear pays again, unless the task has on_clear="resume".'
 )
 NO_TASK: Final = (
     "This run has no such task instance, or no longer: the address may be of another run, or lack the map index. The "
@@ -150,20 +155,22 @@ async def clip_at(
     """Return the clip at an address, and the seconds that the database took."""
     try:
         found, cost = await _looks(request).page(dag_id, run_id, task_id, map_index, region_id, number)
-    except store.NoTaskError as error:
+    except absences.NoTaskError as error:
         raise HTTPException(404, NO_TASK) from error
-    except store.NoIterationError as error:
+    except absences.NoIterationError as error:
         raise HTTPException(404, NO_ITERATION) from error
-    except store.BatchError as error:
+    except absences.BatchError as error:
         raise HTTPException(404, IS_BATCH) from error
-    except store.EndedError as error:
+    except absences.EndedError as error:
         raise HTTPException(404, _ended(error)) from error
+    except absences.LaterTryError as error:
+        raise HTTPException(404, NO_GENERATION_AGAIN.format(number=error.try_number)) from error
     if found is None:
         raise HTTPException(404, NO_GENERATION)
     return found, cost
 
 
-def _ended(error: store.EndedError) -> str:
+def _ended(error: absences.EndedError) -> str:
     """Say why there is no clip, and what to do: an earlier try, which Airflow has forgotten, may have paid."""
     if not error.has_run and error.try_number <= 1:
         return ENDED_UNRUN.format(state=error.state)

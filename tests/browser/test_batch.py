@@ -114,7 +114,9 @@ def test_the_panel_says_what_a_clear_costs(visit, pages):  # noqa: F811
     made.submit(2)
     made.fail(2)
     one = "resumes the failed row whose generation may have a file (if it was cancelled, it is ordered again, and paid "
-    others = "for), orders the other rows without a file again, and pays for those only, unless it has"
+    others = (
+        "for), orders the other rows without a file again, as far as its limits (max_credits, budget) allow, and pays"
+    )
     assert wait_for(lambda: refresh(page) or page.get_by_text(one + others).count(), 20, every=0.5)
 
 

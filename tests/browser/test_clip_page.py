@@ -171,6 +171,28 @@ def test_a_wait_without_a_triggerer_is_said_aloud(visit, pages, generation, age,
     page = visit(pages.at(task))
     page.locator(".badge.is-running").wait_for()
     assert page.get_by_text("No triggerer runs this wait").count() == is_told
+    assert (
+        page.get_by_text("The generation itself goes on at the service; it is not paid for again.").count() == is_told
+    )
+
+
+def test_a_wait_without_a_triggerer_whose_service_is_silent(visit, pages):
+    """That the generation goes on is not known then."""
+    since = datetime.now(UTC) - timedelta(seconds=90)
+    watch = {**MADE, "conn_id": "missing"}
+    pages.add("unattended-silent", "78", state="deferred", watch=watch, at=since, deferred=since)
+    page = visit(pages.at("unattended-silent"))
+    page.get_by_text("What has become of the generation itself is not known here; it is not paid for again.").wait_for()
+
+
+def test_a_try_that_has_published_nothing_yet(visit, pages, generation):
+    """Until its worker has read the DAG, the page shows the try before, and says so."""
+    generation_id, _ = generation(states=[["failed", 0]], error="CreationPolicyViolation")
+    watch = {**MADE, "try_number": 1, "max_tries": 0}
+    pages.add("begun", generation_id, dag="begun-ui", state="running", watch=watch, tried=2, max_tries=1)
+    page = visit(pages.at("begun", dag="begun-ui"))
+    page.get_by_text("Try 2 of begun has begun; until it has published anything, this page shows what").wait_for()
+    assert "The generation of the earlier try failed" in page.locator(".alert.is-error").inner_text()
 
 
 def test_a_retry_is_announced(visit, pages, generation):
@@ -231,10 +253,10 @@ def test_a_cleared_clip_is_shown_no_longer(visit, pages):
     page.locator(".stage img").wait_for()
     page.evaluate("document.querySelector('.stage img').alt = 'the old clip'")
     shown = page.request.get(f"{pages.url}{path}/clip.json").json()
-    answer: dict[str, Any] = {"status": 404, "json": {"detail": "This task has no generation yet."}}
+    answer: dict[str, Any] = {"status": 404, "json": {"detail": "This task has published no generation yet."}}
     page.route("**/clip.json", lambda route: route.fulfill(**answer))
     refresh(page)
-    page.get_by_text("This task has no generation yet").wait_for()
+    page.get_by_text("This task has published no generation yet").wait_for()
     assert not page.locator(".state").is_visible()
     answer.update(status=200, json={**shown, "generation_id": "another"})
     refresh(page)

@@ -36,7 +36,8 @@ from airflow_provider_vidu.ui.threads import Threads
 
 NO_BATCH: Final = (
     "This task has begun no batch, or has begun another try and not resumed its batch in it. The page appears as soon "
-    "as the task has; its log says how far it is. What earlier tries have stored is kept."
+    "as the task has; the log of its latest try says how far it is, once a worker has begun that. What earlier tries "
+    "have stored is kept."
 )
 DRY_RUN: Final = (
     "This was a dry run: nothing was submitted, so there is no batch. The task's log says what would be submitted, and "

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches.lines import STORED, EndedRow, Line
+from airflow_provider_vidu.batches.manifest import RETRIED
 from airflow_provider_vidu.batches.state import BatchState, Intent, Open
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, moment, text, whole
@@ -36,7 +37,11 @@ from airflow_provider_vidu.ui.clips.xcoms import slim, usable_id
 FACTS: Final = ("duration", "fps", "width", "height")
 ADVICE: Final = "The manifest holds the reasons of all rows."
 _UNLESS: Final = 'unless the task has on_clear="new": then it orders, and pays for, every row again.'
-COST: Final = f"Clearing the task orders the rows without a file again, and pays for those only, {_UNLESS}"
+_AGAIN: Final = (
+    "orders the rows without a file again, as far as its limits (max_credits, budget) allow, and pays for those only, "
+    f"{_UNLESS}"
+)
+COST: Final = f"Clearing the task {_AGAIN}"
 COST_LOST: Final = f"For the batch this row has its file: clearing the task does not store it again, {_UNLESS}"
 COST_RESUMED: Final = f"That does not order this row again, {_UNLESS}"
 RESUME: Final = "Clear the task: it resumes this row, and stores its file."
@@ -47,14 +52,17 @@ COST_FAILED: Final = (
     "The batch does not know of that failure: the next clear of the task notes it, and the one after that orders this "
     f"row again, and pays for it, {_UNLESS}"
 )
+NOT_NOTED: Final = "The batch has not noted this yet: it does at its next poll, or in the next try of its task."
+NOT_YET: Final = (
+    "Do not clear the task before the batch has ended: that cancels what it has at the service, as far as the service "
+    "allows, unless the task has cancel_on_kill=False."
+)
 COST_PAID: Final = f"The generation itself is paid for: clearing the task only stores its file, {_UNLESS}"
 RETRY: Final = (
     "It resumes what goes on at the service, orders the rows again that failed for a temporary reason, and pays for "
     "those only."
 )
-CLEARED: Final = (
-    f"It resumes what goes on at the service, orders the rows without a file again, and pays for those only, {_UNLESS}"
-)
+CLEARED: Final = f"It resumes what goes on at the service, {_AGAIN}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,10 +248,10 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dic
     told = {
         "title": "The file of this row is not stored" if is_paid else "This row has failed",
         "code": redacted(text(error.get("code")) or text(error.get("type")) or "", 100) or None,
-        "message": redacted(text(error.get("message")) or "", 1000),
+        "message": redacted((text(error.get("message")) or "").removesuffix(RETRIED), 1000),
         "trace_id": redacted(text(error.get("trace_id")) or "", 100) or None,
-        "advice": _advice_on(error),
-        "cost": COST_PAID if is_paid else COST,
+        "advice": _advice_on(error, live.generation if is_paid else None),
+        "cost": _cost_of_clear(batch, is_paid=is_paid),
     }
     return {**view, **known, "state": "failed", "qualifier": None, "notice": None, "error": told}
 
@@ -253,14 +261,28 @@ def _error_of_open(batch: Batch, view: Mapping[str, Any], generation: Generation
 
     Of the task, only the row's own page says so: a retry or a clear resumes the row, and the batch's panel has the log.
     """
-    if view["error"] is None or not batch.is_over:
+    if view["error"] is None:
         return None
-    if generation is None or not generation.failed:
-        resume = LOOK_AGAIN if generation is not None and is_empty(generation) else RESUME
-        resume = CLEAR_UPSTREAM if batch.task.state == "upstream_failed" else resume
+    has_failed = generation is not None and generation.failed
+    if not batch.is_over:  # it fails alone, or is ordered again in the next try
+        return {**view["error"], "advice": NOT_NOTED, "cost": ""} if has_failed else None
+    if not has_failed:
+        resume = CLEAR_UPSTREAM if batch.task.state == "upstream_failed" else _resume(generation)
         advice = view["error"]["advice"] and resume  # none where the service does not find the generation
         return {**view["error"], "advice": advice, "cost": COST_RESUMED} if "task" in view else None
     return _error_since(view, "The batch's task has ended: its log says whether it cancelled its open generations.")
+
+
+def _cost_of_clear(batch: Batch, *, is_paid: bool) -> str:
+    """Say what a clear does for a failed row; empty where the batch was cleared already, or is retried."""
+    if batch.is_over:
+        return COST_PAID if is_paid else COST
+    return "" if batch.task.begins_anew else NOT_YET
+
+
+def _resume(generation: Generation | None) -> str:
+    """Say how a row gets the file of a generation that has not failed."""
+    return LOOK_AGAIN if generation is not None and is_empty(generation) else RESUME
 
 
 def _error_since(view: Mapping[str, Any], cancelled: str) -> dict[str, Any]:
@@ -275,9 +297,16 @@ def _error_since(view: Mapping[str, Any], cancelled: str) -> dict[str, Any]:
     return {**error, "advice": TEMPORARY if is_temporary else error["advice"], "cost": COST_FAILED}
 
 
-def _advice_on(error: Mapping[str, Any]) -> str:
-    """Say what to do about the error of a row."""
+def _advice_on(error: Mapping[str, Any], generation: Generation | None) -> str:
+    """Say what to do about the error of a row.
+
+    :param generation: what the service says of it now, if it is paid for.
+    """
     kind: Any = getattr(exceptions, text(error.get("type")) or "", None)
+    if kind is exceptions.ViduTimeoutError and generation is not None and generation.succeeded:
+        return _resume(generation)  # it has finished since
+    if kind is exceptions.ViduGenerationInterruptedError:  # its own advice promises a retry
+        return f"{TEMPORARY} {ADVICE}"
     if not isinstance(kind, type) or not issubclass(kind, exceptions.ViduError):
         return ADVICE
     return f"{kind.advice.removesuffix(CLEARING)} {ADVICE}"

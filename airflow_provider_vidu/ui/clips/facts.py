@@ -148,8 +148,9 @@ class TaskFacts:
     def begins_anew(self) -> bool:
         """Whether another try of it is to come, so that what is known here is of an earlier one."""
         noted = strict_int(self.note.get("try_number"))
-        is_next = noted is not None and self.try_number > noted  # else Airflow resumes it, or pokes once more
-        return self.state in BETWEEN_TRIES or (self.state in ("scheduled", "queued") and is_next)
+        # Else Airflow resumes it, or pokes once more. A running one removes what it finds once it has read the DAG.
+        is_next = noted is not None and self.try_number > noted
+        return self.state in BETWEEN_TRIES or (self.state in ("scheduled", "queued", "running") and is_next)
 
     @property
     def was_cleared(self) -> bool | None:

@@ -76,8 +76,8 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
     reason = line(generation.error_message, 1000) or ("" if code else "The service gave no reason.")
     cancelled = generation.was_cancelled
     advice = _of_cancel(clip) if cancelled else failure_advice(generation).removesuffix(CLEARING)
-    # Neither a retry nor a clear in this run submits another one, or the author's own code decides.
-    if generation.is_transient and (clip.paying is None or is_by_hook(clip.paying)):
+    # No retry submits another one: its task is in another run, or has ended well, or the author's own code decides.
+    if generation.is_transient and (clip.paying is None or clip.paying.role == "submit" or is_by_hook(clip.paying)):
         advice = TEMPORARY
     # A try that is to come replaces it, and begins by itself: a clear would not help.
     is_past = clip.upcoming is not None and clip.upcoming.role in ("generate", "submit")
@@ -115,14 +115,18 @@ def _was_failed_since(task: TaskFacts) -> bool:
     return task.state == "failed" and task.has_result
 
 
-def _why_failed(task: TaskFacts) -> str:
-    """Say why a task failed: the log of one that has come to its end does not."""
+def _why_failed(task: TaskFacts, *, is_known_unmarked: bool = False) -> str:
+    """Say why a task failed: the log of one that has come to its end does not, nor that of one that a user has ended.
+
+    :param is_known_unmarked: whether Airflow's records show that no user has.
+    """
     if _was_failed_since(task):
         return (
             f"The task {name_of(task)} has returned its result and is failed in Airflow: a user marked it since, or "
             "its log says why."
         )
-    return f"The task {name_of(task)} failed; its log says why."
+    unless = "" if is_known_unmarked else ", unless a user marked it so"
+    return f"The task {name_of(task)} failed; its log says why{unless}."
 
 
 def _did_not_run(task: TaskFacts) -> str:
@@ -150,7 +154,9 @@ def _of_file(clip: Clip, lost: Record) -> dict[str, Any]:
         title = "The stored file is not there"
         message = f"The API server finds no file at {place}: it was removed, or the folder is not shared with it."
     task = next((task for task in clip.tasks if task.record is not None and task.record.uri == lost.uri), clip.main)
-    if task.role == "download":
+    if task.begins_anew:  # what its next try does is said beside this
+        advice = cost = ""
+    elif task.role == "download":
         advice = f"Clear {name_of(task)}: it downloads the clip again, if the service still has it."
         cost = "That costs nothing."
     else:
@@ -163,9 +169,10 @@ def _of_file(clip: Clip, lost: Record) -> dict[str, Any]:
 
 def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: Live) -> dict[str, Any]:
     """Say that a task failed, or was marked, whose generation did not, and how to get the clip without paying again."""
-    why, ended = _why_failed(task), "The task failed"
+    is_looked_up = clip.actions is not None and task is (clip.paying or clip.main)
+    why, ended = _why_failed(task, is_known_unmarked=is_looked_up), "The task failed"
     if task.was_marked:
-        why = _marked(task, next(iter(clip.kills if task is (clip.paying or clip.main) else ()), None))
+        why = _marked(task, next(iter(clip.kills if is_looked_up else ()), None))
         ended = "The task has no result"
     elif task.state == "upstream_failed":
         why, ended = _did_not_run(task), "The task did not run"
@@ -183,8 +190,11 @@ def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: L
         advice = f"To look again without paying, run {wait}. If it finds none either, ask the service's support."
     elif generation is not None and generation.succeeded:
         title, state = f"{ended}, the clip is fine", PAID_FOR
+        kept = next((record for record in clip.records if not record.is_cover and not record.lost), None)
         advice = f"To use it without paying again, run {download}, or continue from {wait}."
-    elif generation is not None and live.error is None:
+        if kept is not None:
+            advice = f"A task has stored its file at {redacted(kept.uri, 400)}: use that one."
+    elif live.generation is not None and live.error is None:
         title, state = f"{ended}, the generation continues", "The generation itself is still under way."
         advice = f"To wait for it without paying again, run {wait}, then {download}."
     elif isinstance(live.error, ViduNotFoundError):  # waiting for it again would fail in the same way

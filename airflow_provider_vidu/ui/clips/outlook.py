@@ -36,7 +36,7 @@ def outlook(clip: Clip, generation: Generation | None, live: Live, now: datetime
     """
     task = next((each for each in clip.tasks if each.role in MAKING and not each.has_ended), None)
     # What no task waits for, and the service does not show, may have ended long ago.
-    begun = submitted(clip, generation) if task or generation else UNKNOWN
+    begun = submitted(clip, generation) if task or live.generation else UNKNOWN
     return {
         "since": begun.as_json(),
         "asked_at": iso(live.asked_at),
@@ -122,7 +122,7 @@ def _place(task: TaskFacts, now: datetime) -> str | None:
     """Return where the wait is: ``triggerer``, ``unassigned`` (no triggerer runs it), ``worker``, or None."""
     if task.state == "deferred":
         return "unassigned" if task.has_triggerer(now) is False else "triggerer"
-    return "worker" if task.state == "running" else None
+    return "worker" if task.state == "running" and not task.begins_anew else None
 
 
 def _interval(task: TaskFacts, generation: Generation | None, live: Live, now: datetime) -> float | None:

@@ -75,8 +75,9 @@ def ended(clip: Clip, generation: Generation, live: Live) -> Moment:
         return Moment(ended_at)
     result, stored_at = clip.result or (None, None)
     reported = stored_at if result is not None and result.is_done else None
+    stored = [record.stored_at for record in clip.records]  # what is stored has ended before
     return observed(
-        [reported, live.done_since, *_ends_of_tasks(clip, generation)], [live.busy_until, live.running_since]
+        [reported, live.done_since, *stored, *_ends_of_tasks(clip, generation)], [live.busy_until, live.running_since]
     )
 
 

@@ -12,7 +12,7 @@ from airflow_provider_vidu.common.text import redacted, redacted_lines
 from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.ui.clips.cards import card_facts, model_of, prompt_of
-from airflow_provider_vidu.ui.clips.facts import BETWEEN_TRIES, Clip, TaskFacts
+from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.failures import failure, line, notice, qualifier, support
 from airflow_provider_vidu.ui.clips.outlook import next_try, outlook
 from airflow_provider_vidu.ui.clips.pieces import Piece, Record, pieces_of
@@ -109,7 +109,13 @@ def files_of(clip: Clip, piece: Piece, *, cover: bool) -> Sequence[Record]:
 
 
 def _generation(clip: Clip, live: Live) -> Generation | None:
-    return live.generation or (clip.result[0] if clip.result else None)
+    if live.generation is not None or clip.result is None:
+        return live.generation
+    found, _ = clip.result
+    if found.is_done:
+        return found
+    # A task that only submits has returned the state at its submit: what has become of it since is not known.
+    return found.model_copy(update={"status": GenerationStatus.UNKNOWN, "provider_status": "", "progress": None})
 
 
 def expired(clip: Clip, lost: Collection[Record] = (), *, is_shown: bool = False) -> str:
@@ -260,9 +266,9 @@ def _refresh(clip: Clip, *, done: bool) -> int | None:
 
 def _task(task: TaskFacts) -> dict[str, Any]:
     # Airflow counts a try when it schedules it, and its log begins later.
-    is_counted = task.begins_anew and task.state not in BETWEEN_TRIES
+    is_counted = task.begins_anew and task.state in ("scheduled", "queued")
     # Until it begins, the row has the times of the try before.
-    is_current = not task.begins_anew or task.state == "up_for_retry"
+    is_current = not task.begins_anew or task.state in ("up_for_retry", "running")
     has_end = task.has_ended or task.state == "up_for_retry"
     return {
         **task.place,

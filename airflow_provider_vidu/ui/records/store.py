@@ -23,6 +23,13 @@ from airflow_provider_vidu.ui.clips.cards import STAGES, in_order
 from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, chars_of, grouped, with_result
 from airflow_provider_vidu.ui.clips.xcoms import decoded, note_in, parsed, parsed_small, usable_id
 from airflow_provider_vidu.ui.records import counts
+from airflow_provider_vidu.ui.records.absences import (
+    BatchError,
+    EndedError,
+    LaterTryError,
+    NoIterationError,
+    NoTaskError,
+)
 from airflow_provider_vidu.ui.records.circumstances import actions_on, next_tries, usual_seconds
 from airflow_provider_vidu.ui.records.instances import (
     BY_TIME,
@@ -55,35 +62,6 @@ MAX_RESOLVED_TASKS: Final = 2_000
 """At most this many task instances of a run are read if the database alone cannot distinguish their clips."""
 MAX_MAP_INDEX: Final = 2**31 - 1
 _OVER: Final = frozenset({"success", "failed"})
-
-
-class NoTaskError(LookupError):
-    """The run has no such task instance."""
-
-
-class NoIterationError(LookupError):
-    """The address of a task in a loop names no iteration."""
-
-
-class BatchError(LookupError):
-    """The task is a batch: it has rows instead of a clip of its own."""
-
-
-class EndedError(LookupError):
-    """A task has ended without a generation.
-
-    :param state: its state.
-    :param try_number: its latest try.
-    :param is_open: whether it left its try open: a user has marked it.
-    :param has_run: whether a worker has ever begun it, as far as Airflow shows.
-    """
-
-    def __init__(self, state: str, try_number: int, *, is_open: bool, has_run: bool) -> None:
-        super().__init__(state)
-        self.has_run = has_run
-        self.state = state
-        self.try_number = try_number
-        self.is_open = is_open
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +118,7 @@ def read_page(
     :raises NoIterationError: when the task is in a loop and there is no region.
     :raises BatchError: when it is a batch.
     :raises EndedError: when it has ended and has no id.
+    :raises LaterTryError: when it has not ended and has no id, but may have had one in an earlier try.
     """
     if not -1 <= index <= MAX_MAP_INDEX or not _are_names(dag_id, run_id, task_id):
         return None
@@ -160,6 +139,8 @@ def read_page(
                 raise BatchError(task_id)
             if state in ENDED:
                 raise EndedError(state, try_number, is_open=is_open, has_run=ran)
+            if try_number > 1:
+                raise LaterTryError(try_number)
             return None
         others = (task for task in reader.relatives(own) if (task.key, task.number) != (own.key, own.number))
         full = reader.with_results([own, *others])

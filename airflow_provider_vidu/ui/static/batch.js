@@ -18,7 +18,7 @@ export function batchPanel(view, batch, { isOwn }) {
     { "aria-label": `Batch ${batch.name}` },
     el("div.batch-head", {}, el("h2", {}, name), el("p.quiet", {}, ...progressText(batch))),
     batch.stored !== null && batch.rows > 0 && bar(batch),
-    batch.is_unattended && el("p.batch-problem", { role: "alert" }, "No triggerer runs this wait: check that a triggerer runs, and its capacity. What is at the service goes on, and nothing is lost."),
+    batch.is_unattended && el("p.batch-problem", { role: "alert" }, "No triggerer runs this wait: check that a triggerer runs, and its capacity. What is at the service does not depend on it, and is not paid for again."),
     batch.next_try && el("p.batch-problem", { role: "status" }, `${retryTitle(batch.next_try)}. `, ...retryText(batch.next_try)),
     batch.task_state === "failed" && el("p.batch-problem", {}, "The task failed; its ", crumb("log", run + logPath(batch)), ` says why. ${clearing(batch)}`),
     batch.was_marked && el("p.batch-problem", {}, `The task was marked as success before its end: it orders and stores nothing more. ${clearing(batch)}`),
@@ -29,13 +29,14 @@ export function batchPanel(view, batch, { isOwn }) {
 
 function clearing({ open, paid, failed, left }) {
   const unless = ', unless it has on_clear="new".';
-  if (open === null) return `Clearing it orders the rows without a file again, and pays for those only${unless}`;
+  const again = "rows without a file again, as far as its limits (max_credits, budget) allow, and pays for those only";
+  if (open === null) return `Clearing it orders the ${again}${unless}`;
   const isResumed = open > 0 || paid > 0;
   const parts = [
     open > 0 && "resumes what goes on at the service",
     paid === 1 && "resumes the failed row whose generation may have a file (if it was cancelled, it is ordered again, and paid for)",
     paid > 1 && `resumes the ${amount(paid)} failed rows whose generations may have files (those that were cancelled are ordered again, and paid for)`,
-    (failed - paid + left > 0 || !isResumed) && `orders the ${isResumed ? "other " : ""}rows without a file again, and pays for those only`,
+    (failed - paid + left > 0 || !isResumed) && `orders the ${isResumed ? "other " : ""}${again}`,
   ];
   return `Clearing it ${parts.filter(Boolean).join(", ")}${unless}`;
 }

@@ -287,7 +287,7 @@ function alerts(view) {
         "div.alert.is-notice",
         { role: "status" },
         el("h2", {}, "No triggerer runs this wait"),
-        el("p", {}, `The task does not go on until one does: check that a triggerer runs, and its capacity. ${view.slot ? "Nothing is submitted or paid meanwhile." : `The generation itself ${view.done ? "has ended" : "goes on"} at the service, and nothing is lost.`}`),
+        el("p", {}, `The task does not go on until one does: check that a triggerer runs, and its capacity. ${view.slot ? "Nothing is submitted or paid meanwhile." : atService(view)}`),
         ways(view),
       ),
     notice &&
@@ -301,6 +301,13 @@ function alerts(view) {
         !error && ways(view),
       ),
   ];
+}
+
+/** What becomes of a generation while its task does not go on. */
+function atService({ done, state, notice }) {
+  if (done) return "The generation itself has ended at the service.";
+  const isKnown = !notice && state !== "unknown";
+  return `${isKnown ? "The generation itself goes on at the service" : "What has become of the generation itself is not known here"}; it is not paid for again.`;
 }
 
 function noticeTitle({ state, notice }) {

@@ -160,6 +160,7 @@ export function retryTitle({ state, was_cleared: wasCleared }) {
 /** When Airflow begins the next try of a task, and what that does. */
 export function retryText({ task, number, state, at, does }) {
   const begins = `Try ${number} of ${task} begins `;
+  if (state === "running") return [`Try ${number} of ${task} has begun; until it has published anything, this page shows what an earlier try has left. `, does];
   if (state !== "up_for_retry") return [begins, "once the tasks before it have ended and there is room for it; until then, this page shows what an earlier try has left. ", does];
   return [begins, ...(at ? ["at ", time(at), " at the earliest. "] : ["after its retry delay. "]), does];
 }

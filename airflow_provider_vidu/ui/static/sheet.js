@@ -88,7 +88,7 @@ function unattended(count) {
     "div.alert.is-notice",
     { role: "status" },
     el("h2", {}, `No triggerer runs the wait of ${count} of these clips`),
-    el("p", {}, `${count === 1 ? "Its task does" : "Their tasks do"} not go on until one does: check that a triggerer runs, and its capacity. What is at the service goes on, and nothing is lost.`),
+    el("p", {}, `${count === 1 ? "Its task does" : "Their tasks do"} not go on until one does: check that a triggerer runs, and its capacity. What is at the service does not depend on it, and is not paid for again.`),
   );
 }
 

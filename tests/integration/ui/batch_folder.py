@@ -13,7 +13,7 @@ from airflow_provider_vidu.batches.lines import Line
 from airflow_provider_vidu.batches.manifest import failed_line, open_of, reused_line, stored_line
 from airflow_provider_vidu.batches.rows import Row, rows_of
 from airflow_provider_vidu.batches.state import Intent, intended, opened
-from airflow_provider_vidu.exceptions import ViduPolicyError
+from airflow_provider_vidu.exceptions import ViduError, ViduPolicyError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.order import Order, Record
 from airflow_provider_vidu.stores.base import StoredRecord
@@ -72,9 +72,10 @@ class BatchFolder:
         """Let a row be served by the file of another one."""
         self.journal.append({"e": "line", "line": reused_line(self.rows[n], line)})
 
-    def fail(self, n: int, **known: Any) -> None:
-        """Let a row fail that is at the service."""
-        error = ViduPolicyError("The prompt was refused: CreationPolicyViolation.", code="CreationPolicyViolation")
+    def fail(self, n: int, error: ViduError | None = None, **known: Any) -> None:
+        """Let a row fail that is at the service, by its prompt if no error is given."""
+        refused = "The prompt was refused: CreationPolicyViolation."
+        error = error or ViduPolicyError(refused, code="CreationPolicyViolation")
         row = self.rows[n]
         line = failed_line(row, error, time.time(), job=self.journal.state.open.get(row.key), **known)
         self.journal.append({"e": "line", "line": line})

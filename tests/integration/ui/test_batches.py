@@ -13,8 +13,10 @@ from airflow_provider_vidu.links import has_pages
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
-from airflow_provider_vidu.batches.manifest import open_of
+from airflow_provider_vidu.batches.manifest import open_of, repeatable
 from airflow_provider_vidu.batches.state import opened
+from airflow_provider_vidu.exceptions import ViduGenerationFailedError, ViduTimeoutError
+from airflow_provider_vidu.models import Generation, GenerationStatus
 from tests.integration.ui.batch_folder import BatchFolder
 
 pytestmark = pytest.mark.integration
@@ -167,14 +169,15 @@ def test_an_open_row_of_which_the_service_says_nothing(pages, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("status", "told_cost"), [("processing", "only stores its file"), ("failed", "the next clear")]
+    ("status", "told_cost"),
+    [("processing", "only stores its file"), ("success", "only stores its file"), ("failed", "the next clear")],
 )
 def test_a_paid_row_that_was_given_up(pages, generation, status, told_cost):
-    """The batch's panel counts it. A generation that has failed since has no file that a clear could store."""
+    """The batch's panel counts it. A generation that has ended since is not said to go on."""
     batch, page = batch_of(pages, f"given-up-{status}", state="failed")
     generation_id, _ = generation(states=[[status, 0]], error="CreationPolicyViolation" if status == "failed" else None)
     batch.journal.append(opened("clip-0", open_of(batch.rows[0], generation_id, batch.began, None, "r0", credits=20)))
-    batch.fail(0, is_paid=True)
+    batch.fail(0, ViduTimeoutError("The timeout of 40 s expired."), is_paid=True)
     sheet = told(pages, f"{page}/clips.json")
     assert (sheet["batch"]["failed"], sheet["batch"]["paid"]) == (1, 1)
     row = told(pages, f"{page}/rows/{sheet['clips'][0]['row']}/clip.json")
@@ -183,6 +186,25 @@ def test_a_paid_row_that_was_given_up(pages, generation, status, told_cost):
         assert error["title"] == (
             "The generation failed" if status == "failed" else "The file of this row is not stored"
         )
+        is_resumed = error["advice"] == "Clear the task: it resumes this row, and stores its file."
+        assert is_resumed is (status == "success")
+
+
+@pytest.mark.parametrize("state", ["failed", "up_for_retry"])
+def test_a_row_that_failed_for_a_temporary_reason(pages, state):
+    """That a retry submits it again is said where one is to come; its line in the manifest says so forever."""
+    batch, page = batch_of(pages, f"temporary-{state}", state=state)
+    batch.submit(0)
+    failed = ViduGenerationFailedError("The generation ended as 'failed': SystemThrottling")
+    batch.fail(0, repeatable(failed, Generation(id="g", status=GenerationStatus.FAILED, is_transient=True)))
+    (card,) = told(pages, f"{page}/clips.json")["clips"]
+    row = told(pages, f"{page}/rows/{card['row']}/clip.json")
+    for error in (card["error"], row["error"]):
+        assert (error["message"], error["advice"]) == (
+            "The generation ended as 'failed': SystemThrottling.",
+            "This failure is often temporary. The manifest holds the reasons of all rows.",
+        )
+    assert bool(row["next_try"]) is (state == "up_for_retry")
 
 
 def test_a_paid_row_that_was_cancelled(pages, generation):
@@ -194,7 +216,7 @@ def test_a_paid_row_that_was_cancelled(pages, generation):
     (card,) = told(pages, f"{page}/clips.json")["clips"]
     error = told(pages, f"{page}/rows/{card['row']}/clip.json")["error"]
     assert "The prompt was refused" in error["message"]  # as the line has it
-    assert error["cost"].startswith("Clearing the task orders the rows without a file again")
+    assert error["cost"].startswith("Clearing the task orders the rows without a file again, as far as its limits")
 
 
 @pytest.mark.parametrize("code", ["InternalServiceFailure", "CreationPolicyViolation"])
@@ -207,6 +229,37 @@ def test_an_open_row_whose_generation_failed_after_the_task(pages, generation, c
     error = told(pages, f"{page}/rows/{card['row']}/clip.json")["error"]
     assert error["cost"].startswith("The batch does not know of that failure: the next clear of the task notes it")
     assert "submits a new generation" not in error["advice"]
+
+
+@pytest.mark.parametrize(
+    ("state", "told_cost"), [("running", "Do not clear"), ("up_for_retry", ""), ("failed", "Clearing")]
+)
+def test_no_clear_of_a_batch_that_goes_on(pages, state, told_cost):
+    """It would cancel the open generations of a running batch; one that begins another try by itself needs none."""
+    batch, page = batch_of(pages, f"no-clear-{state}", state=state)
+    batch.submit(0, 1)
+    batch.fail(0)
+    batch.fail(1, is_paid=True)
+    for card in told(pages, f"{page}/clips.json")["clips"]:
+        row = told(pages, f"{page}/rows/{card['row']}/clip.json")
+        for cost in (card["error"]["cost"], row["error"]["cost"]):
+            assert cost.startswith((told_cost, "The generation itself is paid for: clearing"))
+            assert bool(cost) is bool(told_cost)
+            assert ("Do not clear" in cost) is (state == "running")
+
+
+@pytest.mark.parametrize("code", ["InternalServiceFailure", "CreationPolicyViolation", "UserCancelled"])
+def test_an_open_row_whose_generation_failed_while_the_batch_runs(pages, generation, code):
+    """Card and page say why; the batch notes it by itself, so no clear is advised."""
+    batch, page = batch_of(pages, f"failed-early-{code}")
+    generation_id, _ = generation(states=[["failed", 0]], error=code)
+    batch.journal.append(opened("clip-0", open_of(batch.rows[0], generation_id, batch.began, None, "r0", credits=20)))
+    (card,) = told(pages, f"{page}/clips.json")["clips"]
+    row = told(pages, f"{page}/rows/{card['row']}/clip.json")
+    assert (card["stage"], card["state"]) == ("working", "failed")
+    for error in (card["error"], row["error"]):
+        assert (error["code"], error["cost"]) == (code, "")
+        assert error["advice"].startswith("The batch has not noted this yet")
 
 
 def test_when_a_row_failed_is_not_claimed_to_be_known(pages):

@@ -140,7 +140,10 @@ def test_a_row_whose_generation_was_cancelled_with_its_batch(pages, generation):
             "failed", "cancelled", "The generation was cancelled",
         )  # fmt: skip
         assert "The batch's task has ended" in view["error"]["message"]
-        assert "orders the rows without a file again" in view["error"]["cost"]
+        assert (
+            "orders the rows without a file again, as far as its limits (max_credits, budget) allow"
+            in view["error"]["cost"]
+        )
 
 
 def test_a_row_of_a_batch_whose_file_is_gone(pages):

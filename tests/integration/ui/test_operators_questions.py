@@ -281,9 +281,21 @@ def test_a_refused_page_says_so_to_its_script(pages):
     assert "requires the permission" in refused.text
 
 
+@pytest.mark.parametrize("state", ["up_for_retry", "running", "queued"])
+def test_a_later_try_without_a_generation(pages, state):
+    """Such as one that the service did not answer: an earlier try may have one, and nothing says that it has none."""
+    pages.add(f"later-{state}", None, dag="film", state=state, tried=2)
+    detail = pages.get(pages.at(f"later-{state}", then="/clip.json")).json()["detail"]
+    assert detail.startswith("The latest try of this task (try 2) has published no generation yet")
+    assert "The logs of earlier tries name what these have submitted" in detail
+
+
 def test_a_task_without_a_generation_says_when_it_has_one(pages):
     """The page of such a task explains what it waits for."""
     pages.add("nothing-yet", None, dag="film", state="running")
     answer = pages.get(pages.at("nothing-yet", then="/clip.json"))
     assert answer.status_code == 404
-    assert "as soon as the task has submitted one" in answer.json()["detail"]
+    assert "as soon as the task has the id of one" in answer.json()["detail"]
+    pages.add("unbegun", None, dag="film", state="scheduled", tried=0, worker="")
+    detail = pages.get(pages.at("unbegun", then="/clip.json")).json()["detail"]
+    assert "Once a worker has begun the task, its log says how far it is, and whether it sent a request" in detail

@@ -85,7 +85,11 @@ def test_the_turn_has_come(pages):
     assert page["slot"]["in_worker"] is True
     pages.add("killed", None, dag="film", state="failed", watch=note)
     pages.add("cleared", None, dag="film", state="queued", watch=note)
-    shown = {"killed": "has ended (failed)", "cleared": "has no generation yet", "unknown": "no such task instance"}
+    shown = {
+        "killed": "has ended (failed)",
+        "cleared": "has published no generation yet",
+        "unknown": "no such task instance",
+    }
     for task, says in shown.items():
         answer = pages.get(pages.at(task, then="/clip.json"))
         assert answer.status_code == 404

@@ -91,6 +91,19 @@ def view(
     return shown
 
 
+def test_the_state_at_the_submit_is_not_the_state_now():
+    """A task that only submits returns it; while the service cannot be queried, the clip is not said to wait still."""
+    submitted = made(status="waiting", provider_status="created", progress=0, completed_at=None)
+    film = task(watch={"conn_id": "c", "role": "submit", "credits": 20}, result=submitted, fields={"prompt": "a cat"})
+    for live in (NOT_ASKED, Live(error=ViduNotFoundError("no"))):
+        shown = view(film, live=live, over=False)
+        assert (shown["state"], shown["progress"], shown["provider_status"]) == ("unknown", None, None)
+        assert (shown["prompt"], shown["outlook"]["since"]["at"]) == (submitted.get("prompt") or "a cat", None)
+    assert view(film, live=Live(Generation.model_validate(made(status="running"))), over=False)["state"] == "running"
+    failed = view(replace(film, state="failed"), live=NOT_ASKED)["error"]
+    assert "The state of the generation itself is not known" in failed["message"]
+
+
 def test_a_finished_clip():
     """State, times with durations, file and prompt of a generation that was made and stored."""
     film = task(result=made(), result_at=NOW, watch={"conn_id": "c", "role": "generate"}, fields={"prompt": "a cat"})

@@ -228,6 +228,22 @@ def test_a_sensor_that_failed_costs_nothing():
     assert error["cost"] == "Clearing wait costs nothing: it only waits."
 
 
+@pytest.mark.parametrize(
+    ("role", "actions", "is_known"), [("generate", (), True), ("generate", None, False), ("wait", (), False)]
+)
+def test_the_log_of_a_task_that_a_user_may_have_marked(role, actions, is_known):
+    """It does not say so: only where Airflow's records were read, and show no mark, the log is sure to say why."""
+    tasks = (
+        task("make", state="failed" if role == "generate" else "success", watch={**WATCH, "role": "generate"}),
+        task("wait", state="failed", watch={"conn_id": "c", "role": "wait"}),
+    )
+    message = view(*tasks, live=Live(generation("running")), actions=actions)["error"]["message"]
+    assert "; its log says why" in message
+    assert ("unless a user marked it so" in message) is not is_known
+    kept = task(state="failed", watch={"conn_id": "c", "role": "download"})
+    assert "unless a user marked it so" in view(kept, actions=())["error"]["message"]
+
+
 def test_a_timeout_that_cancelled():
     """A generation that was cancelled after the task's deadline was cancelled by that timeout."""
     deadline = (NOW + timedelta(minutes=5)).timestamp()
@@ -276,6 +292,54 @@ def test_a_stored_file_that_is_gone(watch, size, told):
         assert sentence in f"{error['message']} {error['advice']} {error['cost']}"
     assert (shown["can_download"], shown["size"], shown["pieces"][0]["from"] == "storage") == (False, None, False)
     assert shown["files"][0]["lost"]
+
+
+@pytest.mark.parametrize("watch", [{"role": "download"}, {**WATCH, "stores": "file"}])
+def test_a_lost_file_of_a_task_that_was_cleared(watch):
+    """It is cleared already: the page says what its next try does, and advises no clear."""
+    cleared = task(
+        watch={**watch, "try_number": 1, "max_tries": 0}, state=None, max_tries=1, result={**made(), "file": RECORD}
+    )
+    clip = gone(cleared, None)
+    shown = views.clip_view(clip, clip.main, NOT_ASKED, stored=dict.fromkeys([RECORD["uri"]]), now=NOW)
+    assert shown["next_try"]["was_cleared"] is True
+    assert "finds no file at" in shown["error"]["message"]
+    assert (shown["error"]["advice"], shown["error"]["cost"]) == ("", "")
+
+
+def test_a_failure_of_the_try_before_the_one_that_runs():
+    """Until its worker has removed it: the task that runs will not learn of it, nor does a clear help."""
+    watch = {**WATCH, "try_number": 1, "max_tries": 1}
+    film = task(watch=watch, state="running", try_number=2, max_tries=1)
+    shown = view(film, live=Live(generation("failed", error_code="QuotaExceeded", is_transient=True)), over=False)
+    assert shown["error"]["title"] == "The generation of the earlier try failed"
+    assert "has not ended yet" not in shown["error"]["advice"]
+    assert "Clearing" not in shown["error"]["cost"]
+
+
+def test_a_retry_of_a_sensor_submits_nothing():
+    """The task that submitted has ended well; what retries is its sensor, which fails again for the same reason."""
+    made_by, sensor = (
+        task("make", watch={**WATCH, "role": "submit"}),
+        task("wait", state="up_for_retry", watch={"conn_id": "c", "role": "wait"}),
+    )
+    failed = generation("failed", error_code="SystemThrottling", is_transient=True)
+    shown = view(made_by, sensor, live=Live(failed), over=False)
+    assert shown["next_try"]["does"] == "It waits for the same generation; nothing more is paid."
+    assert shown["error"]["advice"] == "This failure is often temporary."
+    assert "Clearing make submits a new generation" in shown["error"]["cost"]
+
+
+def test_a_task_that_failed_after_it_had_stored_its_file():
+    """There is a file, which the service may not have any more: no download is advised."""
+    kept = {"watch": {**WATCH, "stores": "file"}, "state": "failed", "has_result": True}
+    stored = task(result={**made(), "file": RECORD}, **kept)
+    error = view(stored)["error"]
+    assert error["title"] == "The task failed, the clip is fine"
+    assert error["advice"] == f"A task has stored its file at {RECORD['uri']}: use that one."
+    live, known = Live(generation("succeeded")), dict.fromkeys([RECORD["uri"]])
+    lost = views.clip_view(gone(stored, None), stored, live, stored=known, now=NOW)["error"]
+    assert "finds no file at" in lost["message"]
 
 
 def test_a_clear_of_a_reused_clip_pays():

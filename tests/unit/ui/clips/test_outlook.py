@@ -152,6 +152,9 @@ def test_what_the_next_try_does(watch, generation, does):
         ({"state": None}, 2, False, "It resumes this generation"),  # its worker was lost before it had begun
         ({"state": None, "max_tries": None}, 2, None, ""),
         ({"state": "restarting"}, 2, True, "It submits a new generation and pays"),
+        # Its worker reads the DAG, and then removes what the try before has published.
+        ({"state": "running", "try_number": 2}, 2, False, "It resumes this generation"),
+        ({"state": "running", "try_number": 2, "max_tries": 3}, 2, True, "It submits a new generation and pays"),
     ],
 )
 def test_a_try_that_is_about_to_begin(more, number, was_cleared, does):
@@ -198,7 +201,8 @@ def test_what_is_not_known_of_the_next_try():
 def test_a_try_that_is_to_come_has_a_timeout_of_its_own():
     """The deadline of the earlier one is over with it; its log is the one that there is."""
     watch = {"role": "generate", "deadline": at(3600).timestamp(), "try_number": 1}
-    for state, try_number, begun in (("up_for_retry", 1, 1), ("queued", 2, 1), ("deferred", 1, 1)):
+    begun_tries = (("up_for_retry", 1, 1), ("queued", 2, 1), ("running", 2, 2), ("deferred", 1, 1))
+    for state, try_number, begun in begun_tries:
         known = {"state": state, "try_number": try_number, "deferred_at": at(0) if state == "deferred" else None}
         shown = view(task(watch=watch, **known), live=Live(running()), over=False)
         assert (shown["outlook"]["deadline"] is None) is (state != "deferred")
@@ -209,7 +213,8 @@ def test_a_try_that_is_to_come_has_a_timeout_of_its_own():
     ("state", "try_number", "times"),
     [
         ("queued", 2, (False, False)), (None, 1, (False, False)), ("scheduled", 1, (True, False)),
-        ("up_for_retry", 1, (True, True)), ("running", 1, (True, False)), ("failed", 1, (True, True)),
+        ("up_for_retry", 1, (True, True)), ("running", 1, (True, False)), ("running", 2, (True, False)),
+        ("failed", 1, (True, True)),
     ],
 )  # fmt: skip
 def test_the_times_of_an_earlier_try_are_not_those_of_the_next(state, try_number, times):

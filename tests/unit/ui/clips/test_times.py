@@ -127,6 +127,14 @@ def test_a_kill_dates_no_end():
     assert ended(Clip("g", [film], actions=[Action("failed", at(64))]), FAILED, live).at == at(900)
 
 
+def test_a_stored_file_dates_the_end():
+    """Where the task that made it was cleared since, only the file and a later look show that it has ended."""
+    record = {"uri": "file:///data/g.mp4", "size": 1, "generation_id": "g"}
+    kept = task("keep", watch={"role": "download"}, result=record, result_at=at(60), ended_at=at(61))
+    seen = steps(kept, live=Live(SUCCEEDED, done_since=at(300), busy_until=at(20)))["done"]
+    assert (seen["since"], seen["at"]) == (at(20).isoformat(), at(60).isoformat())
+
+
 def test_a_reused_file_was_stored_by_then():
     """Another task has stored it, maybe days before: only that it was there is known."""
     record = {"uri": "file:///data/g.mp4", "size": 1, "generation_id": "g"}
