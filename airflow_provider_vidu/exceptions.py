@@ -123,6 +123,11 @@ class ViduError(AirflowException):
         self.conn_id = self.conn_id or conn_id
         return self
 
+    def without_frames(self) -> ViduError:
+        """Drop the traceback and the errors behind it, whose frames may hold answers of megabytes; return self."""
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+        return self
+
     def restated(self, kind: type[_Error], message: str) -> _Error:
         """Return an error of another class with the same context."""
         return kind(message, **{name: getattr(self, name) for name in _CONTEXT})

@@ -291,7 +291,8 @@ class Watch:
         :param has_connection: False if the poll was not sent because the connection could not be loaded.
         """
         before = self._trouble
-        self._trouble = error.with_context(generation_id=self.generation_id, conn_id=self.conn_id)
+        # It is kept until the next poll, by each of thousands of waits: without the answer in its frames.
+        self._trouble = error.with_context(generation_id=self.generation_id, conn_id=self.conn_id).without_frames()
         # After a successful poll with the same arguments, the connection must have changed.
         has_connection &= self.last is None and not isinstance(error, exceptions.ViduConnectionNotFoundError)
         if isinstance(error, exceptions.ViduConfigError) and not has_connection:

@@ -11,9 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from airflow_provider_vidu.stores.schemes import LOCAL, WEB, account_advice, canonical, scheme_of
 
+MAX_URI_CHARS: Final = 4096
+"""The longest URI or path of a file; to resolve the links of a hundred thousand folders takes a minute."""
 _BUCKET = re.compile(r"[^@?#]+")
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\]")
 
@@ -85,7 +88,7 @@ def read_spot(uri: str) -> Spot | None:
     Nothing is unquoted or normalized: a path with ``..``, ``.``, a backslash or a control character is not plain, and
     encoded characters are taken literally.
     """
-    if not uri or len(uri) > 4096 or _UNFIT.search(uri):
+    if not uri or len(uri) > MAX_URI_CHARS or _UNFIT.search(uri):
         return None
     scheme = scheme_of(uri)
     rest = uri.partition("://")[2] if "://" in uri else uri

@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.common.text import redact_urls, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.stores.places import Root, read_roots, split_connection
+from airflow_provider_vidu.stores.places import MAX_URI_CHARS, Root, read_roots, split_connection
 from airflow_provider_vidu.stores.schemes import account_advice
 
 Option = Literal["input_roots", "destination_roots"]
@@ -112,7 +112,7 @@ def _check(option: Option, given: str, file: str) -> None:
 
 
 def _is_beneath(path: str, roots: Sequence[Root]) -> bool:
-    if _AMBIGUOUS.match(path):
+    if len(path) > MAX_URI_CHARS or _AMBIGUOUS.match(path):
         return False
     if (local := local_path(path)) is not None:
         return _is_local_beneath(local, roots)

@@ -125,7 +125,7 @@ class CompletionTracker:
             is_news = any(map(self._is_news, page))
             return walk.is_sorted and not self._is_first and not is_news and len(unseen) < FEW
 
-        walk = Listing(created_from=self._begin(), enough=enough)
+        walk = Listing(created_from=self._begin(), enough=enough, is_bare=True)
         return walk
 
     def distrusts(self, walk: Listing) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_vidu.api.clients.async_client import async_client
 from airflow_provider_vidu.api.dialects import DIALECTS, ViduNative
 from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.api.uploads import put
@@ -24,6 +26,7 @@ from airflow_provider_vidu.exceptions import ViduCreditError, ViduError, ViduSub
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.network.bodies import LIST
 from airflow_provider_vidu.network.target import DownloadAccess
+from airflow_provider_vidu.polling.watch import PollPolicy, PollResult, Wait, Watch
 from fault_table import CLEAR_ERROR, SURVIVED
 from tests.integration.downloads.test_transfer import BODY, LOOPBACK, Shelf
 from tests.integration.servers import Request, Server, Wire
@@ -308,6 +311,33 @@ def test_large_answers_are_read_one_after_the_other(serve, monkeypatch):
 
     asyncio.run(wait_for_all())
     assert seen == [(1, "vidu-read")] * 8
+
+
+@pytest.mark.fault("attacks", "a gateway answers the polls of many waits with 900 kB of an error", outcome=SURVIVED,
+                   seen="the reason alone is kept")  # fmt: skip
+@pytest.mark.parametrize("status", [b"200 OK", b"503 Busy"])
+def test_a_wait_does_not_keep_the_answer_that_failed_it(serve, status):
+    """In the frames of its last error, each wait of a triggerer kept a megabyte until its next poll: a gigabyte."""
+    serve(whole(b'{"error": "' + b"no " * 300_000 + b'"}', status=status))
+    watches = [Watch(PollPolicy.for_trigger(30, 10), generation_id=f"g{number}", since=0.0) for number in range(10)]
+
+    async def poll(watch: Watch) -> PollResult:
+        async with async_client("vidu_default") as client:
+            return await client.looks.polls(watch, None, None).after(0.0)
+
+    async def poll_all() -> None:
+        results = await asyncio.gather(*map(poll, watches))
+        assert all(isinstance(result, Wait) and result.trouble for result in results)
+
+    before = _answers()
+    asyncio.run(poll_all())
+    assert _answers() == before
+
+
+def _answers() -> int:
+    """Return how many answers this process holds."""
+    gc.collect()
+    return sum(isinstance(each, ApiAnswer) for each in gc.get_objects())
 
 
 @pytest.mark.fault("attacks", "a gateway sends interim answers without end (1xx)", outcome=CLEAR_ERROR, side="async",

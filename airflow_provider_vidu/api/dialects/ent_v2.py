@@ -216,6 +216,7 @@ class EntV2(Dialect):
             count=len(entries),
             token=token,
             tells_end="next_page_token" in payload,
+            size=len(answer.body),
         )
 
     def read_look(self, requested: Collection[str], answer: ApiAnswer) -> Look:

@@ -28,7 +28,11 @@ PAGE_SIZE: Final = 100
 SMALLEST_PAGE: Final = 10
 """The documented default size. A shorter page is the last one even if the service ignores ``pager.pagesz``."""
 MAX_PAGES: Final = 50
-"""The limit on requests for one listing: 5,000 generations."""
+"""The limit on requests for one listing."""
+MAX_ENTRIES: Final = MAX_PAGES * PAGE_SIZE
+"""The limit on what one listing keeps: a page may have more entries than were requested, or omit those filtered out."""
+MAX_BYTES: Final = 48 * 1024 * 1024
+"""The same for the bytes of its answers; 5,000 entries with signed URLs and prompts take half of it."""
 ZONE_MARGIN_SECONDS: Final = 86_400.0
 """How much earlier than needed a listing begins: a service may read the time in its own zone."""
 _FIRST: Final = 1.0
@@ -64,12 +68,14 @@ class Page:
     :param count: the number of entries; None if the answer contains no list.
     :param token: the token for the next page.
     :param tells_end: whether the answer has a field for the token, so that an empty one means the end.
+    :param size: the bytes of the answer.
     """
 
     generations: tuple[Generation, ...] = ()
     count: int | None = None
     token: str | None = None
     tells_end: bool = False
+    size: int = 0
 
 
 @dataclass(kw_only=True, eq=False)
@@ -82,14 +88,16 @@ class Listing:
     :param limit: how many generations are returned at most.
     :param reach: epoch seconds; a list that is sorted newest first is read no further back than this.
     :param enough: called with the new generations of each page; true ends the walk.
+    :param is_bare: whether only the id, the state and the time of each entry are kept.
     """
 
     created_from: float | None = None
     created_to: float | None = None
     states: Iterable[str] | None = None
-    limit: int = MAX_PAGES * PAGE_SIZE
+    limit: int = MAX_ENTRIES
     reach: float | None = None
     enough: Callable[[Sequence[Generation]], bool] | None = None
+    is_bare: bool = False
 
     def __post_init__(self) -> None:
         self._states = _words(self.states)
@@ -99,6 +107,7 @@ class Listing:
     def _begin(self) -> None:
         self._entries: dict[str, Generation] = {}
         self._pages = 0
+        self._bytes = 0
         self._number = 0
         self._largest = 0
         self._token: str | None = None
@@ -158,6 +167,7 @@ class Listing:
         """Take the answer to :attr:`query`."""
         asked_by_token = self._token is not None
         self._pages += 1
+        self._bytes += page.size
         self.entries += page.count or 0
         new = [entry for entry in page.generations if entry.id not in self._entries]
         self._number += bool(new)
@@ -178,6 +188,8 @@ class Listing:
             self._token = None if self._ignores_tokens else page.token
             self._over = (
                 self._pages >= MAX_PAGES
+                or len(self._entries) >= MAX_ENTRIES
+                or self._bytes >= MAX_BYTES
                 or len(self.generations) >= self.limit
                 or self.has_reached
                 or (self.enough is not None and self.enough(new))
@@ -192,8 +204,8 @@ class Listing:
 
     def _keep(self, generations: Iterable[Generation]) -> None:
         for generation in generations:
-            self._entries[generation.id] = generation
             created = created_at(generation)
+            self._entries[generation.id] = _bare(generation, created) if self.is_bare else generation
             if created is None or (self._oldest is not None and created > self._oldest):
                 self.is_sorted = False
             else:
@@ -217,6 +229,16 @@ def created_at(generation: Generation) -> float | None:
     if generation.created_at is None or (isinstance(written, str) and _WITHOUT_ZONE.fullmatch(written.strip())):
         return None
     return generation.created_at.timestamp()
+
+
+def _bare(generation: Generation, created: float | None) -> Generation:
+    """Return an entry without its answer, which may have 64 kB: thousands took a triggerer gigabytes."""
+    return Generation(
+        id=generation.id,
+        status=generation.status,
+        provider_status=generation.provider_status,
+        created_at=None if created is None else generation.created_at,
+    )
 
 
 def query_of(generation_ids: Sequence[str], form: Form) -> str:

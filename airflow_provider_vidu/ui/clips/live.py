@@ -231,7 +231,8 @@ class LiveStates:
             self._failed(kept, line, key, ViduTransportError(NO_ANSWER, conn_id=key[0]))
         except Exception as error:  # the boundary: a page reports what went wrong and does not break
             log.debug("The service could not be queried.", exc_info=True)
-            self._failed(kept, line, key, _bare(error))
+            known = error if isinstance(error, ViduError) else ViduError(f"The page broke: {type(error).__name__}.")
+            self._failed(kept, line, key, known.without_frames())
         finally:
             line.is_tried = False
 
@@ -278,13 +279,6 @@ async def _asked(key: _Key, before: Live) -> Live:
     async with async_client(conn_id) as client:
         generation = await client.get_generation(checked_id(generation_id), endpoint, retries=0)
     return before.answered(slim(generation), datetime.now(UTC))
-
-
-def _bare(error: Exception) -> ViduError:
-    """Return an error that holds on to nothing: the frames of its traceback may hold an answer of megabytes."""
-    bare = error if isinstance(error, ViduError) else ViduError(f"The page broke: {type(error).__name__}.")
-    bare.__traceback__ = bare.__cause__ = bare.__context__ = None
-    return bare
 
 
 async def _check_type(conn_id: str) -> None:

@@ -501,3 +501,20 @@ def test_a_tunnel_that_is_refused_is_told():
             proxy=Secret(f"http://127.0.0.1:{proxy.port}"),
             resolve=lambda *_: ["8.8.8.8"],
         )
+
+
+@pytest.mark.fault(
+    "stores and files", "carriage returns within the lines of a head, 60 kB of them", outcome="survived",
+    seen="the file, at once",
+)  # fmt: skip
+def test_carriage_returns_within_a_line_do_not_end_it():
+    """Python's parser would make 20,000 headers of one line, and take half a minute for them, past every deadline."""
+    line = b"X-Odd: " + b"a:\r" * 20_000 + b"\r\n"
+
+    def answer(request, wire):
+        wire.send(b"HTTP/1.1 200 OK\r\n" + line + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
+
+    began = time.thread_time()
+    with Server(answer) as server:
+        assert fetch(server.url()).size == len(BODY)
+    assert time.thread_time() - began < 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -175,3 +176,12 @@ def test_a_link_that_is_swapped_after_the_check(tree):
                     check_opened(descriptor, path)
         finally:
             os.close(descriptor)
+
+
+@pytest.mark.parametrize("check", [check_input, check_destination])
+def test_a_path_of_many_folders_is_refused_at_once(tree, check):
+    """A user who may only trigger chooses it: to resolve its links took a worker a minute, at 200 kB."""
+    began = time.thread_time()
+    with pytest.raises(ViduConfigError, match="is not beneath"):
+        check(f"{tree}/in/" + "a/" * 50_000 + "a.png")
+    assert time.thread_time() - began < 1

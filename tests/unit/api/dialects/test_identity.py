@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
 from typing import Any
 
 import pytest
@@ -77,3 +79,15 @@ def test_an_answer_to_another_question(asked: str, body: Any) -> None:
         with pytest.raises(exceptions.ViduResponseError, match="describes another generation") as caught:
             dialect.read_generation(asked, answer(body))
         assert caught.value.retryable
+
+
+@pytest.mark.fault("attacks", "a list with thousands of ids that are as long as the wanted one", outcome="survived",
+                   seen="nothing: reading it takes a moment")  # fmt: skip
+def test_many_ids_are_compared_in_a_moment():
+    """A pattern for each took the event loop 50 ms for 16 kB, and a thread more than a second for 1 MB."""
+    names = itertools.count()
+    listed = [{f"{place}_id": f"{'a.' * 45}{next(names)}" for place in range(500)} for _ in range(16)]
+    began = time.thread_time()
+    with pytest.raises(exceptions.ViduError):
+        EntV2().read_generation("9" * 512, answer(listed))
+    assert time.thread_time() - began < 0.4

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from airflow_provider_vidu.api.dialects import DIALECTS, EntV2
-from airflow_provider_vidu.api.dialects.task_list import MAX_PAGES, Listing, Page, epoch_of
+from airflow_provider_vidu.api.dialects.task_list import MAX_PAGES, Listing, Page, created_at, epoch_of
 from airflow_provider_vidu.api.messages import TOO_LARGE, ApiAnswer
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduResponseError
 from airflow_provider_vidu.models import Generation, GenerationStatus
@@ -126,6 +126,32 @@ def test_the_bounds():
     assert len(service.asked) == 2
     assert Listing(limit=0).query is None
     assert len(walk(Listing(), service).generations) == MAX_PAGES * 100
+
+
+@pytest.mark.fault("attacks", "a list of 50 pages of 16 MiB each, of entries that no filter names",
+                   outcome="survived", seen="48 MiB are read, and of each entry a few words kept")  # fmt: skip
+@pytest.mark.parametrize(("entries", "size", "pages"), [(4_000, 300_000, 2), (100, 16 * 1024 * 1024, 3), (100, 9, 50)])
+def test_a_walk_is_bounded_in_all_that_it_keeps(entries, size, pages):
+    """A page may have more entries than were requested, and megabytes: fifty took a triggerer two gigabytes."""
+    listing, number = Listing(created_from=NOW, is_bare=True), 0
+    while listing.query is not None:
+        number += 1
+        whole = entry("g", age=86_400.0).model_copy(update={"prompt": "a mill", "raw": {"prompt": "a mill"}})
+        shown = tuple(whole.model_copy(update={"id": f"g{number}-{each}"}) for each in range(entries))
+        listing.take(Page(shown, entries, f"token {number}", True, size))
+    assert number == pages
+    assert not listing.complete
+    assert all((each.prompt, each.raw) == (None, {}) for each in listing._entries.values())
+
+
+def test_an_entry_that_is_not_kept_whole():
+    """Its id, its state and its time are; a time without a zone is none."""
+    listing = Listing(is_bare=True)
+    written = ["2027-01-15 08:00:00", "2027-01-15T08:00:00Z"]
+    shown = tuple(entry(f"g{at}").model_copy(update={"raw": {"created_at": each}}) for at, each in enumerate(written))
+    listing.take(Page(shown, 2, None, True))
+    assert [created_at(each) for each in listing.generations] == [created_at(each) for each in shown] == [None, NOW]
+    assert [each.provider_status for each in listing.generations] == ["success", "success"]
 
 
 def test_what_is_asked():

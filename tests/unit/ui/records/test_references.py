@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 import time
 import tracemalloc
+import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -228,3 +230,29 @@ def test_a_silent_back_end_holds_few_looks(vault, monkeypatch):
     now[0] += references.LOOK_SECONDS
     assert slow.value("y1", None) is UNKNOWN
     assert Resolver("d", "r").value("y1", None) == "y1"
+
+
+@pytest.mark.fault("attacks", "a value in a ZIP file whose method unpacks all at once (a kilobyte is a gigabyte)",
+                   outcome="survived", side="pages", seen="unknown")  # fmt: skip
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_bomb_in_a_zip_is_not_unpacked(method):
+    """Python reads these methods a few kilobytes of the file at a time, whatever they become: the server's memory."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as archive, archive.open("value", "w") as value:
+        for _ in range(60):
+            value.write(b" " * 1_000_000)
+    tracemalloc.start()
+    try:
+        assert references._unpacked("value.json.zip", packed.getvalue()) is UNKNOWN
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_usual_zip_is_read(method):
+    """As Airflow's back end writes it, if it is configured so."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as archive:
+        archive.writestr("file", '{"id": "g1"}')
+    assert references._unpacked("value.json.zip", packed.getvalue()) == {"id": "g1"}
