@@ -96,7 +96,12 @@ class Head:
         length = int(next(iter(lengths))) if is_clear and codings <= {"", "identity"} else None
         if status < 200 or status in (204, 304):
             chunked, length = False, 0
-        is_plain = codings <= {"", "chunked"} and not (chunked and lengths) and (is_clear or not lengths)
+        is_plain = (
+            status != SWITCHING_PROTOCOLS
+            and codings <= {"", "chunked"}
+            and not (chunked and lengths)
+            and (is_clear or not lengths)
+        )
         return cls(
             status,
             _clean(line[4])[:_MOST_REASON_CHARS],
