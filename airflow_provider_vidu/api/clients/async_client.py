@@ -37,7 +37,7 @@ from airflow_provider_vidu.api.settings.config import ViduConfig
 from airflow_provider_vidu.api.settings.connection import aresolve
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduConnectionNotFoundError, ViduError, ViduResponseError
-from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation
+from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation, Snapshot
 from airflow_provider_vidu.network.bodies import BodyError, IncomingBody
 from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS
 from airflow_provider_vidu.network.limits import TOTAL_TIMEOUTS
@@ -131,6 +131,14 @@ class AsyncClient:
         :raises ViduError: when the answer is an error, is unusable, or does not arrive.
         """
         return await self.carry(lambda dialect: dialect.query(generation_id, endpoint), generation_id, retries)
+
+    async def poll(self, generation_id: str, endpoint: str | None = None) -> Generation | Snapshot:
+        """Return the state of a generation, with the rest of the answer only if it has ended; sent once.
+
+        :param endpoint: where it was submitted, for products with a query of their own.
+        :raises ViduError: when the answer is an error, is unusable, or does not arrive.
+        """
+        return await self.carry(lambda dialect: dialect.poll(generation_id, endpoint), generation_id)
 
     async def cancel_generation(self, generation_id: str, endpoint: str | None = None) -> Cancellation:
         """Cancel a generation, with one request; a refusal is returned, not raised.
