@@ -88,7 +88,8 @@ class IncomingBody:
         """Yield ``data`` in portions to feed one by one, small ones if packed: packed bytes can grow a thousandfold."""
         at = 0
         while at < len(data):
-            size = _PORTION if self.is_packed else len(data) if self.received >= _MAGIC_BYTES else _MAGIC_BYTES
+            is_plain = self.received >= _MAGIC_BYTES or data.startswith(b"{")
+            size = _PORTION if self.is_packed else len(data) if is_plain else _MAGIC_BYTES
             yield data[at : at + size]
             at += size
 

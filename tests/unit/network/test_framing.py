@@ -96,8 +96,9 @@ def test_a_body_that_only_the_connections_end_ends(head: bytes, body: bytes) -> 
         (OK + CHUNKED + LENGTH + b"\r\n" + CHUNKS, False), (WHOLE["identity"], False),
         (OK + b"Transfer-Encoding: chunked, identity\r\n\r\n" + CHUNKS, False),
         (b"HTTP/1.1 204 No Content\r\n\r\n", True), (b"HTTP/1.1 304 Not Modified\r\n" + LENGTH + b"\r\n", True),
+        (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n", False),
     ],
-    ids=range(13),
+    ids=range(14),
 )  # fmt: skip
 def test_an_odd_answer_is_the_last_of_its_connection(raw: bytes, keeps: bool) -> None:
     """What might be smuggled behind an answer is never taken for the next one."""
