@@ -60,6 +60,11 @@ CREATE: Final = Bounds(64 * MIB, 64 * MIB, 16 * MIB, 16 * MIB, 20_000)
 """For the answer to a billed request: finding its id justifies reading more."""
 
 
+def is_kept_whole(body: bytes) -> bool:
+    """Whether a complete body is what :class:`IncomingBody` would make of it: as that of nearly every poll."""
+    return len(body) < LONG_RUN and body.startswith(b"{")
+
+
 class IncomingBody:
     """Takes a body piece by piece; :attr:`content` holds what has arrived so far, even after an error.
 
@@ -88,8 +93,7 @@ class IncomingBody:
         """Yield ``data`` in portions to feed one by one, small ones if packed: packed bytes can grow a thousandfold."""
         at = 0
         while at < len(data):
-            is_plain = self.received >= _MAGIC_BYTES or data.startswith(b"{")
-            size = _PORTION if self.is_packed else len(data) if is_plain else _MAGIC_BYTES
+            size = _PORTION if self.is_packed else len(data) if self.received >= _MAGIC_BYTES else _MAGIC_BYTES
             yield data[at : at + size]
             at += size
 

@@ -38,7 +38,7 @@ from airflow_provider_vidu.api.settings.connection import aresolve
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduConnectionNotFoundError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation, Snapshot
-from airflow_provider_vidu.network.bodies import BodyError, IncomingBody
+from airflow_provider_vidu.network.bodies import BodyError, IncomingBody, is_kept_whole
 from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS
 from airflow_provider_vidu.network.limits import TOTAL_TIMEOUTS
 from airflow_provider_vidu.network.proxies import login_headers, proxy_for, without_login
@@ -48,8 +48,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 DEFAULT_MAX_CONNECTIONS: Final = 32
-KEEPALIVE_SECONDS: Final = 75.0
-"""Longer than the usual poll interval, so that polls need no new handshakes."""
 CONFIG_AGE_SECONDS: Final = 300.0
 """A changed connection (host, key, proxy) is picked up after this time even if no request fails."""
 REFRESH_PAUSE_SECONDS: Final = 5.0
@@ -224,9 +222,7 @@ class AsyncClient:
 
     def _open(self, verify: bool | str, context: ssl.SSLContext) -> None:
         self._trust = context
-        connector = self._connector_for[verify] = Connector(
-            limit=self._max_connections, ssl=context, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=60
-        )
+        connector = self._connector_for[verify] = Connector(limit=self._max_connections, ssl=context, ttl_dns_cache=60)
         # Earlier ones stay for requests in progress or waiting for a slot; they are closed with the client.
         self._connectors.append(connector)
 
@@ -251,21 +247,25 @@ class AsyncClient:
         connector = self._connector_for.get(config.verify)
         if connector is None:
             raise RuntimeError("The client was closed while it was in use.")
-        exchange = Exchange(connector)
+        exchange = None
         try:
-            async with asyncio.timeout(TOTAL_TIMEOUTS * config.timeout):
-                return await self._exchanged(exchange, config, request)
+            exchange = Exchange(connector, self._target_for(config), TOTAL_TIMEOUTS * config.timeout)
+            return await self._exchanged(exchange, config, request)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return config.no_answer(_loss(error, config, was_sent=exchange.was_sent), _reason(error))
+            was_sent = exchange is not None and exchange.was_sent
+            return config.no_answer(_loss(error, config, was_sent=was_sent), _reason(error))
         finally:
-            exchange.close()
+            if exchange is not None:
+                exchange.close()
 
     async def _exchanged(self, exchange: Exchange, config: ViduConfig, request: ApiRequest) -> ApiAnswer | ViduError:
-        chunk = await exchange.begin(self._target_for(config), request)
+        chunk = await exchange.begin(request)
         head = exchange.head
         if head.status == SWITCHING_PROTOCOLS:
             return unasked_switch()
         bounds = request.bounds
+        if exchange.has_ended and is_kept_whole(chunk):
+            return config.answer(head.status, head.fields.items(), chunk, bounds.values)
         body = IncomingBody(head.fields.get("content-encoding", ""), bounds)
         lost: ViduError | None = None
         try:

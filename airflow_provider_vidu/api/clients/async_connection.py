@@ -1,4 +1,4 @@
-"""The asynchronous client's connections: aiohttp makes and keeps them; what is sent and read on them is decided here.
+"""The asynchronous client's connections: aiohttp makes them; what is sent and read on them is decided here.
 
 A session of aiohttp prepares each request anew, and parses an answer that was parsed before: half of a poll's CPU time.
 """
@@ -21,6 +21,8 @@ from airflow_provider_vidu.api.messages import ApiRequest
 from airflow_provider_vidu.network.framing import AnswerReader, FramingError, Head, canonically
 from airflow_provider_vidu.network.limits import CHUNK_BYTES
 
+KEEPALIVE_SECONDS: Final = 75.0
+"""Longer than the usual poll interval, so that polls need no new handshakes."""
 _READ_BYTES: Final = 8 * 1024
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that may be sent again after a kept connection broke (RFC 9110, 9.2.2)."""
@@ -40,6 +42,8 @@ class _Protocol(ResponseHandler):
     """The exchange that it carries; None while it is kept."""
     early = b""
     """What arrived before the first request was sent."""
+    idle_since = 0.0
+    """When its last exchange ended, in the time of the loop."""
     _tunnel: AnswerReader | None = None
     _alarm: asyncio.TimerHandle | None = None
 
@@ -70,22 +74,26 @@ class _Protocol(ResponseHandler):
             self._pass_on(self._tunnel, b"")
         super().connection_lost(exc)
 
-    # -- silence -----------------------------------------------------------------------------------
+    # -- time --------------------------------------------------------------------------------------
 
     def wake_at(self, when: float) -> None:
-        """Have the silence of the exchange checked at ``when``, in the time of the loop, or before.
+        """Have the time checked at ``when``, in the time of the loop, or before.
 
         An exchange sets no timer of its own: the one of an earlier exchange serves it, too.
         """
         if self._alarm is None or self._alarm.when() > when:
             if self._alarm is not None:
                 self._alarm.cancel()
-            self._alarm = asyncio.get_running_loop().call_at(when, self._check_silence)
+            self._alarm = self._loop.call_at(when, self._check_time)
 
-    def _check_silence(self) -> None:
+    def _check_time(self) -> None:
         self._alarm = None
-        if self.exchange is not None and (when := self.exchange.check_silence()) is not None:
+        now = self._loop.time()
+        when = self.idle_since + KEEPALIVE_SECONDS if self.exchange is None else self.exchange.check_time(now)
+        if when > now:
             self.wake_at(when)
+        elif self.transport is not None:
+            self.transport.close()
 
     # -- a tunnel, used by aiohttp -----------------------------------------------------------------
 
@@ -116,7 +124,7 @@ class Target:
     :param timeout: seconds to connect, and seconds without a byte, before a request fails.
     """
 
-    __slots__ = ("_head", "_prefix", "limits", "request", "timeout")
+    __slots__ = ("_head", "_prefix", "key", "limits", "request", "timeout")
 
     def __init__(
         self,
@@ -138,6 +146,8 @@ class Target:
         if proxy:
             # aiohttp adds it when it connects, and tells connections apart by these headers.
             cast("CIMultiDict[str]", self.request.proxy_headers)["Host"] = self.request.headers["Host"]
+        self.key = self.request.connection_key
+        """What tells connections apart."""
         self._head = "".join(f"{name}: {value}\r\n" for name, value in self.request.headers.items())
         # A proxy that forwards requests in cleartext needs the whole address.
         is_forwarded = proxy is not None and url.scheme == "http"
@@ -160,54 +170,64 @@ class Exchange:
     """One request and its answer.
 
     :param connector: makes and keeps the connections.
+    :param target: where the request goes.
+    :param total: seconds for all of it, including the way to a connection.
     """
 
     __slots__ = (
-        "_awaited", "_connection", "_connector", "_error", "_heard_at", "_held", "_is_held", "_patience", "_pieces",
-        "_reader", "_transport", "was_sent",
+        "_awaited", "_connection", "_connector", "_error", "_heard_at", "_held", "_is_held", "_loop", "_patience",
+        "_pieces", "_reader", "_target", "_transport", "_until", "was_sent",
     )  # fmt: skip
 
-    def __init__(self, connector: Connector) -> None:
+    def __init__(self, connector: Connector, target: Target, total: float) -> None:
         self._connector = connector
+        self._target = target
+        self._loop = asyncio.get_running_loop()
+        self._until = self._loop.time() + total
         self._connection: Connection | None = None
         self._awaited: asyncio.Future[None] | None = None
         self.was_sent = False
         """Whether it got a connection to the service, so that its request may have arrived."""
 
-    async def begin(self, target: Target, request: ApiRequest) -> bytes:
+    async def begin(self, request: ApiRequest) -> bytes:
         """Send a request and return the first bytes of its answer's body; they are empty if it has none.
 
         If the server has closed a kept connection, it is sent once more; a new connection that breaks is a failed
         request, which only the retry policy may repeat.
 
         :raises aiohttp.ClientError: when no answer came.
+        :raises TimeoutError: when it took too long.
         """
-        data = target.written(request)
-        protocol = await self._connect(target)
+        data = self._target.written(request)
+        protocol = await self._connect()
         may_repeat = protocol.was_used and request.method in _REPEATABLE
         try:
-            return await self._sent(protocol, data, target.timeout)
+            return await self._sent(protocol, data)
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
             if not may_repeat:
                 raise
         self.close()
-        return await self._sent(await self._connect(target), data, target.timeout)
+        return await self._sent(await self._connect(), data)
 
-    async def _connect(self, target: Target) -> _Protocol:
-        try:
-            self._connection = await self._connector.connect(target.request, [], target.limits)
-        except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {target.request.url}") from error
+    async def _connect(self) -> _Protocol:
+        target = self._target
+        self._connection = self._connector.kept(target)
+        if self._connection is None:
+            try:
+                async with asyncio.timeout_at(self._until):
+                    self._connection = await self._connector.connect(target.request, [], target.limits)
+            except TimeoutError as error:
+                raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {target.request.url}") from error
         self.was_sent = True
         return cast("_Protocol", self._connection.protocol)
 
-    async def _sent(self, protocol: _Protocol, data: bytes, patience: float) -> bytes:
+    async def _sent(self, protocol: _Protocol, data: bytes) -> bytes:
         self._reader, self._transport = AnswerReader(), cast("asyncio.Transport", protocol.transport)
         self._pieces: deque[bytes] = deque()
         self._held, self._is_held = 0, False
         self._error: Exception | None = None
-        self._patience, self._heard_at = patience, asyncio.get_running_loop().time()
-        protocol.wake_at(self._heard_at + patience)
+        self._patience, self._heard_at = self._target.timeout, self._loop.time()
+        protocol.wake_at(min(self._heard_at + self._patience, self._until))
         protocol.exchange, protocol.was_used = self, True
         self._transport.write(data)
         if protocol.early:
@@ -220,22 +240,28 @@ class Exchange:
         assert self._reader.head is not None
         return self._reader.head
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether all of the answer has been returned."""
+        return self._reader.ended and not self._pieces and self._error is None
+
     async def read(self) -> bytes:
         """Return what has arrived of the body, waiting for at least one byte; empty at its end.
 
         :raises aiohttp.ClientError: when the answer is incomplete; what came before it is returned first.
+        :raises TimeoutError: when it took too long.
         """
         while not self._pieces:
             if self._error is not None:
                 raise self._error
             if self._reader.ended:
                 return b""
-            self._awaited = asyncio.get_running_loop().create_future()
+            self._awaited = self._loop.create_future()
             await self._awaited
         piece = self._pieces.popleft()
         self._held -= len(piece)
         if self._is_held and not self._pieces:
-            self._is_held, self._heard_at = False, asyncio.get_running_loop().time()
+            self._is_held, self._heard_at = False, self._loop.time()
             self._transport.resume_reading()
         return piece
 
@@ -244,9 +270,10 @@ class Exchange:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        cast("_Protocol", connection.protocol).exchange = None
+        protocol = cast("_Protocol", connection.protocol)
+        protocol.exchange, protocol.idle_since = None, self._loop.time()
         if self._reader.keeps and not self._is_held and self._error is None:
-            connection.release()
+            self._connector.keep(connection, self._target)
         else:
             connection.close()
 
@@ -254,7 +281,7 @@ class Exchange:
 
     def take(self, data: bytes) -> None:
         """Take the next bytes of the answer."""
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = self._loop.time()
         reader = self._reader
         try:
             body, failure = reader.feed(data), reader.failure
@@ -287,16 +314,16 @@ class Exchange:
         else:
             self._wake()
 
-    def check_silence(self) -> float | None:
-        """Fail if nothing has arrived for too long; return when to check again, in the time of the loop."""
+    def check_time(self, now: float) -> float:
+        """Fail if nothing has arrived for too long, or all of it has taken too long; return when to check again."""
         if self._reader.ended or self._error is not None:
-            return None
-        now = asyncio.get_running_loop().time()
-        when = (now if self._is_held else self._heard_at) + self._patience
-        if when > now:
-            return when
-        self._fail(aiohttp.ServerTimeoutError("Timeout on reading data from socket"))
-        return None
+            return now + self._patience
+        silent_at = (now if self._is_held else self._heard_at) + self._patience
+        if now >= self._until:
+            self._fail(TimeoutError())
+        elif now >= silent_at:
+            self._fail(aiohttp.ServerTimeoutError("Timeout on reading data from socket"))
+        return min(silent_at, self._until)
 
     def _fail(self, error: Exception) -> None:
         self._error = self._error or error
@@ -309,8 +336,42 @@ class Exchange:
 
 
 class Connector(aiohttp.TCPConnector):
-    """Makes connections of our own kind, and keeps them for the next exchange."""
+    """Makes connections of our own kind, and keeps them for the next exchange.
+
+    aiohttp counts a kept one as lent; it would look for it by its whole key, and set a timeout before.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._factory = functools.partial(_Protocol, loop=self._loop)  # type: ignore[assignment]  # a subclass
+        self._kept: list[Connection] = []
+        self._kept_key: object = None
+
+    def kept(self, target: Target) -> Connection | None:
+        """Return a connection to the target, or None if a new one is to be made."""
+        if target.key != self._kept_key:
+            self._close_kept()
+            self._kept_key = target.key
+        while self._kept:
+            connection = self._kept.pop()
+            if not connection.closed:
+                return connection
+            connection.close()
+        return None
+
+    def keep(self, connection: Connection, target: Target) -> None:
+        """Keep a connection to the target for another exchange."""
+        if target.key == self._kept_key:
+            self._kept.append(connection)
+        else:
+            connection.close()
+
+    def close(self, **options: Any) -> Any:
+        """Close all connections."""
+        self._kept_key = None
+        self._close_kept()
+        return super().close(**options)
+
+    def _close_kept(self) -> None:
+        while self._kept:
+            self._kept.pop().close()

@@ -100,12 +100,14 @@ class Dialect(ABC):
         :param endpoint: where it was submitted, for products with a query of their own.
         :raises ViduConfigError: when the id is invalid.
         """
-        request = ApiRequest("GET", fill(self._query_path(endpoint), id=checked_id(generation_id)))
-        return Call(request, partial(self.read_generation, generation_id))
+        return Call(self._query(generation_id, endpoint), partial(self.read_generation, generation_id))
 
     def poll(self, generation_id: str, endpoint: str | None = None) -> Call[Generation | Snapshot]:
         """Return the call of :meth:`query` that reads only the state of a generation that has not ended."""
-        return Call(self.query(generation_id, endpoint).request, partial(self.read_poll, generation_id))
+        return Call(self._query(generation_id, endpoint), partial(self.read_poll, generation_id))
+
+    def _query(self, generation_id: str, endpoint: str | None) -> ApiRequest:
+        return ApiRequest("GET", fill(self._query_path(endpoint), id=checked_id(generation_id)))
 
     def _query_path(self, endpoint: str | None) -> str:
         return self.query_path

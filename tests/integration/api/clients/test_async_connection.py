@@ -15,7 +15,7 @@ from airflow_provider_vidu.exceptions import ViduError, ViduTransportError
 
 pytestmark = pytest.mark.integration
 
-TIMEOUT = 0.4
+TIMEOUT = 0.8
 BODY = json.dumps({"id": "g", "status": "processing"}).encode()
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 
