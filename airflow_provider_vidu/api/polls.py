@@ -66,13 +66,15 @@ class Polls:
 
     async def _queried(self) -> PollResult:
         """Query the generation once."""
-        config, watch, client = None, self.watch, self._looks.client
+        watch, client, has_connection = self.watch, self._looks.client, False
         try:
-            config = await client.config()
+            if client.known_config is None:
+                await client.config()
+            has_connection = True
             seen = await client.poll(watch.generation_id, self._endpoint)
         except ViduError as error:
             self._is_audit = False
-            return watch.missed(error, time.time(), has_connection=config is not None)
+            return watch.missed(error, time.time(), has_connection=has_connection)
         if self._is_audit:
             self._is_audit = False
             self._looks.audited(is_done=isinstance(seen, Generation) and seen.is_done)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from airflow_provider_vidu.api.clients import async_connection
 from airflow_provider_vidu.api.clients.async_client import AsyncClient, async_client
 from airflow_provider_vidu.exceptions import ViduError, ViduTransportError
 
@@ -191,6 +192,45 @@ async def test_each_exchange_has_its_own_time(monkeypatch):
             await client.get_generation("g")
         assert TIMEOUT * 0.9 < time.monotonic() - begun < TIMEOUT * 3
         assert seen == ["GET", "GET", "GET"]
+
+
+async def test_an_answer_that_trickles_ends(monkeypatch):
+    """It is never silent, but all of an exchange takes at most four timeouts, on a kept connection, too."""
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        peer.send(ANSWER)
+        await peer.request()
+        while True:
+            peer.send(b"HTTP/1.1 102 Processing\r\n\r\n")
+            await asyncio.sleep(TIMEOUT / 4)
+
+    async with serving(monkeypatch, handler) as (client, _):
+        await client.get_generation("g")
+        begun = time.monotonic()
+        with pytest.raises(ViduTransportError, match="took too long"):
+            await client.get_generation("g")
+        assert 3.9 * TIMEOUT < time.monotonic() - begun < 6 * TIMEOUT
+
+
+async def test_an_idle_connection_is_closed_in_time(monkeypatch):
+    """Not only when the next exchange looks for one: a wait of hours would hold it as long."""
+    closed = asyncio.Event()
+    monkeypatch.setattr(async_connection, "KEEPALIVE_SECONDS", TIMEOUT)
+
+    async def handler(peer: Peer) -> None:
+        try:
+            await answering(peer)
+        finally:
+            closed.set()
+
+    async with serving(monkeypatch, handler) as (client, seen):
+        for _ in range(2):
+            await client.get_generation("g")
+        assert not closed.is_set()
+        await asyncio.wait_for(closed.wait(), 10 * TIMEOUT)
+        assert (await client.get_generation("g")).status == "running"
+        assert seen == ["GET"] * 3
 
 
 async def test_a_cancelled_poll_takes_its_connection_along(monkeypatch):
