@@ -26,6 +26,7 @@ KEEPALIVE_SECONDS: Final = 75.0
 _READ_BYTES: Final = 8 * 1024
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that may be sent again after a kept connection broke (RFC 9110, 9.2.2)."""
+_NO_ANSWER: Final = "the server closed it without an answer"
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -222,7 +223,10 @@ class Exchange:
         return cast("_Protocol", self._connection.protocol)
 
     async def _sent(self, protocol: _Protocol, data: bytes) -> bytes:
-        self._reader, self._transport = AnswerReader(), cast("asyncio.Transport", protocol.transport)
+        self._reader = AnswerReader()
+        if not protocol.is_connected():
+            raise aiohttp.ServerDisconnectedError(_NO_ANSWER)
+        self._transport = cast("asyncio.Transport", protocol.transport)
         self._pieces: deque[bytes] = deque()
         self._held, self._is_held = 0, False
         self._error: Exception | None = None
@@ -308,7 +312,7 @@ class Exchange:
             if isinstance(exc, OSError):
                 self._fail(aiohttp.ClientOSError(*exc.args))
             elif self._reader.head is None:
-                self._fail(aiohttp.ServerDisconnectedError("the server closed it without an answer"))
+                self._fail(aiohttp.ServerDisconnectedError(_NO_ANSWER))
             else:
                 self._fail(aiohttp.ClientPayloadError(str(error)))
         else:
@@ -369,7 +373,8 @@ class Connector(aiohttp.TCPConnector):
     def close(self, **options: Any) -> Any:
         """Close all connections."""
         self._kept_key = None
-        self._close_kept()
+        while self._kept:
+            self._kept.pop().release()  # to aiohttp, which waits for what it closes
         return super().close(**options)
 
     def _close_kept(self) -> None:

@@ -7,11 +7,14 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
+import aiohttp
 import pytest
 
 from airflow_provider_vidu.api.clients import async_connection
 from airflow_provider_vidu.api.clients.async_client import AsyncClient, async_client
+from airflow_provider_vidu.api.clients.async_connection import Connector
 from airflow_provider_vidu.exceptions import ViduError, ViduTransportError
 
 pytestmark = pytest.mark.integration
@@ -99,6 +102,23 @@ async def test_a_new_connection_that_breaks_is_a_failed_poll(monkeypatch):
         with pytest.raises(ViduTransportError, match="closed it without an answer"):
             await client.get_generation("g")
         assert seen == ["GET"]
+
+
+async def test_a_connection_that_is_lost_before_its_request(monkeypatch):
+    """A balancer without a server behind it accepts and closes at once."""
+
+    async def connect(connector: Connector, *arguments: object) -> object:
+        connection = await known(connector, *arguments)
+        connection.transport.abort()
+        await asyncio.sleep(0.01)
+        return connection
+
+    known: Any = aiohttp.TCPConnector.connect
+    monkeypatch.setattr(aiohttp.TCPConnector, "connect", connect)
+    async with serving(monkeypatch, answering) as (client, seen):
+        with pytest.raises(ViduTransportError, match="closed it without an answer"):
+            await client.get_generation("g")
+        assert seen == []
 
 
 async def test_a_cancel_is_never_sent_twice(monkeypatch):
