@@ -76,6 +76,19 @@ async def answering(peer: Peer) -> None:
         peer.send(ANSWER)
 
 
+def after_connecting(monkeypatch: pytest.MonkeyPatch, act: Callable[[Any], object]) -> None:
+    """Let something happen to each new connection before its first request."""
+    known: Any = aiohttp.TCPConnector.connect
+
+    async def connect(connector: Connector, *arguments: object) -> object:
+        connection = await known(connector, *arguments)
+        act(connection)
+        await asyncio.sleep(TIMEOUT / 8)
+        return connection
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "connect", connect)
+
+
 async def test_a_kept_connection_that_was_closed_costs_no_poll(monkeypatch):
     """The request is sent once more, on a new connection."""
 
@@ -106,15 +119,7 @@ async def test_a_new_connection_that_breaks_is_a_failed_poll(monkeypatch):
 
 async def test_a_connection_that_is_lost_before_its_request(monkeypatch):
     """A balancer without a server behind it accepts and closes at once."""
-
-    async def connect(connector: Connector, *arguments: object) -> object:
-        connection = await known(connector, *arguments)
-        connection.transport.abort()
-        await asyncio.sleep(0.01)
-        return connection
-
-    known: Any = aiohttp.TCPConnector.connect
-    monkeypatch.setattr(aiohttp.TCPConnector, "connect", connect)
+    after_connecting(monkeypatch, lambda connection: connection.transport.abort())
     async with serving(monkeypatch, answering) as (client, seen):
         with pytest.raises(ViduTransportError, match="closed it without an answer"):
             await client.get_generation("g")
@@ -143,6 +148,7 @@ async def test_an_answer_before_its_request(monkeypatch):
         peer.send(ANSWER)
         await peer.request()
 
+    after_connecting(monkeypatch, lambda _: None)
     async with serving(monkeypatch, handler) as (client, _):
         assert (await client.get_generation("g")).status == "running"
 
