@@ -100,6 +100,7 @@ class Head(NamedTuple):
             and codings <= {"", "chunked"}
             and not (chunked and lengths)
             and (is_clear or not lengths)
+            and not (status == 204 and (codings or lengths - {"0"}))  # neither is allowed: what they announce may come
         )
         return cls(
             status,
