@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import select
 from collections import deque
 from typing import Any, Final, cast
 
@@ -42,7 +43,8 @@ class _Protocol(ResponseHandler):
     exchange: Exchange | None = None
     """The exchange that it carries; None while it is kept."""
     early = b""
-    """What arrived before the first request was sent."""
+    """What arrived before the first request, and is taken for its answer. The server may still send one, which the next
+    request would get: there is none."""
     idle_since = 0.0
     """When its last exchange ended, in the time of the loop."""
     _tunnel: AnswerReader | None = None
@@ -52,7 +54,17 @@ class _Protocol(ResponseHandler):
         """Limit reads: one of 256 KiB may be full of tiny chunks, and 32 connections read in one turn of the loop."""
         if hasattr(transport, "max_size"):  # a plain socket's; over TLS the bound on chunk sizes must suffice
             transport.max_size = _READ_BYTES
+        self._unread = select.poll()
+        self._unread.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         super().connection_made(transport)
+
+    def is_quiet(self) -> bool:
+        """Whether it may carry another request: bytes or an end that the loop has not read yet belong to none.
+
+        An answer to an earlier request would be taken for the next one's, and a request that is no longer read would
+        count as sent.
+        """
+        return self.is_connected() and not self._unread.poll(0)
 
     def data_received(self, data: bytes) -> None:
         """Handle bytes of an answer."""
@@ -276,7 +288,8 @@ class Exchange:
             return
         protocol = cast("_Protocol", connection.protocol)
         protocol.exchange, protocol.idle_since = None, self._loop.time()
-        if self._reader.keeps and not self._is_held and self._error is None:
+        if self._reader.keeps and not self._is_held and self._error is None and not protocol.early:
+            protocol.wake_at(protocol.idle_since + KEEPALIVE_SECONDS)
             self._connector.keep(connection, self._target)
         else:
             connection.close()
@@ -358,7 +371,7 @@ class Connector(aiohttp.TCPConnector):
             self._kept_key = target.key
         while self._kept:
             connection = self._kept.pop()
-            if not connection.closed:
+            if cast("_Protocol", connection.protocol).is_quiet():
                 return connection
             connection.close()
         return None

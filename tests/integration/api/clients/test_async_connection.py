@@ -42,12 +42,18 @@ class Peer:
     def send(self, data: bytes) -> None:
         self._writer.write(data)
 
+    def end(self) -> None:
+        """Send nothing more, and read on."""
+        self._writer.write_eof()
+
 
 Handler = Callable[[Peer], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def serving(monkeypatch: pytest.MonkeyPatch, handler: Handler) -> AsyncIterator[tuple[AsyncClient, list[str]]]:
+async def serving(
+    monkeypatch: pytest.MonkeyPatch, handler: Handler, patience: float = TIMEOUT
+) -> AsyncIterator[tuple[AsyncClient, list[str]]]:
     """Yield a client of a service that treats each connection so, and the methods of the requests that it gets."""
     seen: list[str] = []
     count = 0
@@ -60,7 +66,7 @@ async def serving(monkeypatch: pytest.MonkeyPatch, handler: Handler) -> AsyncIte
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    extra = {"dialect": "ent-v2", "timeout": TIMEOUT}
+    extra = {"dialect": "ent-v2", "timeout": patience}
     host = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     fields = {"conn_type": "vidu", "host": host, "password": "sk-async-exchange", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(fields))
@@ -193,6 +199,57 @@ async def test_bytes_on_an_idle_connection_close_it(monkeypatch):
         assert connections == 2
 
 
+@pytest.mark.parametrize("early", [ANSWER, ANSWER[:20]], ids=["all of it", "its beginning"])
+async def test_an_answer_before_its_request_is_the_last(monkeypatch, early):
+    """The server may answer the request as well: that answer must not reach the next one."""
+    connections = 0
+
+    async def handler(peer: Peer) -> None:
+        nonlocal connections
+        connections = peer.number
+        peer.send(early if peer.number == 1 else b"")
+        await peer.request()
+        peer.send(ANSWER[len(early) % len(ANSWER) :] if peer.number == 1 else ANSWER)
+        await answering(peer)
+
+    after_connecting(monkeypatch, lambda _: None)
+    async with serving(monkeypatch, handler) as (client, _):
+        for _ in range(3):
+            assert (await client.get_generation("g")).status == "running"
+        assert connections == 2
+
+
+async def test_bytes_that_the_loop_has_not_read_yet(monkeypatch):
+    """They arrived after the end of an answer, so they belong to no request: least of all to the one that is next."""
+    peers: list[Peer] = []
+
+    async def handler(peer: Peer) -> None:
+        peers.append(peer)
+        await answering(peer)
+
+    async with serving(monkeypatch, handler) as (client, _):
+        for _ in range(3):
+            assert (await client.get_generation("g")).status == "running"
+            peers[-1].send(ANSWER.replace(b"processing", b"failed    "))
+        assert len(peers) == 3
+
+
+async def test_a_cancel_after_an_end_that_the_loop_has_not_read_yet(monkeypatch):
+    """It goes out on a new connection: on the old one it would count as sent, and it is never sent twice."""
+    peers: list[Peer] = []
+
+    async def handler(peer: Peer) -> None:
+        peers.append(peer)
+        await answering(peer)
+
+    async with serving(monkeypatch, handler) as (client, seen):
+        await client.get_generation("g")
+        peers[0].end()
+        await client.cancel_generation("g")
+        assert seen == ["GET", "POST"]
+        assert len(peers) == 2
+
+
 async def test_each_exchange_has_its_own_time(monkeypatch):
     """The timer is the connection's; a silence counts from the last byte of the exchange that suffers from it."""
 
@@ -239,8 +296,9 @@ async def test_an_answer_that_trickles_ends(monkeypatch):
         assert 3.9 * TIMEOUT < time.monotonic() - begun < 6 * TIMEOUT
 
 
-async def test_an_idle_connection_is_closed_in_time(monkeypatch):
-    """Not only when the next exchange looks for one: a wait of hours would hold it as long."""
+@pytest.mark.parametrize("patience", [TIMEOUT, 600])
+async def test_an_idle_connection_is_closed_in_time(monkeypatch, patience):
+    """Not only when the next exchange looks for one, nor when an exchange would have failed."""
     closed = asyncio.Event()
     monkeypatch.setattr(async_connection, "KEEPALIVE_SECONDS", TIMEOUT)
 
@@ -250,7 +308,7 @@ async def test_an_idle_connection_is_closed_in_time(monkeypatch):
         finally:
             closed.set()
 
-    async with serving(monkeypatch, handler) as (client, seen):
+    async with serving(monkeypatch, handler, patience) as (client, seen):
         for _ in range(2):
             await client.get_generation("g")
         assert not closed.is_set()
