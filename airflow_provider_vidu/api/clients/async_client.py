@@ -222,8 +222,10 @@ class AsyncClient:
 
     def _open(self, verify: bool | str, context: ssl.SSLContext) -> None:
         self._trust = context
-        connector = self._connector_for[verify] = Connector(limit=self._max_connections, ssl=context, ttl_dns_cache=60)
         # Earlier ones stay for requests in progress or waiting for a slot; they are closed with the client.
+        for earlier in self._connectors:
+            earlier.retire()
+        connector = self._connector_for[verify] = Connector(limit=self._max_connections, ssl=context, ttl_dns_cache=60)
         self._connectors.append(connector)
 
     async def _result(self, config: ViduConfig, request: ApiRequest, read: Callable[[ApiAnswer], T]) -> T:

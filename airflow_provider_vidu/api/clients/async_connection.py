@@ -59,11 +59,7 @@ class _Protocol(ResponseHandler):
         super().connection_made(transport)
 
     def is_quiet(self) -> bool:
-        """Whether it may carry another request: bytes or an end that the loop has not read yet belong to none.
-
-        An answer to an earlier request would be taken for the next one's, and a request that is no longer read would
-        count as sent.
-        """
+        """Whether it may carry another request: what the loop has not read yet, bytes or an end, belongs to none."""
         return self.is_connected() and not self._unread.poll(0)
 
     def data_received(self, data: bytes) -> None:
@@ -363,6 +359,7 @@ class Connector(aiohttp.TCPConnector):
         self._factory = functools.partial(_Protocol, loop=self._loop)  # type: ignore[assignment]  # a subclass
         self._kept: list[Connection] = []
         self._kept_key: object = None
+        self._keeps = True
 
     def kept(self, target: Target) -> Connection | None:
         """Return a connection to the target, or None if a new one is to be made."""
@@ -378,14 +375,19 @@ class Connector(aiohttp.TCPConnector):
 
     def keep(self, connection: Connection, target: Target) -> None:
         """Keep a connection to the target for another exchange."""
-        if target.key == self._kept_key:
+        if self._keeps and target.key == self._kept_key:
             self._kept.append(connection)
         else:
             connection.close()
 
+    def retire(self) -> None:
+        """Keep no connection any longer; those in use are closed after their exchange."""
+        self._keeps = False
+        self._close_kept()
+
     def close(self, **options: Any) -> Any:
         """Close all connections."""
-        self._kept_key = None
+        self._keeps = False
         while self._kept:
             self._kept.pop().release()  # to aiohttp, which waits for what it closes
         return super().close(**options)

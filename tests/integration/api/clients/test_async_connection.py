@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from airflow_provider_vidu.api.clients import async_client as async_client_module
 from airflow_provider_vidu.api.clients import async_connection
 from airflow_provider_vidu.api.clients.async_client import AsyncClient, async_client
 from airflow_provider_vidu.api.clients.async_connection import Connector
@@ -315,6 +317,27 @@ async def test_an_idle_connection_is_closed_in_time(monkeypatch, patience):
         await asyncio.wait_for(closed.wait(), 10 * TIMEOUT)
         assert (await client.get_generation("g")).status == "running"
         assert seen == ["GET"] * 3
+
+
+async def test_a_change_of_trust_closes_what_is_idle(monkeypatch):
+    """Nothing will use it: kept, it would be a socket beyond ``max_connections``."""
+    closed = asyncio.Event()
+    monkeypatch.setattr(async_client_module, "CONFIG_AGE_SECONDS", 0)
+
+    async def handler(peer: Peer) -> None:
+        try:
+            await answering(peer)
+        finally:
+            closed.set()
+
+    async with serving(monkeypatch, handler) as (client, _):
+        await client.get_generation("g")
+        fields = json.loads(os.environ["AIRFLOW_CONN_VIDU_DEFAULT"])
+        fields["extra"]["verify"] = False
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(fields))
+        assert not closed.is_set()
+        await client.get_generation("g")
+        await asyncio.wait_for(closed.wait(), 10 * TIMEOUT)
 
 
 async def test_a_cancelled_poll_takes_its_connection_along(monkeypatch):
