@@ -196,7 +196,7 @@ class Exchange:
         self._connection: Connection | None = None
         self._awaited: asyncio.Future[None] | None = None
         self.was_sent = False
-        """Whether it got a connection to the service, so that its request may have arrived."""
+        """Whether its request was written, so that it may have arrived."""
 
     async def begin(self, request: ApiRequest) -> bytes:
         """Send a request and return the first bytes of its answer's body; they are empty if it has none.
@@ -227,7 +227,6 @@ class Exchange:
                     self._connection = await self._connector.connect(target.request, [], target.limits)
             except TimeoutError as error:
                 raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {target.request.url}") from error
-        self.was_sent = True
         return cast("_Protocol", self._connection.protocol)
 
     async def _sent(self, protocol: _Protocol, data: bytes) -> bytes:
@@ -242,6 +241,7 @@ class Exchange:
         protocol.wake_at(min(self._heard_at + self._patience, self._until))
         protocol.exchange, protocol.was_used = self, True
         self._transport.write(data)
+        self.was_sent = True
         if protocol.early:
             self.take(protocol.early)
         return await self.read()

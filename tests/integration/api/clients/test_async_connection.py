@@ -129,9 +129,10 @@ async def test_a_connection_that_is_lost_before_its_request(monkeypatch):
     """A balancer without a server behind it accepts and closes at once."""
     after_connecting(monkeypatch, lambda connection: connection.transport.abort())
     async with serving(monkeypatch, answering) as (client, seen):
-        with pytest.raises(ViduTransportError, match="closed it without an answer"):
+        with pytest.raises(ViduTransportError, match="closed it without an answer") as lost:
             await client.get_generation("g")
         assert seen == []
+        assert lost.value.sent is False
 
 
 async def test_a_cancel_is_never_sent_twice(monkeypatch):
