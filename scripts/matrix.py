@@ -340,7 +340,7 @@ def lowest_versions() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     optional = project["optional-dependencies"]
     extras = [wanted for name in EVERY_EXTRA.strip("[]").split(",") if name != "test" for wanted in optional[name]]
-    return [wanted.replace(">=", "==") for wanted in (*project["dependencies"], *extras)]
+    return [wanted.partition(",")[0].replace(">=", "==") for wanted in (*project["dependencies"], *extras)]
 
 
 def _uv(*arguments: str) -> list[str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from airflow_provider_vidu.api.json_values import plain, unfit
 from airflow_provider_vidu.api.messages import ApiAnswer, ApiRequest
@@ -13,8 +12,7 @@ from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduSub
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+class Call(NamedTuple, Generic[T]):
     """A request, and the function that reads its answer.
 
     :param request: the request; ``request.bills`` says whether sending it twice could cost twice.

@@ -6,7 +6,7 @@ import base64
 import enum
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import quote
@@ -137,6 +137,32 @@ def check_template(field: str, template: str, *, required: Iterable[str] = ()) -
     if extra := named - {"id" if of_a_query else "endpoint"}:
         raise ViduConfigError(f"{field} contains an unknown placeholder {{{sanitized(extra.pop(), 40)}}}.")
     return template
+
+
+class RedactedHeaders(Mapping[str, str]):
+    """Headers whose values are redacted when they are read: nearly every poll reads none.
+
+    :param fields: the values by lower-case name.
+    :param redact: removes secrets from a value.
+    """
+
+    __slots__ = ("_fields", "_redact")
+
+    def __init__(self, fields: Mapping[str, str], redact: Callable[[str], str]) -> None:
+        self._fields = fields
+        self._redact = redact
+
+    def __getitem__(self, name: str) -> str:
+        return self._redact(self._fields[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 @dataclass(frozen=True, slots=True)

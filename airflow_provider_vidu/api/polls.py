@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_vidu.exceptions import ViduError, from_details
-from airflow_provider_vidu.models import Snapshot
+from airflow_provider_vidu.models import Generation, Snapshot
 from airflow_provider_vidu.polling.watch import PollResult, Wait, Watch
 
 if TYPE_CHECKING:
@@ -66,17 +66,19 @@ class Polls:
 
     async def _queried(self) -> PollResult:
         """Query the generation once."""
-        config, watch, client = None, self.watch, self._looks.client
+        watch, client, has_connection = self.watch, self._looks.client, False
         try:
-            config = await client.config()
-            generation = await client.get_generation(watch.generation_id, self._endpoint)
+            if client.known_config is None:
+                await client.config()
+            has_connection = True
+            seen = await client.poll(watch.generation_id, self._endpoint)
         except ViduError as error:
             self._is_audit = False
-            return watch.missed(error, time.time(), has_connection=config is not None)
+            return watch.missed(error, time.time(), has_connection=has_connection)
         if self._is_audit:
             self._is_audit = False
-            self._looks.audited(is_done=generation.is_done)
-        return watch.saw(generation, time.time())
+            self._looks.audited(is_done=isinstance(seen, Generation) and seen.is_done)
+        return watch.saw(seen, time.time()) if isinstance(seen, Generation) else watch.listed(seen, time.time())
 
     # -- called by Looks, in the event loop --------------------------------------------------------
 

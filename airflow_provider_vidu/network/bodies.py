@@ -60,6 +60,11 @@ CREATE: Final = Bounds(64 * MIB, 64 * MIB, 16 * MIB, 16 * MIB, 20_000)
 """For the answer to a billed request: finding its id justifies reading more."""
 
 
+def is_kept_whole(body: bytes) -> bool:
+    """Whether a complete body is what :class:`IncomingBody` would make of it: as that of nearly every poll."""
+    return len(body) < LONG_RUN and body.startswith(b"{")
+
+
 class IncomingBody:
     """Takes a body piece by piece; :attr:`content` holds what has arrived so far, even after an error.
 

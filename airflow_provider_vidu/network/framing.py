@@ -9,10 +9,10 @@ recover, elsewhere as curl does. After an answer with odd framing its connection
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 MOST_HEAD_BYTES: Final = 512 * 1024
 """The most bytes of all heads of an exchange, including interim ones; curl's limit is 300 KiB."""
@@ -55,8 +55,7 @@ class FramingError(ValueError):
     """The answer is not HTTP, ends too early, or continues without content."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The head of an answer.
 
     :param status: the status code.
@@ -88,15 +87,21 @@ class Head:
             raise FramingError("the answer does not begin with a status line of HTTP/1")
         fields = _fields(raw, line.end())
         status = int(line[3])
-        codings = {part.partition(";")[0].strip().lower() for part in fields.get("transfer-encoding", "").split(",")}
-        lengths = {part.strip() for part in fields.get("content-length", "").split(",")} - {""}
+        codings = {part.partition(";")[0].strip().lower() for part in _listed(fields, "transfer-encoding")}
+        lengths = {part.strip() for part in _listed(fields, "content-length")} - {""}
         chunked = "chunked" in codings
         is_clear = len(lengths) == 1 and _LENGTH.fullmatch(next(iter(lengths))) is not None
         # Any coding overrides a length (RFC 9112, 6.3), except "identity", which is not one.
         length = int(next(iter(lengths))) if is_clear and codings <= {"", "identity"} else None
         if status < 200 or status in (204, 304):
             chunked, length = False, 0
-        is_plain = codings <= {"", "chunked"} and not (chunked and lengths) and (is_clear or not lengths)
+        is_plain = (
+            status != SWITCHING_PROTOCOLS
+            and codings <= {"", "chunked"}
+            and not (chunked and lengths)
+            and (is_clear or not lengths)
+            and not (status == 204 and (codings or lengths - {"0"}))  # neither is allowed: what they announce may come
+        )
         return cls(
             status,
             _clean(line[4])[:_MOST_REASON_CHARS],
@@ -129,6 +134,10 @@ def _fields(raw: bytes, start: int) -> dict[str, str]:
     return fields
 
 
+def _listed(fields: Mapping[str, str], name: str) -> Sequence[str]:
+    return fields[name].split(",") if name in fields else ()
+
+
 def _clean(value: bytes) -> str:
     try:
         text = value.decode()
@@ -139,7 +148,7 @@ def _clean(value: bytes) -> str:
 
 
 def _is_kept(version: tuple[int, int], fields: dict[str, str]) -> bool:
-    options = f"{fields.get('connection', '')},{fields.get('proxy-connection', '')}".lower()
+    options = ",".join([fields[name] for name in ("connection", "proxy-connection") if name in fields]).lower()
     return "close" not in options if version >= (1, 1) else "keep-alive" in options or "keep-alive" in fields
 
 

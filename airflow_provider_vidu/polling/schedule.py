@@ -9,8 +9,7 @@ intervals.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from airflow_provider_vidu.models import GenerationStatus
 
@@ -41,8 +40,7 @@ PROGRESS_SHARE: Final = 0.8
 JITTER: Final = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class PollHistory:
+class PollHistory(NamedTuple):
     """A summary of the answers of a wait; all times are seconds since the wait began.
 
     :param age: the time of the last answer.

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.common.progress import duration
@@ -107,8 +107,7 @@ class PollPolicy:
         return delay if self.max_wait is None else min(delay, self.max_wait)
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     """Poll again after ``delay`` seconds.
 
     ``note`` is a line to log, present only if there is news: another state, a further quarter of the progress, another
@@ -236,9 +235,9 @@ class Watch:
         return self._unfinished(seen, now, note)
 
     def listed(self, snapshot: Snapshot, now: float) -> PollResult:
-        """Record the state of an unfinished generation that the account's list shows at ``now`` (epoch seconds).
+        """Record the state of an unfinished generation, from a poll or the account's list at ``now`` (epoch seconds).
 
-        That is a successful poll. The list holds no result, so a finished generation must be queried (:meth:`saw`).
+        The list holds no result, so a finished generation must be queried (:meth:`saw`).
         """
         note = self._recovery_note(snapshot)
         self.last = snapshot
@@ -250,7 +249,7 @@ class Watch:
         return is_last or self._failures >= self.policy.max_failures
 
     def _unfinished(self, seen: Snapshot, now: float, note: str | None) -> PollResult:
-        self._without_url = 0
+        self._without_url = self._unnamed = 0
         self._history = self._history.after(seen.status, seen.progress, max(now - self.since, 0.0))
         if self._replan is not None:
             self.policy = self._replan()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu.api.clients import async_client, async_connection
+from airflow_provider_vidu.api.clients import async_client
 from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.api.uploads import put
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
@@ -71,13 +71,13 @@ def test_small_chunks_of_a_server_that_means_well(size, count):
 def test_a_connection_is_read_a_little_at_a_time(serve, monkeypatch):
     """What one turn of the loop takes from a socket is worked through in that turn."""
     serve(whole(b'{"status":"processing","note":"' + b"a " * (MIB // 4) + b'"}'))
-    known, sizes = async_connection.canonically, []
+    known, sizes = AnswerReader.feed, []
 
-    def canonically(reader: AnswerReader, data: bytes) -> Iterator[bytes]:
+    def feed(self: AnswerReader, data: bytes) -> bytes:
         sizes.append(len(data))
-        return known(reader, data)
+        return known(self, data)
 
-    monkeypatch.setattr(async_connection, "canonically", canonically)
+    monkeypatch.setattr(AnswerReader, "feed", feed)
     assert asyncio.run(ViduHook().aget_generation("g7", retries=0)).id == "g7"
     assert max(sizes) <= 16 * 1024
 

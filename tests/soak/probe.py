@@ -19,9 +19,9 @@ OURS = (
     "ViduGenerationTrigger",
     "Watch",
     "AsyncClient",
-    "ClientSession",
-    "TCPConnector",
-    "ClientResponse",
+    "Connector",
+    "_Protocol",
+    "Exchange",
     "Generation",
 )
 

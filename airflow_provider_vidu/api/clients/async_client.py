@@ -1,4 +1,4 @@
-"""The asynchronous client: one bounded ``aiohttp`` session per event loop and connection.
+"""The asynchronous client: one bounded pool of sockets per event loop and connection.
 
 All triggers of a triggerer share it: a thousand waits on one connection cost one look-up of that connection and a
 handful of sockets. Its last user closes it. The decisions are elsewhere.
@@ -17,11 +17,9 @@ from weakref import WeakKeyDictionary
 
 import aiohttp
 from airflow.providers.common.compat.sdk import conf
-from multidict import CIMultiDict
-from yarl import URL
 
 from airflow_provider_vidu.api.calls import Call
-from airflow_provider_vidu.api.clients.async_connection import Connector, has_connected, was_sent
+from airflow_provider_vidu.api.clients.async_connection import Connector, Exchange, Target
 from airflow_provider_vidu.api.dialects import Dialect
 from airflow_provider_vidu.api.dialects.task_list import Listing
 from airflow_provider_vidu.api.looks import Looks
@@ -39,10 +37,10 @@ from airflow_provider_vidu.api.settings.config import ViduConfig
 from airflow_provider_vidu.api.settings.connection import aresolve
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduConnectionNotFoundError, ViduError, ViduResponseError
-from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation
-from airflow_provider_vidu.network.bodies import BodyError, IncomingBody
+from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation, Snapshot
+from airflow_provider_vidu.network.bodies import BodyError, IncomingBody, is_kept_whole
 from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS
-from airflow_provider_vidu.network.limits import CHUNK_BYTES, TOTAL_TIMEOUTS
+from airflow_provider_vidu.network.limits import TOTAL_TIMEOUTS
 from airflow_provider_vidu.network.proxies import login_headers, proxy_for, without_login
 from airflow_provider_vidu.network.tls import ssl_context
 
@@ -50,8 +48,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 DEFAULT_MAX_CONNECTIONS: Final = 32
-KEEPALIVE_SECONDS: Final = 75.0
-"""Longer than the usual poll interval, so that polls need no new handshakes."""
 CONFIG_AGE_SECONDS: Final = 300.0
 """A changed connection (host, key, proxy) is picked up after this time even if no request fails."""
 REFRESH_PAUSE_SECONDS: Final = 5.0
@@ -77,12 +73,12 @@ class AsyncClient:
         self._resolved_at = 0.0
         self._next_look_up = 0.0
         self._missing: tuple[float, str] = (0.0, "")
-        # A session depends only on the trust; key, host and proxy are set on each request.
-        self._session_for: dict[bool | str, aiohttp.ClientSession] = {}
-        self._sessions: list[aiohttp.ClientSession] = []
+        # The sockets depend only on the trust; key, host and proxy are those of each request's target.
+        self._connector_for: dict[bool | str, Connector] = {}
+        self._connectors: list[Connector] = []
         self._trust: ssl.SSLContext | None = None
-        self._options_of: ViduConfig | None = None
-        self._known_options: dict[str, Any] = {}
+        self._target: Target | None = None
+        self._target_of: ViduConfig | None = None
         self.looks = Looks(self)
         """One request for the states of many waits."""
 
@@ -92,11 +88,11 @@ class AsyncClient:
         return self._config
 
     async def close(self) -> None:
-        """Close all sessions and their sockets, including those of earlier settings."""
+        """Close all sockets, including those of earlier settings."""
         self.looks.close()
-        self._session_for.clear()
-        while self._sessions:
-            await self._sessions.pop().close()
+        self._connector_for.clear()
+        while self._connectors:
+            await self._connectors.pop().close()
 
     async def carry(
         self, make: Callable[[Dialect], Call[T]], generation_id: str | None = None, retries: int | None = 0
@@ -133,6 +129,14 @@ class AsyncClient:
         :raises ViduError: when the answer is an error, is unusable, or does not arrive.
         """
         return await self.carry(lambda dialect: dialect.query(generation_id, endpoint), generation_id, retries)
+
+    async def poll(self, generation_id: str, endpoint: str | None = None) -> Generation | Snapshot:
+        """Return the state of a generation, with the rest of the answer only if it has ended; sent once.
+
+        :param endpoint: where it was submitted, for products with a query of their own.
+        :raises ViduError: when the answer is an error, is unusable, or does not arrive.
+        """
+        return await self.carry(lambda dialect: dialect.poll(generation_id, endpoint), generation_id)
 
     async def cancel_generation(self, generation_id: str, endpoint: str | None = None) -> Cancellation:
         """Cancel a generation, with one request; a refusal is returned, not raised.
@@ -211,25 +215,18 @@ class AsyncClient:
             log.warning("Keeping the known connection %r: %s", self.conn_id, error)
             self._resolved_at = now
             return self._config
-        if trust is not self._trust or config.verify not in self._session_for:
+        if trust is not self._trust or config.verify not in self._connector_for:
             self._open(config.verify, trust)
         self._config, self._resolved_at = config, now
         return config
 
     def _open(self, verify: bool | str, context: ssl.SSLContext) -> None:
         self._trust = context
-        connector = Connector(
-            limit=self._max_connections, ssl=context, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=60
-        )
-        # No .netrc, no cookies: only this package decides what is sent. Unpacking, too, is done here, within limits.
-        session = self._session_for[verify] = aiohttp.ClientSession(
-            connector=connector,
-            trust_env=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-        )
-        # Earlier sessions stay for requests in progress or waiting for a slot; they are closed with the client.
-        self._sessions.append(session)
+        # Earlier ones stay for requests in progress or waiting for a slot; they are closed with the client.
+        for earlier in self._connectors:
+            earlier.retire()
+        connector = self._connector_for[verify] = Connector(limit=self._max_connections, ssl=context, ttl_dns_cache=60)
+        self._connectors.append(connector)
 
     async def _result(self, config: ViduConfig, request: ApiRequest, read: Callable[[ApiAnswer], T]) -> T:
         """Send one request, once, and return what ``read`` makes of its answer; redirects are not followed.
@@ -249,62 +246,62 @@ class AsyncClient:
         return read(outcome)
 
     async def _limited(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer | ViduError:
-        was_sent.set(False)
-        try:
-            async with asyncio.timeout(TOTAL_TIMEOUTS * config.timeout):
-                return await self._exchange(config, request)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return config.no_answer(_loss(error, config), _reason(error))
-
-    async def _exchange(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer | ViduError:
-        session = self._session_for.get(config.verify)
-        if session is None:
+        connector = self._connector_for.get(config.verify)
+        if connector is None:
             raise RuntimeError("The client was closed while it was in use.")
-        has_connected.set(False)
-        async with session.request(
-            request.method,
-            URL(config.url(request), encoded=True),
-            json=request.body,
-            allow_redirects=False,
-            **self._options(config),
-        ) as response:
-            if response.status == SWITCHING_PROTOCOLS:
-                response.close()
-                return unasked_switch()
-            bounds = request.bounds
-            body = IncomingBody(response.headers.get("content-encoding", ""), bounds)
-            lost: ViduError | None = None
-            try:
-                async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-                    for portion in body.portions(chunk):
-                        if not body.is_packed:
-                            body.feed(portion)
-                            continue
-                        async with self._unpacking:  # one portion among all answers per turn of the loop
-                            body.feed(portion)
-                            await asyncio.sleep(0)
-                body.end()
-            except BodyError as error:
-                response.close()
-                lost = unreadable(error, response.status)
-                if not outlives_its_body(response.status):
-                    return lost
-            return config.answer(response.status, response.headers.items(), body.content, bounds.values, lost)
+        exchange = None
+        try:
+            exchange = Exchange(connector, self._target_for(config), TOTAL_TIMEOUTS * config.timeout)
+            return await self._exchanged(exchange, config, request)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            was_sent = exchange is not None and exchange.was_sent
+            return config.no_answer(_loss(error, config, was_sent=was_sent), _reason(error))
+        finally:
+            if exchange is not None:
+                exchange.close()
 
-    def _options(self, config: ViduConfig) -> dict[str, Any]:
-        """Return the options that all requests of a connection share, computed once."""
-        if self._options_of is not config:
-            self._options_of = config
+    async def _exchanged(self, exchange: Exchange, config: ViduConfig, request: ApiRequest) -> ApiAnswer | ViduError:
+        chunk = await exchange.begin(request)
+        head = exchange.head
+        if head.status == SWITCHING_PROTOCOLS:
+            return unasked_switch()
+        bounds = request.bounds
+        if exchange.has_ended and is_kept_whole(chunk):
+            return config.answer(head.status, head.fields.items(), chunk, bounds.values)
+        body = IncomingBody(head.fields.get("content-encoding", ""), bounds)
+        lost: ViduError | None = None
+        try:
+            while chunk:
+                for portion in body.portions(chunk):
+                    if not body.is_packed:
+                        body.feed(portion)
+                        continue
+                    async with self._unpacking:  # one portion among all answers per turn of the loop
+                        body.feed(portion)
+                        await asyncio.sleep(0)
+                chunk = await exchange.read()
+            body.end()
+        except BodyError as error:
+            lost = unreadable(error, head.status)
+            if not outlives_its_body(head.status):
+                return lost
+        return config.answer(head.status, head.fields.items(), body.content, bounds.values, lost)
+
+    def _target_for(self, config: ViduConfig) -> Target:
+        """Return where a connection's requests go, computed once."""
+        if self._target is None or self._target_of is not config:
             proxy = proxy_for(config.base_url, config.proxy)
             login = login_headers(proxy) if proxy else {}
             is_tunnelled = config.origin[0] == "https"
-            self._known_options = {
-                "headers": CIMultiDict(config.request_headers() | ({} if is_tunnelled else login)),
-                "proxy": without_login(proxy) if proxy else None,
-                "proxy_headers": login if is_tunnelled else None,
-                "timeout": aiohttp.ClientTimeout(total=None, sock_connect=config.timeout, sock_read=config.timeout),
-            }
-        return self._known_options
+            self._target = Target(
+                config.base_url,
+                config.request_headers() | ({} if is_tunnelled else login),
+                without_login(proxy) if proxy else None,
+                login if is_tunnelled else {},
+                config.timeout,
+            )
+            self._target_of = config
+        return self._target
 
 
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, AsyncClient]] = WeakKeyDictionary()
@@ -363,10 +360,10 @@ def _reason(error: Any) -> str:
     return str(inner) or type(inner).__name__
 
 
-def _loss(error: Exception, config: ViduConfig) -> TransportFailure:
+def _loss(error: Exception, config: ViduConfig, *, was_sent: bool) -> TransportFailure:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return TransportFailure.UNTRUSTED
-    if not was_sent.get() or isinstance(error, aiohttp.InvalidURL):
+    if not was_sent or isinstance(error, aiohttp.InvalidURL):
         if isinstance(error, TimeoutError):
             return TransportFailure.UNREACHED
         failed_handshake = config.origin[0] == "https" and _is_handshake_failure(error)

@@ -1,28 +1,38 @@
-"""The asynchronous client's connections: aiohttp's, with a record of what was sent and one reader for all answers."""
+"""The asynchronous client's connections: aiohttp makes them; what is sent and read on them is decided here.
+
+A session of aiohttp prepares each request anew, and parses an answer that was parsed before: half of a poll's CPU time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-from contextvars import ContextVar
-from typing import Any, Final
+import json
+import select
+from collections import deque
+from typing import Any, Final, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from multidict import CIMultiDict
+from yarl import URL
 
-from airflow_provider_vidu.network.framing import AnswerReader, FramingError, canonically
+from airflow_provider_vidu.api.messages import ApiRequest
+from airflow_provider_vidu.network.framing import AnswerReader, FramingError, Head, canonically
+from airflow_provider_vidu.network.limits import CHUNK_BYTES
 
-has_connected: ContextVar[bool] = ContextVar("vidu_has_connected")
-"""Whether this task's exchange has made a new connection."""
-was_sent: ContextVar[bool] = ContextVar("vidu_was_sent")
-"""Whether the exchange got a connection to the service, so that its request may have arrived."""
-
+KEEPALIVE_SECONDS: Final = 75.0
+"""Longer than the usual poll interval, so that polls need no new handshakes."""
 _READ_BYTES: Final = 8 * 1024
+_REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+"""Methods that may be sent again after a kept connection broke (RFC 9110, 9.2.2)."""
+_NO_ANSWER: Final = "the server closed it without an answer"
+_WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class _Protocol(ResponseHandler):
-    """Passes each answer to aiohttp in its simplest form, as parsed by the reader that both clients share.
+    """A connection: its exchange, or a proxy's answer to CONNECT, which is passed to aiohttp in its simplest form.
 
     aiohttp's own parser refuses heads that curl accepts, loses a whole answer to one byte after its end, and reads any
     number of interim answers at once: a gateway that sent nothing else blocked the event loop.
@@ -30,83 +40,358 @@ class _Protocol(ResponseHandler):
 
     was_used = False
     """Whether an exchange has got this connection before."""
-    _reader: AnswerReader | None = None
+    exchange: Exchange | None = None
+    """The exchange that it carries; None while it is kept."""
+    early = b""
+    """What arrived before the first request, and is taken for its answer. The server may still send one, which the next
+    request would get: there is none."""
+    idle_since = 0.0
+    """When its last exchange ended, in the time of the loop."""
+    _tunnel: AnswerReader | None = None
+    _alarm: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Limit reads: one of 256 KiB may be full of tiny chunks, and 32 connections read in one turn of the loop."""
         if hasattr(transport, "max_size"):  # a plain socket's; over TLS the bound on chunk sizes must suffice
             transport.max_size = _READ_BYTES
+        self._unread = select.poll()
+        self._unread.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         super().connection_made(transport)
 
-    def set_response_params(self, **options: Any) -> None:
-        """Prepare for the answer to another request."""
-        self._reader = AnswerReader()
-        super().set_response_params(**options)
+    def is_quiet(self) -> bool:
+        """Whether it may carry another request: what the loop has not read yet, bytes or an end, belongs to none."""
+        return self.is_connected() and not self._unread.poll(0)
 
     def data_received(self, data: bytes) -> None:
         """Handle bytes of an answer."""
-        reader = self._reader
-        if reader is None or not data:
-            super().data_received(data)
-            return
-        is_passed_on = False
-        try:
-            for piece in canonically(reader, data):
-                if reader.is_spoiled:
-                    self.force_close()
-                super().data_received(piece)  # which restarts the timeout
-                is_passed_on = True
-        except FramingError as error:
-            self._give_up(aiohttp.ClientPayloadError(str(error)))
-        else:
-            if not is_passed_on:  # an interim answer, or a part of a head: the service is not silent
-                self.start_timeout()
-        if reader.ended and reader.is_spoiled and self.transport is not None:
-            self.transport.close()
+        if self.exchange is not None:
+            self.exchange.take(data)
+        elif self._tunnel is not None:
+            self._pass_on(self._tunnel, data)
+        elif not self.was_used:
+            self.early += data
+        elif self.transport is not None:
+            self.transport.close()  # these bytes belong to no request
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End an answer that only the end of its connection delimits."""
-        if self._reader is not None:
-            try:
-                for piece in canonically(self._reader, b""):
-                    super().data_received(piece)
-            except FramingError as error:
-                if exc is None and self._payload is not None:
-                    self._payload.set_exception(aiohttp.ClientPayloadError(str(error)))
-                    self._payload = None  # aiohttp's own error would describe the simplified form
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self.exchange is not None:
+            self.exchange.end(exc)
+        elif self._tunnel is not None:
+            self._pass_on(self._tunnel, b"")
         super().connection_lost(exc)
 
-    def _give_up(self, error: aiohttp.ClientPayloadError) -> None:
-        if self._payload is not None:
-            self._payload.set_exception(error)
-        self.set_exception(error)
-        if self.transport is not None:
-            self.transport.abort()
+    # -- time --------------------------------------------------------------------------------------
+
+    def wake_at(self, when: float) -> None:
+        """Have the time checked at ``when``, in the time of the loop, or before.
+
+        An exchange sets no timer of its own: the one of an earlier exchange serves it, too.
+        """
+        if self._alarm is None or self._alarm.when() > when:
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm = self._loop.call_at(when, self._check_time)
+
+    def _check_time(self) -> None:
+        self._alarm = None
+        now = self._loop.time()
+        when = self.idle_since + KEEPALIVE_SECONDS if self.exchange is None else self.exchange.check_time(now)
+        if when > now:
+            self.wake_at(when)
+        elif self.transport is not None:
+            self.transport.close()
+
+    # -- a tunnel, used by aiohttp -----------------------------------------------------------------
+
+    def set_response_params(self, **options: Any) -> None:
+        """Prepare for a proxy's answer to CONNECT."""
+        self._tunnel = AnswerReader()
+        super().set_response_params(**options)
+        if self.early:
+            self._pass_on(self._tunnel, self.early)
+
+    def _pass_on(self, reader: AnswerReader, data: bytes) -> None:
+        try:
+            for piece in canonically(reader, data):
+                super().data_received(piece)
+        except FramingError as error:
+            self.set_exception(aiohttp.ClientPayloadError(str(error)))
+            if self.transport is not None:
+                self.transport.abort()
+
+
+class Target:
+    """Where a connection's requests go, and the lines that all of them share: made once, not for every poll.
+
+    :param base_url: scheme, host, port and path prefix.
+    :param headers: the headers of every request.
+    :param proxy: the address of an HTTP proxy, without its login.
+    :param proxy_headers: headers for the proxy alone.
+    :param timeout: seconds to connect, and seconds without a byte, before a request fails.
+    """
+
+    __slots__ = ("_head", "_prefix", "key", "limits", "request", "timeout")
+
+    def __init__(
+        self,
+        base_url: str,
+        headers: dict[str, str],
+        proxy: str | None,
+        proxy_headers: dict[str, str],
+        timeout: float,
+    ) -> None:
+        url = URL(base_url, encoded=True)
+        self.request = aiohttp.ClientRequest(
+            "GET",
+            url,
+            headers=CIMultiDict(headers),
+            loop=asyncio.get_running_loop(),
+            proxy=URL(proxy) if proxy else None,
+            proxy_headers=CIMultiDict(proxy_headers) if proxy else None,
+        )
+        if proxy:
+            # aiohttp adds it when it connects, and tells connections apart by these headers.
+            cast("CIMultiDict[str]", self.request.proxy_headers)["Host"] = self.request.headers["Host"]
+        self.key = self.request.connection_key
+        """What tells connections apart."""
+        self._head = "".join(f"{name}: {value}\r\n" for name, value in self.request.headers.items())
+        # A proxy that forwards requests in cleartext needs the whole address.
+        is_forwarded = proxy is not None and url.scheme == "http"
+        self._prefix = base_url if is_forwarded else base_url[len(f"{url.scheme}://{url.raw_authority}") :]
+        self.limits = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
+        self.timeout = timeout
+
+    def written(self, request: ApiRequest) -> bytes:
+        """Return a request as it is sent."""
+        body, length = b"", ""
+        if request.body is not None:
+            body = json.dumps(dict(request.body)).encode()
+        if body or request.method not in _WITHOUT_BODY:
+            length = f"Content-Length: {len(body)}\r\n"
+        head = f"{request.method} {self._prefix}{request.path} HTTP/1.1\r\n{self._head}{length}\r\n"
+        return head.encode() + body
+
+
+class Exchange:
+    """One request and its answer.
+
+    :param connector: makes and keeps the connections.
+    :param target: where the request goes.
+    :param total: seconds for all of it, including the way to a connection.
+    """
+
+    __slots__ = (
+        "_awaited", "_connection", "_connector", "_error", "_heard_at", "_held", "_is_held", "_loop", "_patience",
+        "_pieces", "_reader", "_target", "_transport", "_until", "was_sent",
+    )  # fmt: skip
+
+    def __init__(self, connector: Connector, target: Target, total: float) -> None:
+        self._connector = connector
+        self._target = target
+        self._loop = asyncio.get_running_loop()
+        self._until = self._loop.time() + total
+        self._connection: Connection | None = None
+        self._awaited: asyncio.Future[None] | None = None
+        self.was_sent = False
+        """Whether its request was written, so that it may have arrived."""
+
+    async def begin(self, request: ApiRequest) -> bytes:
+        """Send a request and return the first bytes of its answer's body; they are empty if it has none.
+
+        If the server has closed a kept connection, it is sent once more; a new connection that breaks is a failed
+        request, which only the retry policy may repeat.
+
+        :raises aiohttp.ClientError: when no answer came.
+        :raises TimeoutError: when it took too long.
+        """
+        data = self._target.written(request)
+        protocol = await self._connect()
+        may_repeat = protocol.was_used and request.method in _REPEATABLE
+        try:
+            return await self._sent(protocol, data)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+            if not may_repeat:
+                raise
+        self.close()
+        return await self._sent(await self._connect(), data)
+
+    async def _connect(self) -> _Protocol:
+        target = self._target
+        self._connection = self._connector.kept(target)
+        if self._connection is None:
+            try:
+                async with asyncio.timeout_at(self._until):
+                    self._connection = await self._connector.connect(target.request, [], target.limits)
+            except TimeoutError as error:
+                raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {target.request.url}") from error
+        return cast("_Protocol", self._connection.protocol)
+
+    async def _sent(self, protocol: _Protocol, data: bytes) -> bytes:
+        self._reader = AnswerReader()
+        if not protocol.is_connected():
+            raise aiohttp.ServerDisconnectedError(_NO_ANSWER)
+        self._transport = cast("asyncio.Transport", protocol.transport)
+        self._pieces: deque[bytes] = deque()
+        self._held, self._is_held = 0, False
+        self._error: Exception | None = None
+        self._patience, self._heard_at = self._target.timeout, self._loop.time()
+        protocol.wake_at(min(self._heard_at + self._patience, self._until))
+        protocol.exchange, protocol.was_used = self, True
+        self._transport.write(data)
+        self.was_sent = True
+        if protocol.early:
+            self.take(protocol.early)
+        return await self.read()
+
+    @property
+    def head(self) -> Head:
+        """The head of the answer, once :meth:`begin` has returned."""
+        assert self._reader.head is not None
+        return self._reader.head
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all of the answer has been returned."""
+        return self._reader.ended and not self._pieces and self._error is None
+
+    async def read(self) -> bytes:
+        """Return what has arrived of the body, waiting for at least one byte; empty at its end.
+
+        :raises aiohttp.ClientError: when the answer is incomplete; what came before it is returned first.
+        :raises TimeoutError: when it took too long.
+        """
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            if self._reader.ended:
+                return b""
+            self._awaited = self._loop.create_future()
+            await self._awaited
+        piece = self._pieces.popleft()
+        self._held -= len(piece)
+        if self._is_held and not self._pieces:
+            self._is_held, self._heard_at = False, self._loop.time()
+            self._transport.resume_reading()
+        return piece
+
+    def close(self) -> None:
+        """Give the connection back, to be kept if it may carry another exchange."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        protocol = cast("_Protocol", connection.protocol)
+        protocol.exchange, protocol.idle_since = None, self._loop.time()
+        if self._reader.keeps and not self._is_held and self._error is None and not protocol.early:
+            protocol.wake_at(protocol.idle_since + KEEPALIVE_SECONDS)
+            self._connector.keep(connection, self._target)
+        else:
+            connection.close()
+
+    # -- called by the connection ------------------------------------------------------------------
+
+    def take(self, data: bytes) -> None:
+        """Take the next bytes of the answer."""
+        self._heard_at = self._loop.time()
+        reader = self._reader
+        try:
+            body, failure = reader.feed(data), reader.failure
+        except FramingError as error:
+            body, failure = b"", error
+        if body:
+            self._pieces.append(body)
+            self._held += len(body)
+            if self._held > CHUNK_BYTES and not self._is_held:
+                self._is_held = True
+                self._transport.pause_reading()
+        if failure is not None:
+            self._fail(aiohttp.ClientPayloadError(str(failure)))
+        elif body or reader.ended:
+            self._wake()
+
+    def end(self, exc: BaseException | None) -> None:
+        """Take the end of the connection, which completes an answer that nothing else delimits."""
+        if self._reader.ended:
+            return
+        try:
+            self._reader.end()
+        except FramingError as error:
+            if isinstance(exc, OSError):
+                self._fail(aiohttp.ClientOSError(*exc.args))
+            elif self._reader.head is None:
+                self._fail(aiohttp.ServerDisconnectedError(_NO_ANSWER))
+            else:
+                self._fail(aiohttp.ClientPayloadError(str(error)))
+        else:
+            self._wake()
+
+    def check_time(self, now: float) -> float:
+        """Fail if nothing has arrived for too long, or all of it has taken too long; return when to check again."""
+        if self._reader.ended or self._error is not None:
+            return now + self._patience
+        silent_at = (now if self._is_held else self._heard_at) + self._patience
+        if now >= self._until:
+            self._fail(TimeoutError())
+        elif now >= silent_at:
+            self._fail(aiohttp.ServerTimeoutError("Timeout on reading data from socket"))
+        return min(silent_at, self._until)
+
+    def _fail(self, error: Exception) -> None:
+        self._error = self._error or error
+        self._transport.abort()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._awaited is not None and not self._awaited.done():
+            self._awaited.set_result(None)
 
 
 class Connector(aiohttp.TCPConnector):
-    """Lets an exchange make at most one new connection, and records when it has one: until then nothing was sent.
+    """Makes connections of our own kind, and keeps them for the next exchange.
 
-    aiohttp resends a GET when its connection breaks. That is right if the server has just closed a kept one; but a new
-    one that breaks is a failed poll, which only the retry policy may repeat.
-    (Tracing would report the same, at several signals per poll.)
+    aiohttp counts a kept one as lent; it would look for it by its whole key, and set a timeout before.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._factory = functools.partial(_Protocol, loop=self._loop)  # type: ignore[assignment]  # a subclass
+        self._kept: list[Connection] = []
+        self._kept_key: object = None
+        self._keeps = True
 
-    async def connect(self, req: Any, traces: Any, timeout: Any) -> Connection:  # noqa: ASYNC109 - aiohttp's signature
-        """Return a connection, new or kept.
+    def kept(self, target: Target) -> Connection | None:
+        """Return a connection to the target, or None if a new one is to be made."""
+        if target.key != self._kept_key:
+            self._close_kept()
+            self._kept_key = target.key
+        while self._kept:
+            connection = self._kept.pop()
+            if cast("_Protocol", connection.protocol).is_quiet():
+                return connection
+            connection.close()
+        return None
 
-        :raises aiohttp.ServerDisconnectedError: when the exchange has already made a new one.
-        """
-        if has_connected.get(False):
-            raise aiohttp.ServerDisconnectedError("the server closed it without an answer")
-        connection = await super().connect(req, traces, timeout)
-        protocol: Any = connection.protocol
-        if not protocol.was_used:
-            protocol.was_used = True
-            has_connected.set(True)
-        was_sent.set(True)
-        return connection
+    def keep(self, connection: Connection, target: Target) -> None:
+        """Keep a connection to the target for another exchange."""
+        if self._keeps and target.key == self._kept_key:
+            self._kept.append(connection)
+        else:
+            connection.close()
+
+    def retire(self) -> None:
+        """Keep no connection any longer; those in use are closed after their exchange."""
+        self._keeps = False
+        self._close_kept()
+
+    def close(self, **options: Any) -> Any:
+        """Close all connections."""
+        self._keeps = False
+        while self._kept:
+            self._kept.pop().release()  # to aiohttp, which waits for what it closes
+        return super().close(**options)
+
+    def _close_kept(self) -> None:
+        while self._kept:
+            self._kept.pop().close()

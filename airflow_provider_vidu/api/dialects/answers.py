@@ -25,6 +25,7 @@ from airflow_provider_vidu.api.dialects.levels import (
     NOTHING,
     RESULT_FIELDS,
     Level,
+    first,
     job_and_inner,
     short,
     state_word,
@@ -42,7 +43,7 @@ from airflow_provider_vidu.common.values import (
     reason,
     without_media,
 )
-from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.models import Generation, GenerationStatus, Snapshot
 
 _JOB_FIELDS: Final = RESULT_FIELDS | {"status"}
 MAX_TEXT_CHARS: Final = 20_000
@@ -89,12 +90,7 @@ def read(
     if may_hold_media:
         payload = without_media(payload)
     job, inner = job_and_inner(payload, redact)
-    word = state_word(job)
-    status = status_of(word)
-    if status is GenerationStatus.UNKNOWN and inner and (inner_word := state_word(inner)):
-        inner_status = status_of(inner_word)
-        if word is None or inner_status is not GenerationStatus.UNKNOWN:
-            word, status = inner_word, inner_status
+    word, status = _state(job, inner)
     fields: dict[str, Any] = {}
     for level in (job, inner) if inner else (job,):
         for table in (_READ, _READ_ELSE):
@@ -108,9 +104,9 @@ def read(
         fields["model"] = short(mapping(job["properties"]).get("origin_model_name"), MAX_WORD_CHARS)
     artifacts = artifacts_of(job, inner, succeeded=status is GenerationStatus.SUCCEEDED)
     if artifacts:
-        first = next((artifact for artifact in artifacts if artifact.url), artifacts[0])
-        fields["artifacts"], fields["video_url"] = artifacts, first.url
-        fields["cover_url"] = first.cover_url if first.url or len(artifacts) == 1 else None
+        result = next((artifact for artifact in artifacts if artifact.url), artifacts[0])
+        fields["artifacts"], fields["video_url"] = artifacts, result.url
+        fields["cover_url"] = result.cover_url if result.url or len(artifacts) == 1 else None
     if status is GenerationStatus.FAILED:
         # Completed answers still contain texts of earlier internal retries: only the status word decides.
         code, message = _failure(payload, job, inner, redact)
@@ -126,6 +122,31 @@ def read(
         raw=bounded(payload, most_values) if may_be_long else payload,
         **fields,
     )
+
+
+def unfinished(payload: dict[str, Any], redact: Callable[[str], str] = str) -> Snapshot | None:
+    """Return the state that :func:`read` returns, of a job that has not ended; None for any other answer.
+
+    That is all that a wait needs of nearly every poll, for a third of the work.
+
+    :param payload: an answer without inline media.
+    """
+    job, inner = job_and_inner(payload, redact)
+    word, status = _state(job, inner)
+    if word is None or status.is_terminal:
+        return None
+    return Snapshot(status, word[:MAX_WORD_CHARS], first(job, inner, percent, "progress"))
+
+
+def _state(job: Level, inner: Level) -> tuple[str | None, GenerationStatus]:
+    """Return the state as written, and what it means; a known word wins."""
+    word = state_word(job)
+    status = status_of(word)
+    if status is GenerationStatus.UNKNOWN and inner and (inner_word := state_word(inner)):
+        inner_status = status_of(inner_word)
+        if word is None or inner_status is not GenerationStatus.UNKNOWN:
+            return inner_word, inner_status
+    return word, status
 
 
 def describes_generation(payload: Level) -> bool:

@@ -36,7 +36,7 @@ from airflow_provider_vidu.api.messages import IF_IT_LASTS, ApiAnswer, ApiReques
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import objects, without_media
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
-from airflow_provider_vidu.models import Cancellation, Credits, Generation
+from airflow_provider_vidu.models import Cancellation, Credits, Generation, Snapshot
 from airflow_provider_vidu.polling.look import Form, Look
 
 _MAX_NAMED_IDS: Final = 5
@@ -100,8 +100,14 @@ class Dialect(ABC):
         :param endpoint: where it was submitted, for products with a query of their own.
         :raises ViduConfigError: when the id is invalid.
         """
-        request = ApiRequest("GET", fill(self._query_path(endpoint), id=checked_id(generation_id)))
-        return Call(request, partial(self.read_generation, generation_id))
+        return Call(self._query(generation_id, endpoint), partial(self.read_generation, generation_id))
+
+    def poll(self, generation_id: str, endpoint: str | None = None) -> Call[Generation | Snapshot]:
+        """Return the call of :meth:`query` that reads only the state of a generation that has not ended."""
+        return Call(self._query(generation_id, endpoint), partial(self.read_poll, generation_id))
+
+    def _query(self, generation_id: str, endpoint: str | None) -> ApiRequest:
+        return ApiRequest("GET", fill(self._query_path(endpoint), id=checked_id(generation_id)))
 
     def _query_path(self, endpoint: str | None) -> str:
         return self.query_path
@@ -233,7 +239,15 @@ class Dialect(ABC):
         :raises ViduAPIError: for an error answer, as the class that fits it.
         :raises ViduResponseError: for an answer without a generation.
         """
+        return self._described(generation_id, self._requested(generation_id, answer), answer)
+
+    def read_poll(self, generation_id: str, answer: ApiAnswer) -> Generation | Snapshot:
+        """Return what :meth:`read_generation` returns, or just its state if it has not ended."""
         payload = self._requested(generation_id, answer)
+        state = None if answer.may_hold_media else answers.unfinished(payload, answer.redact)
+        return self._described(generation_id, payload, answer) if state is None else state
+
+    def _described(self, generation_id: str, payload: dict[str, Any], answer: ApiAnswer) -> Generation:
         generation = self._generation(generation_id, payload, answer)
         if generation.provider_status or describes_generation(payload):
             return generation

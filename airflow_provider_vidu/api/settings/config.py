@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from airflow_provider_vidu.api.dialects import Dialect
-from airflow_provider_vidu.api.messages import PLAIN_HTTP, ApiAnswer, ApiRequest, TransportFailure
+from airflow_provider_vidu.api.messages import PLAIN_HTTP, ApiAnswer, ApiRequest, RedactedHeaders, TransportFailure
 from airflow_provider_vidu.api.settings.fields import (
     AirflowConnection,
     Fields,
@@ -178,10 +178,7 @@ class ViduConfig:
         :param most_values: how many values are parsed at most.
         :param lost: the error that ended the body too early.
         """
-        lowered = {name.lower(): value for name, value in headers}
-        values = "\n".join(lowered.values())
-        if self.redact(values) != values:
-            lowered = {name: self.redact(value) for name, value in lowered.items()}
+        lowered = RedactedHeaders({name.lower(): value for name, value in headers}, self.redact)
         shortest = 0 if status >= 400 else _MIN_REDACTED_CHARS
         return ApiAnswer(status, lowered, body, lambda text: self.redact(text, shortest), most_values, lost)
 

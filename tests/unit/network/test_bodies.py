@@ -21,6 +21,7 @@ from airflow_provider_vidu.network.bodies import (
     Bounds,
     IncomingBody,
     has_long_run,
+    is_kept_whole,
     real_codings,
 )
 from tests.properties import properties
@@ -69,6 +70,19 @@ def test_the_bytes_decide(kind, piece):
     headers = {"plain": ("", "gzip", "deflate", "br", "utf-8"), "gzip": ("", "gzip", "deflate", "br", "utf-8")}
     for header in headers.get(kind, ("deflate",) if "e" in kind and expected == TEXT else ("", "deflate")):
         assert fed(PACKED[kind], header if kind != "zlib" else "deflate", piece=piece) == expected
+
+
+@quiet
+@given(
+    st.binary(max_size=200),
+    st.sampled_from(["", "gzip", "deflate", "br", "gzip, br"]),
+    st.sampled_from([0, LONG_RUN - 201, LONG_RUN]),
+)
+def test_what_is_kept_whole(tail, header, run):
+    """The short way says the same as the long one, whatever the header says."""
+    body = b"{" + b"A" * run + tail
+    assert is_kept_whole(body) is (len(body) < LONG_RUN)
+    assert not is_kept_whole(body) or fed(body, header) == body
 
 
 @pytest.mark.parametrize("header", ["gzip", "deflate", "br", "gzip, gzip"])

@@ -96,8 +96,12 @@ def test_a_body_that_only_the_connections_end_ends(head: bytes, body: bytes) -> 
         (OK + CHUNKED + LENGTH + b"\r\n" + CHUNKS, False), (WHOLE["identity"], False),
         (OK + b"Transfer-Encoding: chunked, identity\r\n\r\n" + CHUNKS, False),
         (b"HTTP/1.1 204 No Content\r\n\r\n", True), (b"HTTP/1.1 304 Not Modified\r\n" + LENGTH + b"\r\n", True),
+        (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n", False),
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", True),
+        (b"HTTP/1.1 204 No Content\r\n" + LENGTH + b"\r\n", False),
+        (b"HTTP/1.1 204 No Content\r\n" + CHUNKED + b"\r\n", False),
     ],
-    ids=range(13),
+    ids=range(17),
 )  # fmt: skip
 def test_an_odd_answer_is_the_last_of_its_connection(raw: bytes, keeps: bool) -> None:
     """What might be smuggled behind an answer is never taken for the next one."""
@@ -205,9 +209,9 @@ def test_a_whole_answer_takes_one_step(kind: str) -> None:
 
 def test_an_answer_without_a_body_takes_one_step() -> None:
     """A status that has no body has none, whatever length it announces."""
-    for status in (b"204", b"304"):
+    for status, end in ((b"204", b"connection: close\r\n\r\n"), (b"304", b"\r\n")):
         pieces = list(canonically(AnswerReader(), b"HTTP/1.1 " + status + b"\r\nContent-Length: 5\r\n\r\n"))
-        assert pieces == [b"HTTP/1.1 " + status + b" \r\ncontent-length: 0\r\n\r\n"]
+        assert pieces == [b"HTTP/1.1 " + status + b" \r\ncontent-length: 0\r\n" + end]
 
 
 @given(st.binary(max_size=40) | st.text(max_size=20).map(str.encode))

@@ -12,7 +12,7 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.dialects import Dialect, EntV2, ViduNative
 from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.common.values import MAX_RAW_CHARS
-from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.models import Generation, GenerationStatus, Snapshot
 from tests.documented_answers import CREATES, FOLDER, QUERIES, REFUSALS, Row
 from tests.rows import each_row
 
@@ -26,8 +26,16 @@ def answer(body: Any, status: int = 200) -> ApiAnswer:
 
 
 def read(body: Any) -> Generation:
-    """Return what a query's answer with this body says."""
-    return NATIVE.read_generation("asked", answer(body))
+    """Return what a query's answer with this body says; a poll says the same, or just the state of what goes on."""
+    return both(NATIVE, answer(body))[0]
+
+
+def both(dialect: Dialect, found: ApiAnswer) -> tuple[Generation, Generation | Snapshot]:
+    """Return what an answer says to a query, and to a poll."""
+    generation, polled = dialect.read_generation("asked", found), dialect.read_poll("asked", found)
+    assert polled == (generation if isinstance(polled, Generation) else generation.sighting())
+    assert isinstance(polled, Generation) or not generation.is_done
+    return generation, polled
 
 
 def check(row: Row, generation: Generation) -> None:
@@ -52,7 +60,8 @@ def test_every_file_is_in_the_table() -> None:
 @BOTH
 def test_documented_queries(dialect: Dialect, row: Row) -> None:
     """Every documented answer to a query means the same under both dialects, and keeps the id that was asked for."""
-    generation = dialect.read_generation("asked", answer(row.body))
+    generation, polled = both(dialect, answer(row.body))
+    assert isinstance(polled, Generation) is generation.is_done
     check(row, generation)
     assert generation.id == "asked"
     assert generation.raw == row.body

@@ -1,0 +1,362 @@
+"""What an asynchronous exchange does to its connection: whether it is kept, whether it is sent again, when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from airflow_provider_vidu.api.clients import async_client as async_client_module
+from airflow_provider_vidu.api.clients import async_connection
+from airflow_provider_vidu.api.clients.async_client import AsyncClient, async_client
+from airflow_provider_vidu.api.clients.async_connection import Connector
+from airflow_provider_vidu.exceptions import ViduError, ViduTransportError
+
+pytestmark = pytest.mark.integration
+
+TIMEOUT = 0.8
+BODY = json.dumps({"id": "g", "status": "processing"}).encode()
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+
+
+class Peer:
+    """A connection as the service sees it: its number, and what to do with the next request."""
+
+    def __init__(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: list[str]):
+        self.number = number
+        self._reader = reader
+        self._writer = writer
+        self._seen = seen
+
+    async def request(self) -> str:
+        """Read a request and return its method."""
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        self._seen.append(head.decode().partition(" ")[0])
+        return self._seen[-1]
+
+    def send(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    def end(self) -> None:
+        """Send nothing more, and read on."""
+        self._writer.write_eof()
+
+
+Handler = Callable[[Peer], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    monkeypatch: pytest.MonkeyPatch, handler: Handler, patience: float = TIMEOUT
+) -> AsyncIterator[tuple[AsyncClient, list[str]]]:
+    """Yield a client of a service that treats each connection so, and the methods of the requests that it gets."""
+    seen: list[str] = []
+    count = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        count += 1
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await handler(Peer(count, reader, writer, seen))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    extra = {"dialect": "ent-v2", "timeout": patience}
+    host = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    fields = {"conn_type": "vidu", "host": host, "password": "sk-async-exchange", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(fields))
+    async with async_client("vidu_default") as client:
+        yield client, seen
+    server.close()
+
+
+async def answering(peer: Peer) -> None:
+    """Answer all requests of a connection."""
+    while True:
+        await peer.request()
+        peer.send(ANSWER)
+
+
+def after_connecting(monkeypatch: pytest.MonkeyPatch, act: Callable[[Any], object]) -> None:
+    """Let something happen to each new connection before its first request."""
+    known: Any = aiohttp.TCPConnector.connect
+
+    async def connect(connector: Connector, *arguments: object) -> object:
+        connection = await known(connector, *arguments)
+        act(connection)
+        await asyncio.sleep(TIMEOUT / 8)
+        return connection
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "connect", connect)
+
+
+async def test_a_kept_connection_that_was_closed_costs_no_poll(monkeypatch):
+    """The request is sent once more, on a new connection."""
+
+    async def handler(peer: Peer) -> None:
+        if peer.number > 1:
+            await answering(peer)
+        await peer.request()
+        peer.send(ANSWER)
+        await peer.request()  # and close without an answer
+
+    async with serving(monkeypatch, handler) as (client, seen):
+        for _ in range(2):
+            assert (await client.get_generation("g")).status == "running"
+        assert seen == ["GET", "GET", "GET"]
+
+
+async def test_a_new_connection_that_breaks_is_a_failed_poll(monkeypatch):
+    """Only the retry policy repeats it."""
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+
+    async with serving(monkeypatch, handler) as (client, seen):
+        with pytest.raises(ViduTransportError, match="closed it without an answer"):
+            await client.get_generation("g")
+        assert seen == ["GET"]
+
+
+async def test_a_connection_that_is_lost_before_its_request(monkeypatch):
+    """A balancer without a server behind it accepts and closes at once."""
+    after_connecting(monkeypatch, lambda connection: connection.transport.abort())
+    async with serving(monkeypatch, answering) as (client, seen):
+        with pytest.raises(ViduTransportError, match="closed it without an answer") as lost:
+            await client.get_generation("g")
+        assert seen == []
+        assert lost.value.sent is False
+
+
+async def test_a_cancel_is_never_sent_twice(monkeypatch):
+    """Not even where a kept connection was closed: it may have been carried out."""
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        peer.send(ANSWER)
+        await peer.request()
+
+    async with serving(monkeypatch, handler) as (client, seen):
+        await client.get_generation("g")
+        with pytest.raises(ViduTransportError):
+            await client.cancel_generation("g")
+        assert seen == ["GET", "POST"]
+
+
+async def test_an_answer_before_its_request(monkeypatch):
+    """A server that is full answers as soon as it is connected to, and reads nothing."""
+
+    async def handler(peer: Peer) -> None:
+        peer.send(ANSWER)
+        await peer.request()
+
+    after_connecting(monkeypatch, lambda _: None)
+    async with serving(monkeypatch, handler) as (client, _):
+        assert (await client.get_generation("g")).status == "running"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [ANSWER + b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"],
+    ids=["bytes after the answer", "another protocol"],
+)
+async def test_a_spoiled_connection_is_not_kept(monkeypatch, answer):
+    """What follows on it belongs to no request."""
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        peer.send(answer if peer.number == 1 else ANSWER)
+        await answering(peer)
+
+    async with serving(monkeypatch, handler) as (client, seen):
+        with contextlib.suppress(ViduError):
+            await client.get_generation("g")
+        assert (await client.get_generation("g")).status == "running"
+        assert seen == ["GET", "GET"]
+
+
+async def test_bytes_on_an_idle_connection_close_it(monkeypatch):
+    """They are not taken for the answer to the next request."""
+    connections = 0
+
+    async def handler(peer: Peer) -> None:
+        nonlocal connections
+        connections = peer.number
+        await peer.request()
+        peer.send(ANSWER)
+        await asyncio.sleep(TIMEOUT / 4)
+        peer.send(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+        await answering(peer)
+
+    async with serving(monkeypatch, handler) as (client, _):
+        for _ in range(2):
+            assert (await client.get_generation("g")).status == "running"
+            await asyncio.sleep(TIMEOUT / 2)
+        assert connections == 2
+
+
+@pytest.mark.parametrize("early", [ANSWER, ANSWER[:20]], ids=["all of it", "its beginning"])
+async def test_an_answer_before_its_request_is_the_last(monkeypatch, early):
+    """The server may answer the request as well: that answer must not reach the next one."""
+    connections = 0
+
+    async def handler(peer: Peer) -> None:
+        nonlocal connections
+        connections = peer.number
+        peer.send(early if peer.number == 1 else b"")
+        await peer.request()
+        peer.send(ANSWER[len(early) % len(ANSWER) :] if peer.number == 1 else ANSWER)
+        await answering(peer)
+
+    after_connecting(monkeypatch, lambda _: None)
+    async with serving(monkeypatch, handler) as (client, _):
+        for _ in range(3):
+            assert (await client.get_generation("g")).status == "running"
+        assert connections == 2
+
+
+async def test_bytes_that_the_loop_has_not_read_yet(monkeypatch):
+    """They arrived after the end of an answer, so they belong to no request: least of all to the one that is next."""
+    peers: list[Peer] = []
+
+    async def handler(peer: Peer) -> None:
+        peers.append(peer)
+        await answering(peer)
+
+    async with serving(monkeypatch, handler) as (client, _):
+        for _ in range(3):
+            assert (await client.get_generation("g")).status == "running"
+            peers[-1].send(ANSWER.replace(b"processing", b"failed    "))
+        assert len(peers) == 3
+
+
+async def test_a_cancel_after_an_end_that_the_loop_has_not_read_yet(monkeypatch):
+    """It goes out on a new connection: on the old one it would count as sent, and it is never sent twice."""
+    peers: list[Peer] = []
+
+    async def handler(peer: Peer) -> None:
+        peers.append(peer)
+        await answering(peer)
+
+    async with serving(monkeypatch, handler) as (client, seen):
+        await client.get_generation("g")
+        peers[0].end()
+        await client.cancel_generation("g")
+        assert seen == ["GET", "POST"]
+        assert len(peers) == 2
+
+
+async def test_each_exchange_has_its_own_time(monkeypatch):
+    """The timer is the connection's; a silence counts from the last byte of the exchange that suffers from it."""
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        for at in range(0, len(ANSWER), 40):  # longer than the timeout, and never silent for as long
+            peer.send(ANSWER[at : at + 40])
+            await asyncio.sleep(TIMEOUT / 2)
+        await answering_once_then_silent(peer)
+
+    async def answering_once_then_silent(peer: Peer) -> None:
+        await peer.request()
+        peer.send(ANSWER)
+        await peer.request()
+        await asyncio.sleep(30)
+
+    async with serving(monkeypatch, handler) as (client, seen):
+        for _ in range(2):
+            assert (await client.get_generation("g")).status == "running"
+        await asyncio.sleep(TIMEOUT / 2)
+        begun = time.monotonic()
+        with pytest.raises(ViduTransportError, match="silent for too long"):
+            await client.get_generation("g")
+        assert TIMEOUT * 0.9 < time.monotonic() - begun < TIMEOUT * 3
+        assert seen == ["GET", "GET", "GET"]
+
+
+async def test_an_answer_that_trickles_ends(monkeypatch):
+    """It is never silent, but all of an exchange takes at most four timeouts, on a kept connection, too."""
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        peer.send(ANSWER)
+        await peer.request()
+        while True:
+            peer.send(b"HTTP/1.1 102 Processing\r\n\r\n")
+            await asyncio.sleep(TIMEOUT / 4)
+
+    async with serving(monkeypatch, handler) as (client, _):
+        await client.get_generation("g")
+        begun = time.monotonic()
+        with pytest.raises(ViduTransportError, match="took too long"):
+            await client.get_generation("g")
+        assert 3.9 * TIMEOUT < time.monotonic() - begun < 6 * TIMEOUT
+
+
+@pytest.mark.parametrize("patience", [TIMEOUT, 600])
+async def test_an_idle_connection_is_closed_in_time(monkeypatch, patience):
+    """Not only when the next exchange looks for one, nor when an exchange would have failed."""
+    closed = asyncio.Event()
+    monkeypatch.setattr(async_connection, "KEEPALIVE_SECONDS", TIMEOUT)
+
+    async def handler(peer: Peer) -> None:
+        try:
+            await answering(peer)
+        finally:
+            closed.set()
+
+    async with serving(monkeypatch, handler, patience) as (client, seen):
+        for _ in range(2):
+            await client.get_generation("g")
+        assert not closed.is_set()
+        await asyncio.wait_for(closed.wait(), 10 * TIMEOUT)
+        assert (await client.get_generation("g")).status == "running"
+        assert seen == ["GET"] * 3
+
+
+async def test_a_change_of_trust_closes_what_is_idle(monkeypatch):
+    """Nothing will use it: kept, it would be a socket beyond ``max_connections``."""
+    closed = asyncio.Event()
+    monkeypatch.setattr(async_client_module, "CONFIG_AGE_SECONDS", 0)
+
+    async def handler(peer: Peer) -> None:
+        try:
+            await answering(peer)
+        finally:
+            closed.set()
+
+    async with serving(monkeypatch, handler) as (client, _):
+        await client.get_generation("g")
+        fields = json.loads(os.environ["AIRFLOW_CONN_VIDU_DEFAULT"])
+        fields["extra"]["verify"] = False
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(fields))
+        assert not closed.is_set()
+        await client.get_generation("g")
+        await asyncio.wait_for(closed.wait(), 10 * TIMEOUT)
+
+
+async def test_a_cancelled_poll_takes_its_connection_along(monkeypatch):
+    """The answer that still comes must not reach the next poll."""
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        if peer.number == 1:
+            await asyncio.sleep(TIMEOUT / 4)
+            peer.send(ANSWER.replace(b"processing", b"failed"))
+        else:
+            peer.send(ANSWER)
+        await answering(peer)
+
+    async with serving(monkeypatch, handler) as (client, _):
+        poll = asyncio.create_task(client.get_generation("g"))
+        await asyncio.sleep(TIMEOUT / 8)
+        poll.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await poll
+        assert (await client.get_generation("g")).status == "running"
