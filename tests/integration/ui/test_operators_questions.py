@@ -139,6 +139,22 @@ def test_when_a_task_is_retried(pages, generation, is_known):
     assert found["does"] == "It submits a new generation and pays for it."
 
 
+@pytest.mark.parametrize("tried", [1, 2])
+def test_when_a_task_without_a_generation_is_retried(pages, tried):
+    """Such as one whose connection does not answer: it has no page, and the operator asks when it goes on."""
+    from airflow.sdk import DAG
+
+    from airflow_provider_vidu.operators import ViduGenerateOperator
+
+    name, ended = f"retried-without-{tried}", datetime.now(UTC).replace(microsecond=0)
+    with DAG(name, schedule=None) as dag:
+        ViduGenerateOperator(task_id="film", prompt="p", retries=2, retry_delay=timedelta(minutes=20))
+    pages.add_dag(dag)
+    pages.add("film", None, dag=name, state="up_for_retry", ended=ended, tried=tried)
+    detail = pages.get(pages.at("film", dag=name, then="/clip.json"), user="admin").json()["detail"]
+    assert f"next try at {ended + timedelta(minutes=20):%Y-%m-%d %H:%M:%S} UTC" in detail
+
+
 def test_a_try_that_is_queued_is_announced(pages, generation):
     """Until it runs, the database has what the try before has left: its failure is not the present."""
     note = {**MADE, "try_number": 1, "max_tries": 1}
