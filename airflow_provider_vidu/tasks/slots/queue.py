@@ -359,9 +359,9 @@ def no_slot(
 
 
 def no_triggerer(conn_id: str) -> ViduTimeoutError:
-    """Return the error of a wait for a slot that Airflow gave up, because no triggerer ran it."""
+    """Return the error of a wait before a create that Airflow gave up, because no triggerer ran it."""
     return ViduTimeoutError(
-        "Gave up waiting for a free slot: no triggerer ran the trigger in time ([triggerer] capacity). Nothing was "
+        "Gave up waiting before the create: no triggerer ran the trigger in time ([triggerer] capacity). Nothing was "
         "submitted.",
         conn_id=conn_id,
     )
