@@ -45,7 +45,7 @@ function clearing({ open, paid, failed, left, is_shared: isShared }) {
 function progressText(batch) {
   const task = ` · task ${batch.task_state ?? "without a status"}`;
   if (batch.stored === null) return [`${amount(batch.rows)} rows`, task];
-  const ofAll = batch.is_shared ? `${amount(batch.rows)} rows of this task; of all tasks of the batch ${amount(batch.stored)} stored` : null;
+  const ofAll = batch.is_shared ? `${amount(batch.rows)} ${batch.rows === 1 ? "row" : "rows"} of this task; of all tasks of the batch ${amount(batch.stored)} stored` : null;
   const parts = [
     ofAll ?? `${amount(batch.stored)} of ${amount(batch.rows)} rows stored`,
     batch.failed > 0 && `${amount(batch.failed)} failed`,
