@@ -71,10 +71,10 @@ class State:
     def __init__(self, files: Files, index: int) -> None:
         self._files, self._name = files, f"state-{index}"
 
-    def get(self, key: str) -> Any:
-        """Return a value; None if there is none."""
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value, or the default."""
         stored = self._files.get(self._name)
-        return None if stored is None else json.loads(stored)[key]
+        return default if stored is None else json.loads(stored)[key]
 
     def set(self, key: str, value: Any, *, retention: Any = None) -> None:
         """Store a value."""
