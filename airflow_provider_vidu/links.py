@@ -173,17 +173,19 @@ def published_number(ti: Any, generation_id: str) -> tuple[int | None, Mapping[s
     return None, {}
 
 
-def publish_wait(context: Mapping[str, Any], *, conn_id: str, since: float) -> None:
-    """Publish that a task waits for a free slot, so that its page says so.
+def publish_wait(context: Mapping[str, Any], *, conn_id: str, since: float, is_for_prices: bool = False) -> None:
+    """Publish that a task waits before its create, so that its page says so.
 
     :param context: the task's context; with an empty one, outside a task, nothing is published.
-    :param conn_id: the connection that is full.
+    :param conn_id: the connection of the create.
     :param since: when the wait began, in epoch seconds.
+    :param is_for_prices: whether it waits for the prices of open generations, within its budget; else for a free slot.
     """
     ti = context.get("ti")
     if ti is None:
         return
-    ti.xcom_push(key=WATCH_KEY, value={"conn_id": conn_id, "role": "generate", "waiting_since": since})
+    note = {"conn_id": conn_id, "role": "generate", "waiting_since": since}
+    ti.xcom_push(key=WATCH_KEY, value={**note, **({"for_prices": True} if is_for_prices else {})})
     _publish_link(ti)
 
 

@@ -301,6 +301,8 @@ class ViduSlotTrigger(BaseTrigger):
     :param refused_at: epoch seconds at which the service refused the create; None if none was sent.
     :param retry_after: seconds that the refusal asked to wait.
     :param is_watched: whether a :class:`ViduGenerationTrigger` watches the generation once it is submitted.
+    :param is_for_prices: whether the task's budget waits for the prices of open generations: their end names them, and
+        frees a slot.
     """
 
     def __init__(
@@ -314,6 +316,7 @@ class ViduSlotTrigger(BaseTrigger):
         refused_at: float | None = None,
         retry_after: float | None = None,
         is_watched: bool = True,
+        is_for_prices: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.vidu_conn_id = vidu_conn_id
@@ -324,13 +327,17 @@ class ViduSlotTrigger(BaseTrigger):
         self.refused_at = refused_at
         self.retry_after = retry_after
         self.is_watched = is_watched
+        self.is_for_prices = is_for_prices
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments, to be stored in the metadata database."""
         names = (
             "vidu_conn_id", "since", "deadline", "queued_at", "priority", "refused_at", "retry_after", "is_watched"
         )  # fmt: skip
-        return "airflow_provider_vidu.triggers.ViduSlotTrigger", {name: getattr(self, name) for name in names}
+        kwargs = {name: getattr(self, name) for name in names}
+        if self.is_for_prices:  # triggerers of earlier versions do not know it
+            kwargs["is_for_prices"] = True
+        return "airflow_provider_vidu.triggers.ViduSlotTrigger", kwargs
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for a slot; yield one event."""
@@ -343,7 +350,8 @@ class ViduSlotTrigger(BaseTrigger):
             retry_after=self.retry_after,
             is_watched=self.is_watched,
         )
-        line = "Waiting for a free slot on connection %s: place %d of %d."
+        what = "the prices of open generations, in the queue of" if self.is_for_prices else "a free slot on"
+        line = f"Waiting for {what} connection %s: place %d of %d."
         log_place = functools.partial(self.log.info, line, self.vidu_conn_id)
         error: ViduError | None = None
         after: Predecessor | None = None
@@ -352,7 +360,8 @@ class ViduSlotTrigger(BaseTrigger):
                 after = await slot_queue(self.vidu_conn_id).admission(waiter, log_place, self.task_instance)
         except TimeoutError:
             trouble = slot_queue(self.vidu_conn_id).trouble
-            error = no_slot(self.vidu_conn_id, self.deadline - self.since, trouble)
+            seconds = self.deadline - self.since
+            error = no_slot(self.vidu_conn_id, seconds, trouble, is_for_prices=self.is_for_prices)
         except ViduError as refusal:
             error = refusal.with_context(conn_id=self.vidu_conn_id)
         # Airflow marks a task failed whose event fires within a few seconds of its deferral.

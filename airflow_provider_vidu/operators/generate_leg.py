@@ -146,7 +146,7 @@ class GenerateLeg:
         """
         task = self._task
         if (generation_id := self._published_id()) is None:
-            nothing = "The task was waiting for a free slot, and nothing was submitted."
+            nothing = "The task was waiting before its create, and nothing was submitted."
             check_execution_timeout(next_kwargs, task.execution_timeout, self._timeout, nothing)
             raise no_triggerer(task.vidu_conn_id)
         wait = self._resumed_wait(generation_id)

@@ -140,7 +140,7 @@ def slot_wait(
         turn=turn,
         timeout=timeout,
         trigger=partial(ViduSlotTrigger, is_watched=is_watched) if task.deferrable else None,
-        on_wait=lambda since: publish_wait(context, conn_id=task.vidu_conn_id, since=since),
+        on_wait=partial(publish_wait, context, conn_id=task.vidu_conn_id),
         check=check,
     )
 

@@ -41,6 +41,7 @@ NO_GENERATION: Final = (
     "This task has published no generation yet. It appears here as soon as the task has the id of one. Once a worker "
     "has begun the task, its log says how far it is, and whether it sent a request whose outcome is not known."
 )
+NEXT_TRY: Final = " The task is up for retry: Airflow begins its next try at {at:%Y-%m-%d %H:%M:%S} UTC, or soon after."
 NO_GENERATION_AGAIN: Final = (
     "The latest try of this task (try {number}) has published no generation yet, so there is no clip to show. Once a "
     "worker has begun it, its log says how far it is. The logs of earlier tries name what these have submitted, which "
@@ -163,11 +164,17 @@ async def clip_at(
         raise HTTPException(404, IS_BATCH) from error
     except absences.EndedError as error:
         raise HTTPException(404, _ended(error)) from error
-    except absences.LaterTryError as error:
-        raise HTTPException(404, NO_GENERATION_AGAIN.format(number=error.try_number)) from error
+    except absences.NotYetError as error:
+        raise HTTPException(404, _not_yet(error)) from error
     if found is None:
         raise HTTPException(404, NO_GENERATION)
     return found, cost
+
+
+def _not_yet(error: absences.NotYetError) -> str:
+    """Say that a task may yet have a clip: an earlier try, which Airflow has forgotten, may have paid."""
+    known = NO_GENERATION_AGAIN.format(number=error.try_number) if error.try_number > 1 else NO_GENERATION
+    return known if error.next_try is None else known + NEXT_TRY.format(at=error.next_try.astimezone(UTC))
 
 
 def _ended(error: absences.EndedError) -> str:

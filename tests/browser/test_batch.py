@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_vidu.batches.leg.beginning import begun
 from airflow_provider_vidu.links import has_pages
+from airflow_provider_vidu.orders.order import Order
 from private_airflow import wait_for
 from tests.browser.test_sheet import PHONE, refresh, until, visit  # noqa: F401 - a fixture
 from tests.integration.ui.batch_folder import BatchFolder
@@ -139,3 +141,23 @@ def test_the_panel_announces_a_retry(visit, pages):  # noqa: F811
     panel = visit(pages.at("films", dag="clear-panel-ui").partition("/tasks")[0]).locator(".batch")
     panel.get_by_text("The task was cleared. Try 2 of films begins once the tasks before it have ended").wait_for()
     assert "timeout" not in panel.inner_text()  # the next try has one of its own
+
+
+def test_the_rows_of_a_batch_that_several_tasks_run(visit, pages):  # noqa: F811
+    """Its counts are of all of them, so they are no part of the rows of one, and a clear of one is not theirs."""
+    (pages.root / "several-ui").mkdir()
+    made = BatchFolder(pages.root / "several-ui", 3, "several-ui", name="spring")
+    for run_id in ("run 1", "run 2"):
+        owner = f"several-ui/{run_id}/films/-1"
+        state = made.journal.state
+        events, _ = begun(state, Order(0), made.began, 86_400, is_new=False, dag_id="several-ui", owner=owner)
+        made.journal.append(*events)
+    made.submit(0, 1, 2)
+    made.store(0, a_clip(0))
+    made.fail(1)
+    pages.add("films", None, dag="several-ui", state="failed", batch={**made.place, "rows": 1})
+    page = visit(f"{pages.at('films', dag='several-ui')}/batch")
+    panel = page.locator(".batch")
+    panel.get_by_text("1 row of this task; of all tasks of the batch 1 stored · 1 failed · 1 submitted").wait_for()
+    assert "its own rows" in panel.inner_text()
+    assert panel.get_by_role("progressbar").count() == 0

@@ -314,6 +314,20 @@ def test_a_task_after_its_wait_for_a_slot(visit, pages, state, says):
     assert "min_balance" in page.locator(".slot-note").inner_text()
 
 
+@pytest.mark.parametrize("state", ["deferred", "running"])
+def test_a_wait_for_prices_blames_no_account(visit, pages, state):
+    """More slots would only add generations to a budget that may be spent."""
+    note = {"conn_id": "vidu_default", "role": "generate", "waiting_since": datetime.now(UTC).timestamp()}
+    pages.add(f"prices-{state}", None, state=state, watch={**note, "for_prices": True})
+    page = visit(pages.at(f"prices-{state}"))
+    page.locator(".badge", has_text="Waiting for prices").wait_for()
+    assert "the prices of open generations, within its budget" in page.locator(".stage").inner_text()
+    panel = page.locator(".clip-side").inner_text()
+    assert "budget may be spent" in panel
+    assert "slot" not in panel
+    assert "max_in_flight" not in panel
+
+
 def test_durations_name_no_zeros(browser):
     """Minutes and hours come without a rest of 0, and no rest is as long as the next unit."""
     script = (files("airflow_provider_vidu.ui") / "static" / "common.js").read_text()

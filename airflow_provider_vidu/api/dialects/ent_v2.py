@@ -16,7 +16,7 @@ from airflow_provider_vidu.api.calls import Call
 from airflow_provider_vidu.api.dialects import answers, task_list
 from airflow_provider_vidu.api.dialects.base import SMALL_BYTES, Dialect, Upload
 from airflow_provider_vidu.api.dialects.created import created_id
-from airflow_provider_vidu.api.dialects.errors import is_error
+from airflow_provider_vidu.api.dialects.errors import is_error, said_by
 from airflow_provider_vidu.api.dialects.levels import job_and_inner
 from airflow_provider_vidu.api.dialects.task_list import Page
 from airflow_provider_vidu.api.endpoints import ENDPOINTS, Endpoint, Medium, endpoint_for, named, typed
@@ -181,7 +181,7 @@ class EntV2(Dialect):
             return Cancellation(accepted=True, reason="the service accepted the cancel")
         error = self.error(answer)
         if isinstance(error, (ViduRequestError, ViduNotFoundError)):
-            return Cancellation(accepted=False, reason=f"the service refused the cancel: {error.reason}")
+            return Cancellation(accepted=False, reason=f"the service refused the cancel: {said_by(answer)}")
         raise error
 
     def read_page(self, answer: ApiAnswer) -> Page:

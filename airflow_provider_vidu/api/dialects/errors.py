@@ -263,8 +263,7 @@ def error_of(answer: ApiAnswer, key_hint: str = "", *, of_create: bool = True) -
     :param of_create: false for the answer to a query, see :func:`error_class`.
     """
     payload = answer.json_or_none()
-    first = next(objects(payload), None) if isinstance(payload, list) else payload
-    reported = error_text(first, answer.redact) if isinstance(first, Mapping) else ErrorText()
+    reported = _reported(answer, payload)
     facts: dict[str, Any] = {
         "status_code": answer.status,
         "code": reported.code,
@@ -285,6 +284,17 @@ def error_of(answer: ApiAnswer, key_hint: str = "", *, of_create: bool = True) -
         return kind(f"{advice} It gave no reason.", **facts)
     # The cause comes first, bounded so that the advice is never cut off.
     return kind(f"The service said: {sentence(redacted(detail, _MAX_REASON_CHARS))} {advice}", **facts)
+
+
+def said_by(answer: ApiAnswer) -> str:
+    """Return what an error answer says, as a clause: without the advice of its error, which is on a create."""
+    detail = _reported(answer, answer.json_or_none()).message or answer.snippet()
+    return redacted(detail, _MAX_REASON_CHARS).rstrip(".") if detail else "it gave no reason"
+
+
+def _reported(answer: ApiAnswer, payload: Any) -> ErrorText:
+    first = next(objects(payload), None) if isinstance(payload, list) else payload
+    return error_text(first, answer.redact) if isinstance(first, Mapping) else ErrorText()
 
 
 def _of_another(answer: ApiAnswer, *, is_json: bool) -> str | None:

@@ -338,24 +338,30 @@ def check_balance(config: ViduConfig, balance: Credits) -> None:
         )
 
 
-def no_slot(conn_id: str, seconds: float, trouble: str | None = None) -> ViduTimeoutError:
-    """Return the error of a task whose timeout expired before a slot was free.
+def no_slot(
+    conn_id: str, seconds: float, trouble: str | None = None, *, is_for_prices: bool = False
+) -> ViduTimeoutError:
+    """Return the error of a task whose timeout expired before it could submit.
 
     :param seconds: how long it has waited.
-    :param trouble: the error that kept the queue from looking for one, if there was one.
+    :param trouble: the error that kept the queue from looking for a slot, if there was one.
+    :param is_for_prices: whether it waited for the prices of open generations, within its budget; else for a free slot.
     """
-    advice = "Raise the timeout, or submit fewer generations at a time."
+    what, advice = "No slot was free within", "Raise the timeout, or submit fewer generations at a time."
+    if is_for_prices:
+        what = "The budget may be spent by generations whose price was still not known after"
+        advice = "Raise the timeout or the budget, or submit fewer generations at a time."
     return ViduTimeoutError(
-        f"No slot was free within {duration(seconds)}: nothing was submitted. "
-        + (f"The last attempt to find one failed: {sentence(trouble)}" if trouble else advice),
+        f"{what} {duration(seconds)}: nothing was submitted. "
+        + (f"The last attempt to find a slot failed: {sentence(trouble)}" if trouble else advice),
         conn_id=conn_id,
     )
 
 
 def no_triggerer(conn_id: str) -> ViduTimeoutError:
-    """Return the error of a wait for a slot that Airflow gave up, because no triggerer ran it."""
+    """Return the error of a wait before a create that Airflow gave up, because no triggerer ran it."""
     return ViduTimeoutError(
-        "Gave up waiting for a free slot: no triggerer ran the trigger in time ([triggerer] capacity). Nothing was "
+        "Gave up waiting before the create: no triggerer ran the trigger in time ([triggerer] capacity). Nothing was "
         "submitted.",
         conn_id=conn_id,
     )

@@ -39,7 +39,8 @@ class SlotWait:
     :param turn: the turn that a trigger has given to the task; None before the first wait.
     :param timeout: seconds that the task may take, this wait included.
     :param trigger: makes the trigger that waits; None waits in the worker (``deferrable=False``).
-    :param on_wait: called before a wait begins, with the time since which the task waits in all, in epoch seconds.
+    :param on_wait: called with ``since`` (the time since which the task waits in all, in epoch seconds) and
+        ``is_for_prices`` when a wait begins, or is for something else than before.
     :param check: raises when the task is no longer wanted.
     """
 
@@ -48,11 +49,12 @@ class SlotWait:
     turn: Turn | None
     timeout: float
     trigger: Callable[..., BaseTrigger] | None
-    on_wait: Callable[[float], None]
+    on_wait: Callable[..., None]
     check: Callable[[], None]
     sleep: Callable[[float], None] = time.sleep
     _began: float = field(default_factory=time.time)
     _failures: int = 0
+    _waits_for_prices: bool | None = None
 
     @property
     def since(self) -> float:
@@ -161,21 +163,23 @@ class SlotWait:
 
     def _check_time(self, refusal: ViduError | None = None) -> None:
         if time.time() >= self.deadline:
-            raise no_slot(self.hook.vidu_conn_id, self.deadline - self.since) from refusal
+            is_for_prices = isinstance(refusal, ViduPricePendingError)
+            seconds = self.deadline - self.since
+            raise no_slot(self.hook.vidu_conn_id, seconds, is_for_prices=is_for_prices) from refusal
 
     def _wait(self, refusal: ViduError | None, why: str = "The connection has a limit") -> None:
         self._check_time(refusal)
         now = time.time()
-        if isinstance(refusal, ViduPricePendingError):
-            why = refusal.reason.rstrip(".")
-        elif refusal is not None:
-            why = f"The account is full ({refusal.reason})"
+        is_for_prices = isinstance(refusal, ViduPricePendingError)
+        if refusal is not None:
+            why = refusal.reason.rstrip(".") if is_for_prices else f"The account is full ({refusal.reason})"
+        if is_for_prices != self._waits_for_prices:
+            self._waits_for_prices = is_for_prices
+            self.on_wait(since=self.since, is_for_prices=is_for_prices)
         if self.trigger is not None:
-            self.operator.log.info("%s: waiting in the triggerer for a free slot.", why)
-            self.on_wait(self.since)
+            for_what = "" if is_for_prices else " for a free slot"
+            self.operator.log.info("%s: waiting in the triggerer%s.", why, for_what)
             self._defer(self.trigger, refusal)
-        if not self._failures:
-            self.on_wait(self.since)
         self._failures += 1
         delay = min(IN_WORKER.delay(self._failures, refusal), LONGEST_HOLD_SECONDS, self.deadline - now)
         self.operator.log.info("%s: trying again in %.0f s.", why, delay)
@@ -192,6 +196,7 @@ class SlotWait:
             priority=self.operator.priority_weight,
             refused_at=None if refusal is None else now,
             retry_after=None if refusal is None else refusal.retry_after,
+            is_for_prices=isinstance(refusal, ViduPricePendingError),
         )
         timeout = deferral_timeout(self.deadline, now)
         self.operator.defer(trigger=made, method_name="execute_admitted", timeout=timeout)

@@ -49,6 +49,7 @@ class Batch:
     :param conn_id: its connection.
     :param rows: how many rows it has.
     :param next_try: when its task may begin its next try, if it is up for retry and that is known.
+    :param is_shared: whether other task instances have run it, too, so that rows may be theirs.
     """
 
     task: TaskFacts
@@ -58,6 +59,7 @@ class Batch:
     conn_id: str | None
     rows: int
     next_try: datetime | None = None
+    is_shared: bool = False
 
     @property
     def is_over(self) -> bool:

@@ -105,7 +105,7 @@ async def batches_of(request: Request, dag_id: str, run_id: str) -> tuple[list[d
 
 def _batch_answer(batch: Batch, read: Read) -> dict[str, Any]:
     facts = {"problem": read.problem, "is_behind": read.is_behind, "is_unattended": batch.is_unattended}
-    return {**rows.batch_view(batch, read.state), **facts}
+    return {**rows.batch_view(rows.with_state(batch, read.state), read.state), **facts}
 
 
 async def _read_soon(request: Request, batch: Batch) -> Read:
@@ -157,6 +157,7 @@ async def batch_at(
     if batch is None:
         raise HTTPException(404, NO_BATCH)
     read = await _read(request, batch)
+    batch = rows.with_state(batch, read.state)
     return Found(batch, read, cost + latest_cost(batch.folder, batch.name))
 
 

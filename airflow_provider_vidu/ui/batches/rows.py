@@ -63,6 +63,11 @@ RETRY: Final = (
     "those only."
 )
 CLEARED: Final = f"It resumes what goes on at the service, {_AGAIN}"
+OTHERS_STAY: Final = " The rows of other tasks that run this batch stay as they are."
+SHARED: Final = (
+    "Other tasks have run this batch, too, and this row may be one of theirs: a try or a clear of a task resumes and "
+    "orders its own rows only."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +221,12 @@ def clip_of(batch: Batch, entry: Entry) -> Clip:
     return Clip(task.generation_id, [task], batch.is_over)
 
 
+def with_state(batch: Batch, state: BatchState | None) -> Batch:
+    """Return a batch with what its journal says of the tasks that have run it."""
+    owner = owner_named(batch.task, batch.task.iteration)
+    return replace(batch, is_shared=state is not None and state.has_others(owner))
+
+
 def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dict[str, Any]:
     """Return the view of a row's clip with what only a row has, and without what only a task has.
 
@@ -232,19 +243,28 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dic
             known["outlook"] = {**view["outlook"], "waits": "unassigned"}
     if entry.is_reused:
         known["reused_from"] = redacted(text(entry.line.get("reused_from")) or view["generation_id"] or "", 300)
+    found = {**view, **known, **_ended(batch, entry, {**view, **known}, live)}
+    if batch.is_shared and found["error"]:
+        found["error"] = {**found["error"], "cost": f"{SHARED} {found['error']['cost']}".strip()}
+    return found
+
+
+def _ended(batch: Batch, entry: Entry, view: Mapping[str, Any], live: Live) -> dict[str, Any]:
+    """Return what is different in the view of a row once its line or its generation says how it has ended."""
     has_failed = live.generation is not None and live.generation.failed
     if not (line := entry.line):
-        return {**view, **known, "error": _error_of_open(batch, view, live.generation)}
+        return {"error": _error_of_open(batch, view, live.generation)}
     if entry.stage == "stored":
         # Only a file that is gone is wrong with it.
         again = STORE_AGAIN.format(known=arguments(view["generation_id"], batch.conn_id, text(line.get("endpoint"))))
-        return {**view, **known, "error": view["error"] and {**view["error"], "advice": again, "cost": COST_LOST}}
+        return {"error": view["error"] and {**view["error"], "advice": again, "cost": COST_LOST}}
+    known: dict[str, Any] = {}
     if view["generation_id"] is None:  # its create was refused: there is nothing to wait for
-        known |= {"done": True, "outlook": None, "timeline": []}
+        known = {"done": True, "outlook": None, "timeline": []}
     error = mapping(line.get("error"))
     is_paid = line.get("paid") is True
     if is_paid and has_failed:  # after the batch had given it up
-        return {**view, **known, "error": _error_since(view, text(error.get("message")) or "")}
+        return {**known, "error": _error_since(view, text(error.get("message")) or "")}
     told = {
         "title": "The file of this row is not stored" if is_paid else "This row has failed",
         "code": redacted(text(error.get("code")) or text(error.get("type")) or "", 100) or None,
@@ -253,7 +273,7 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dic
         "advice": _advice_on(error, live.generation if is_paid else None),
         "cost": _cost_of_clear(batch, is_paid=is_paid),
     }
-    return {**view, **known, "state": "failed", "qualifier": None, "notice": None, "error": told}
+    return {**known, "state": "failed", "qualifier": None, "notice": None, "error": told}
 
 
 def _error_of_open(batch: Batch, view: Mapping[str, Any], generation: Generation | None) -> dict[str, Any] | None:
@@ -353,7 +373,8 @@ def next_try_of(batch: Batch) -> dict[str, Any] | None:
     if not batch.task.begins_anew:
         return None
     does: dict[bool | None, str] = {True: CLEARED, False: RETRY, None: ""}
-    return retry_view(batch.task, batch.next_try, does[batch.task.was_cleared])
+    done = f"{does[batch.task.was_cleared]}{OTHERS_STAY if batch.is_shared else ''}".strip()
+    return retry_view(batch.task, batch.next_try, done)
 
 
 def _deadline(task: TaskFacts, state: BatchState) -> float:
@@ -375,6 +396,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
         "task_state": batch.task.state,
         "try_number": batch.task.try_number,
         "is_over": batch.is_over,
+        "is_shared": batch.is_shared,
         "was_marked": batch.task.was_marked,
         "next_try": next_try_of(batch),
     }
@@ -400,7 +422,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
         "failed": known["failed"],
         "paid": sum(row.is_paid for row in state.lines.ended.values()) if batch.is_over and known["failed"] else 0,
         "open": known["working"] + known["submitted"],
-        "left": max(batch.rows - began, 0),
+        "left": None if batch.is_shared else max(batch.rows - began, 0),
         "credits": whole(state.credits),
         "deadline": at.isoformat() if at else None,
     }

@@ -175,8 +175,13 @@ class TaskFacts:
 
     @property
     def waiting_since(self) -> datetime | None:
-        """Since when it waits for a free slot; None once it has submitted."""
+        """Since when it waits before its create; None once it has submitted."""
         return moment(self.note.get("waiting_since")) if self.generation_id is None else None
+
+    @property
+    def waits_for_prices(self) -> bool:
+        """Whether that wait is for the prices of open generations, within its budget; else it is for a free slot."""
+        return self.waiting_since is not None and self.note.get("for_prices") is True
 
     def is_unattended(self, now: datetime) -> bool:
         """Whether it has waited for a triggerer, or its own was silent, longer than one that runs would let it."""

@@ -165,7 +165,7 @@ def _end(clip: Clip, generation: Generation | None, live: Live, now: datetime) -
             at = live.answered_at + left
             if now < at < now + LONGEST_ESTIMATE:
                 return {"at": iso(_minute_free(at)), "by": "progress"}
-    begun = clip.main.started_at
+    begun = clip.main.announced_at or clip.main.started_at
     if clip.usual is not None and begun is not None:
         at = begun + timedelta(seconds=clip.usual[0])
         return {"at": iso(_minute_free(at)), "by": "others"}

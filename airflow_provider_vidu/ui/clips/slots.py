@@ -1,4 +1,4 @@
-"""What the page of a task shows that waits for a free slot, and has no generation yet. Pure."""
+"""What the page of a task shows that waits before its create, and has no generation yet. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow_provider_vidu.ui.clips.times import iso
 
 
 def slot_view(task: TaskFacts, place: Any, now: datetime) -> dict[str, Any]:
-    """Return what differs from the page of a clip; nothing for a task that does not wait for a slot.
+    """Return what differs from the page of a clip; nothing for a task that does not wait so.
 
     :param task: the task instance.
     :param place: its :class:`.QueuePlace`; None once it has its turn.
@@ -19,6 +19,7 @@ def slot_view(task: TaskFacts, place: Any, now: datetime) -> dict[str, Any]:
         return {}
     known = {
         "since": iso(task.waiting_since),
+        "for_prices": task.waits_for_prices,
         "has_triggerer": task.has_triggerer(now),
         "is_queued": place is not None,
         "in_worker": task.state == "running",

@@ -243,7 +243,7 @@ def _piece(clip: Clip, live: Live, piece: Piece, *, stored: Mapping[str, str | N
 
 
 def _state(clip: Clip, status: GenerationStatus | None) -> str:
-    """Return the state for the badge: ``stored``, ``slot``, ``dry``, or a generation's status."""
+    """Return the state for the badge: ``stored``, ``slot``, ``prices``, ``dry``, or a generation's status."""
     if clip.is_dry_run:
         return "dry"
     if clip.stage == "stored":
@@ -251,7 +251,7 @@ def _state(clip: Clip, status: GenerationStatus | None) -> str:
     if status is not None:
         return status.value
     if clip.main.waiting_since is not None:
-        return "slot"
+        return "prices" if clip.main.waits_for_prices else "slot"
     return "failed" if clip.stage == "failed" else "unknown"
 
 

@@ -31,7 +31,7 @@ thousands of notes, and each of 8,000 characters of empty lists took a milliseco
 MAX_NOTE_CHARS: Final = 300
 NOTED: Final = (
     *("conn_id", "role", "artifact", "endpoint", "created_at", "credits", "seed"),
-    *("deadline", "poll_interval", "adaptive", "waiting_since", "stores", "callback", "shared"),
+    *("deadline", "poll_interval", "adaptive", "waiting_since", "for_prices", "stores", "callback", "shared"),
     *("result", "try_number", "max_tries", "by"),
 )
 """What the pages read of a task's note."""

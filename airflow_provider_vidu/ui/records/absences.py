@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 
 class NoTaskError(LookupError):
     """The run has no such task instance."""
@@ -15,15 +17,17 @@ class BatchError(LookupError):
     """The task is a batch: it has rows instead of a clip of its own."""
 
 
-class LaterTryError(LookupError):
-    """A task goes on in a later try than its first, and has no id in it: Airflow has removed those of earlier ones.
+class NotYetError(LookupError):
+    """A task has not ended, and has no id in its latest try: Airflow has removed those of earlier ones.
 
     :param try_number: its latest try.
+    :param next_try: when Airflow may begin its next try; None if it is not up for retry, or that is not known.
     """
 
-    def __init__(self, try_number: int) -> None:
+    def __init__(self, try_number: int, next_try: datetime | None = None) -> None:
         super().__init__(str(try_number))
         self.try_number = try_number
+        self.next_try = next_try
 
 
 class EndedError(LookupError):

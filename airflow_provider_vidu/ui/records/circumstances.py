@@ -15,14 +15,16 @@ from typing import Any, Final
 from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
 from sqlalchemy import String, cast, func, or_, select
 from sqlalchemy.orm import Session, lazyload, load_only
 from sqlalchemy.orm.attributes import set_committed_value
 
 from airflow_provider_vidu.common.values import mapping, objects
+from airflow_provider_vidu.links import ID_KEY
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import MAKING, parsed
-from airflow_provider_vidu.ui.records.instances import Key, are, key_columns, key_of
+from airflow_provider_vidu.ui.records.instances import Key, are, key_columns, key_of, same_task
 
 log = logging.getLogger(__name__)
 
@@ -105,13 +107,16 @@ def _is_of(entity: Mapping[str, Any], task: TaskFacts) -> bool:
 def usual_seconds(session: Session, clip: Clip) -> tuple[float, int] | None:
     """Return the median of the seconds that a running clip's task took elsewhere, and how often that was.
 
-    That is at other map indexes, or in other iterations of its loop.
+    That is at other map indexes, or in other iterations of its loop, since each had its generation: a task may have
+    waited for hours before its create.
     """
     task = clip.main
     index = task.place["region_index"]  # the stored one: of a task in a loop, the iteration or the map index
     if task.has_ended or index < 0 or task.role not in MAKING:
         return None
-    query = select(TaskInstance.start_date, TaskInstance.end_date).where(
+    times = select(XComModel.timestamp, TaskInstance.end_date).select_from(XComModel)
+    query = times.join(TaskInstance, same_task(XComModel, TaskInstance)).where(
+        XComModel.key == ID_KEY,
         TaskInstance.dag_id == task.dag_id,
         TaskInstance.run_id == task.run_id,
         TaskInstance.task_id == task.task_id,
@@ -120,7 +125,7 @@ def usual_seconds(session: Session, clip: Clip) -> tuple[float, int] | None:
         TaskInstance.next_method.is_(None),  # else a user has marked it
     )
     rows = session.execute(query.order_by(TaskInstance.end_date.desc()).limit(MAX_SIBLINGS))
-    took = [(row.end_date - row.start_date).total_seconds() for row in rows if row.start_date and row.end_date]
+    took = [(row.end_date - row.timestamp).total_seconds() for row in rows if row.end_date]
     return (statistics.median(took), len(took)) if took else None
 
 

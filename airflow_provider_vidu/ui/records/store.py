@@ -26,9 +26,9 @@ from airflow_provider_vidu.ui.records import counts
 from airflow_provider_vidu.ui.records.absences import (
     BatchError,
     EndedError,
-    LaterTryError,
     NoIterationError,
     NoTaskError,
+    NotYetError,
 )
 from airflow_provider_vidu.ui.records.circumstances import actions_on, next_tries, usual_seconds
 from airflow_provider_vidu.ui.records.instances import (
@@ -118,7 +118,7 @@ def read_page(
     :raises NoIterationError: when the task is in a loop and there is no region.
     :raises BatchError: when it is a batch.
     :raises EndedError: when it has ended and has no id.
-    :raises LaterTryError: when it has not ended and has no id, but may have had one in an earlier try.
+    :raises NotYetError: when it has not ended and has no id in its latest try.
     """
     if not -1 <= index <= MAX_MAP_INDEX or not _are_names(dag_id, run_id, task_id):
         return None
@@ -139,9 +139,8 @@ def read_page(
                 raise BatchError(task_id)
             if state in ENDED:
                 raise EndedError(state, try_number, is_open=is_open, has_run=ran)
-            if try_number > 1:
-                raise LaterTryError(try_number)
-            return None
+            own = TaskFacts(dag_id, run_id, task_id, index, None, state=state)
+            raise NotYetError(try_number, None if region_id else next_tries(session, [own]).get(own.key))
         others = (task for task in reader.relatives(own) if (task.key, task.number) != (own.key, own.number))
         full = reader.with_results([own, *others])
         (clip,) = grouped(full, run_is_over=_is_over(session, dag_id, run_id))

@@ -17,7 +17,7 @@ export function batchPanel(view, batch, { isOwn }) {
     "section.panel.batch",
     { "aria-label": `Batch ${batch.name}` },
     el("div.batch-head", {}, el("h2", {}, name), el("p.quiet", {}, ...progressText(batch))),
-    batch.stored !== null && batch.rows > 0 && bar(batch),
+    batch.stored !== null && batch.rows > 0 && !batch.is_shared && bar(batch),
     batch.is_unattended && el("p.batch-problem", { role: "alert" }, "No triggerer runs this wait: check that a triggerer runs, and its capacity. What is at the service does not depend on it, and is not paid for again."),
     batch.next_try && el("p.batch-problem", { role: "status" }, `${retryTitle(batch.next_try)}. `, ...retryText(batch.next_try)),
     batch.task_state === "failed" && el("p.batch-problem", {}, "The task failed; its ", crumb("log", run + logPath(batch)), ` says why. ${clearing(batch)}`),
@@ -27,10 +27,11 @@ export function batchPanel(view, batch, { isOwn }) {
   );
 }
 
-function clearing({ open, paid, failed, left }) {
+function clearing({ open, paid, failed, left, is_shared: isShared }) {
   const unless = ', unless it has on_clear="new".';
   const again = "rows without a file again, as far as its limits (max_credits, budget) allow, and pays for those only";
   if (open === null) return `Clearing it orders the ${again}${unless}`;
+  if (isShared) return `Clearing it resumes what goes on at the service of its own rows, and orders its own ${again}${unless}`;
   const isResumed = open > 0 || paid > 0;
   const parts = [
     open > 0 && "resumes what goes on at the service",
@@ -44,10 +45,11 @@ function clearing({ open, paid, failed, left }) {
 function progressText(batch) {
   const task = ` · task ${batch.task_state ?? "without a status"}`;
   if (batch.stored === null) return [`${amount(batch.rows)} rows`, task];
+  const ofAll = batch.is_shared ? `${amount(batch.rows)} ${batch.rows === 1 ? "row" : "rows"} of this task; of all tasks of the batch ${amount(batch.stored)} stored` : null;
   const parts = [
-    `${amount(batch.stored)} of ${amount(batch.rows)} rows stored`,
+    ofAll ?? `${amount(batch.stored)} of ${amount(batch.rows)} rows stored`,
     batch.failed > 0 && `${amount(batch.failed)} failed`,
-    batch.open > 0 && `${amount(batch.open)} ${batch.is_over ? "submitted and not collected" : "at the service"}`,
+    batch.open > 0 && `${amount(batch.open)} ${batch.is_shared ? "submitted" : batch.is_over ? "submitted and not collected" : "at the service"}`,
     batch.left > 0 && `${amount(batch.left)} to order`,
     batch.credits > 0 && `${amount(batch.credits)} credits`,
   ].filter(Boolean);

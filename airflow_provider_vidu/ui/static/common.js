@@ -8,6 +8,7 @@ export const isFramed = window.self !== window.top;
 /** The words of a state: those of the task logs (waiting, running, …), and Stored for a clip whose file is kept. */
 export const STATES = {
   slot: "Waiting for a slot",
+  prices: "Waiting for prices",
   waiting: "Waiting",
   running: "Running",
   succeeded: "Succeeded",

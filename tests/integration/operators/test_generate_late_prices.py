@@ -81,6 +81,8 @@ def test_tasks_wait_for_the_prices_of_those_before_them(late, variables):
     assert [type(wait.trigger) for wait in waits] == [ViduGenerationTrigger] * 3 + [ViduSlotTrigger] * 7
     assert waits[3].trigger.serialize()[1]["refused_at"] is not None  # or it would be woken at once
     assert (len(late.creates), kinds(variables)) == (3, ["open"] * 3)
+    assert tasks[3].xcoms["vidu_watch"]["for_prices"] is True  # its page says what it waits for
+    assert waits[3].trigger.is_for_prices is waits[3].trigger.serialize()[1]["is_for_prices"] is True
     assert type(deferred(tasks[3], waits[3]).trigger) is ViduSlotTrigger
     late.set_speed(1e6)
     for task, wait in zip(tasks[:3], waits[:3], strict=True):
@@ -89,6 +91,29 @@ def test_tasks_wait_for_the_prices_of_those_before_them(late, variables):
     with pytest.raises(exceptions.ViduBudgetError, match="30 of 30 credits, in 3 generations"):
         tasks[3].wake(waits[3], FREE)
     assert paid(late) == [PRICE] * 3
+
+
+@LATE
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_wait_for_prices_is_not_called_one_for_a_slot(late, variables, logged, deferrable):
+    """Neither in the log nor in the error of its timeout: more slots would not help."""
+    for index in range(3):
+        deferred(spender(index, 9 * PRICE))
+    task = spender(3, 9 * PRICE, deferrable=deferrable, timeout=1)
+    if deferrable:
+        waiting = deferred(task)
+        with pytest.raises(
+            exceptions.ViduTimeoutError, match=r"budget may be spent by .* still not known after [0-9.]+ s"
+        ):
+            task.wake(waiting, task.event(waiting))
+    else:
+        with pytest.raises(
+            exceptions.ViduTimeoutError, match=r"budget may be spent by .* still not known after [0-9.]+ s"
+        ):
+            task.start()
+    assert "slot" not in logged()
+    assert task.xcoms["vidu_watch"]["for_prices"] is True
+    assert len(late.creates) == 3
 
 
 @LATE

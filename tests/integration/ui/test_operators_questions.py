@@ -97,6 +97,23 @@ def test_an_action_long_before_the_end_is_not_the_cause(pages, generation):
     assert "neither a timeout nor an action" in shown["error"]["message"]
 
 
+def test_a_wait_before_the_create_is_no_part_of_what_others_took(pages, generation):
+    """With a full account a mapped task waits for hours and generates for a minute: only that is the next clip's."""
+    from airflow.models.taskinstance import TaskInstance
+
+    now = datetime.now(UTC).replace(microsecond=0)
+    generation_id, _ = generation(states=[["processing", 0]])
+    more = {"dag": "waited", "watch": MADE, "at": now}
+    pages.add("film", "other", index=1, ended=now + timedelta(seconds=60), **more)
+    pages.add("film", generation_id, index=0, state="deferred", deferred=now, **more)
+    with pages.engine.begin() as database:
+        waited = TaskInstance.__table__.update().where(TaskInstance.dag_id == "waited")
+        database.execute(waited.values(start_date=now - timedelta(hours=5)))
+    shown = pages.get(pages.at("film", dag="waited", index=0, then="/clip.json"), user="admin").json()["outlook"]
+    assert shown["usual"] == {"seconds": 60.0, "count": 1}
+    assert shown["ends"] == {"at": (now + timedelta(seconds=60)).isoformat(), "by": "others"}
+
+
 def test_a_wait_says_who_polls_and_until_when(pages, generation):
     """A deferred task shows since when its trigger waits, its interval, its first poll and its deadline."""
     now = datetime.now(UTC)
@@ -137,6 +154,22 @@ def test_when_a_task_is_retried(pages, generation, is_known):
     assert found["at"] == ((ended + timedelta(minutes=20)).isoformat() if is_known else None)
     assert (found["task"], found["number"]) == ("film", 2)
     assert found["does"] == "It submits a new generation and pays for it."
+
+
+@pytest.mark.parametrize("tried", [1, 2])
+def test_when_a_task_without_a_generation_is_retried(pages, tried):
+    """Such as one whose connection does not answer: it has no page, and the operator asks when it goes on."""
+    from airflow.sdk import DAG
+
+    from airflow_provider_vidu.operators import ViduGenerateOperator
+
+    name, ended = f"retried-without-{tried}", datetime.now(UTC).replace(microsecond=0)
+    with DAG(name, schedule=None) as dag:
+        ViduGenerateOperator(task_id="film", prompt="p", retries=2, retry_delay=timedelta(minutes=20))
+    pages.add_dag(dag)
+    pages.add("film", None, dag=name, state="up_for_retry", ended=ended, tried=tried)
+    detail = pages.get(pages.at("film", dag=name, then="/clip.json"), user="admin").json()["detail"]
+    assert f"next try at {ended + timedelta(minutes=20):%Y-%m-%d %H:%M:%S} UTC" in detail
 
 
 def test_a_try_that_is_queued_is_announced(pages, generation):

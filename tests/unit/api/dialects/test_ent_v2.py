@@ -100,6 +100,15 @@ def test_the_recorded_error() -> None:
         assert part in str(error)
 
 
+def test_a_refused_cancel_is_one_clause() -> None:
+    """The log ends the sentence; the advice on a refused create, "change what it names", is none on a cancel."""
+    refused = ENT.read_cancel(ApiAnswer(400, {}, (FIXTURES / "ent_v2_error.json").read_bytes()))
+    assert (refused.accepted, refused.reason) == (
+        False, "the service refused the cancel: task state is scheduled, can not cancel"
+    )  # fmt: skip
+    assert ENT.read_cancel(ApiAnswer(404, {}, b"")).reason == "the service refused the cancel: it gave no reason"
+
+
 WORDS = {
     "succeeded": "success",
     "failed": "failed canceled",

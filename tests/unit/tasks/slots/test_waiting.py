@@ -30,7 +30,7 @@ def test_a_worker_does_not_sleep_for_a_day(asked, longest):
         turn=None,
         timeout=1e6,
         trigger=None,
-        on_wait=lambda since: None,
+        on_wait=lambda **_: None,
         check=lambda: None,
         sleep=pauses.append,
     )

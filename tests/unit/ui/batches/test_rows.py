@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from airflow_provider_vidu.batches.state import BatchState
+from airflow_provider_vidu.orders.order import Record
 from airflow_provider_vidu.ui.batches.records import Batch
-from airflow_provider_vidu.ui.batches.rows import batch_view
+from airflow_provider_vidu.ui.batches.rows import Entry, batch_view, view_of, with_state
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
+from airflow_provider_vidu.ui.clips.service import NOT_ASKED
 
 LATEST, EARLIER = 2_000_000_000.0, 1_900_000_000.0
 
@@ -30,3 +33,22 @@ def test_each_run_of_a_named_batch_has_its_own_deadline(run_id, times, deadline)
     batch = Batch(task, "spring", "file:///films/", "file:///films/spring.manifest.jsonl", "vidu_default", 1)
     shown = batch_view(batch, BatchState(since=2.0, deadline=LATEST, times_of=times))["deadline"]
     assert shown == (None if deadline is None else datetime.fromtimestamp(deadline, UTC).isoformat())
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_the_rows_of_other_tasks_of_a_named_batch(is_shared):
+    """The journal has the rows of all: counts of one task's rows, and what a clear does for one, were made of them."""
+    task = TaskFacts("d", "r1", "films", -1, None, state="failed")
+    known = Batch(task, "spring", "file:///films/", "file:///films/spring.manifest.jsonl", "vidu_default", 1)
+    owners = ["d/r1/films/-1", "d/r2/films/-1"][: 1 + is_shared]
+    state = BatchState(orders_of={owner: Record(0, "", 1.0) for owner in owners})
+    line = {"key": "k", "index": 5, "status": "failed", "error": {"type": "ViduError", "message": "It failed."}}
+    state.apply({"e": "line", "line": line})
+    batch = with_state(known, state)
+    shown = batch_view(batch, state)
+    assert (shown["is_shared"], shown["left"]) == (is_shared, None if is_shared else 0)
+    view = {"generation_id": None, "error": None}
+    told = view_of(batch, Entry("k", 5, "failed", state.lines.ended["k"]), view, NOT_ASKED)["error"]
+    assert told["cost"].startswith("Other tasks have run this batch, too" if is_shared else "Clearing the task orders")
+    retried = batch_view(replace(batch, task=replace(task, state="up_for_retry")), state)["next_try"]
+    assert ("The rows of other tasks" in retried["does"]) is is_shared

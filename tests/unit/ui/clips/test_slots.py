@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -29,9 +30,17 @@ def test_a_waiting_task():
     assert (card["state"], card["stage"], card["notice"], card["began_at"]) == ("slot", "working", None, None)
     view = slot_view(WAITING, QueuePlace(NOW, 7, 31), NOW)
     assert view["slot"] == {
-        "since": NOW.isoformat(), "has_triggerer": True, "is_queued": True, "in_worker": False, "place": 7,
-        "length": 31, "deadline": NOW.isoformat(),
+        "since": NOW.isoformat(), "for_prices": False, "has_triggerer": True, "is_queued": True, "in_worker": False,
+        "place": 7, "length": 31, "deadline": NOW.isoformat(),
     }  # fmt: skip
+
+
+def test_a_wait_for_prices():
+    """It is not one for a slot: neither the account nor its connection limits the task."""
+    task = replace(WAITING, watch=note_in({**NOTE, "for_prices": True}))
+    assert slot_view(task, QueuePlace(NOW, 7, 31), NOW)["slot"]["for_prices"] is True
+    assert views.card_view(Clip(None, [task]), NOT_ASKED, stored={}, now=NOW)["state"] == "prices"
+    assert replace(task, generation_id="g-1").waits_for_prices is False
 
 
 def test_a_turn_and_a_long_queue():
