@@ -217,7 +217,7 @@ class Backlog:
     def _check_failures(self) -> None:
         """Stop submitting if the batch cannot succeed any more, and the user wants that."""
         most_failed = len(self._rows) - plan.least_stored(self._settings.min_success, len(self._rows))
-        # First by the number that is known, which includes other runs' rows: after each row, all would be counted again.
+        # First by the known number, which includes other runs' rows: all would be counted again after each row.
         if self._settings.on_failure != "stop" or self._state.failed <= most_failed:
             return
         rows = tuple(self._rows.values())

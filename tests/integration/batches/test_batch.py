@@ -140,7 +140,8 @@ def test_stop_counts_the_rows_only_when_it_may_be_time_to(connect, sandbox, tmp_
         return manifest.counts(state, rows)
 
     monkeypatch.setattr(backlog, "counts", counts)
-    rows = [*prompts(3), *({"key": f"bad{n}", "prompt": "[fail:CreationPolicyViolation]"} for n in range(3)), *prompts(4)[3:]]
+    bad = [{"key": f"bad{n}", "prompt": "[fail:CreationPolicyViolation]"} for n in range(3)]
+    rows = [*prompts(3), *bad, {"key": "last", "prompt": "a dog"}]
     task = BatchTask(tmp_path, rows, max_in_flight=1, on_failure="stop", min_success=5)
     with pytest.raises(exceptions.ViduBatchFailedError):
         task.run()
