@@ -116,13 +116,14 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
                     await nudges.pause(delay - settle, had_events=bool(events))
 
     async def _round(self, client: AsyncClient, tracker: CompletionTracker) -> tuple[list[dict[str, Any]], float]:
+        # A round may have thousands, in a cycle with the frames of their tracebacks: each held the answer that failed.
         errors: list[ViduError] = []
         events: list[dict[str, Any]] = []
         try:
             if tracker.lists and (full := tracker.listed(await self._listed(client, tracker), time.time())):
                 self.log.warning("Vidu connection %s: %s", self.vidu_conn_id, full)
         except ViduError as error:
-            errors.append(error)
+            errors.append(error.without_frames())
         else:
             # The client's connection limit bounds the concurrency.
             polls = (
@@ -151,7 +152,7 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         try:
             states = await client.looks.states(ids)
         except ViduError as error:  # a failure for all of them
-            errors.append(error)
+            errors.append(error.without_frames())
             return []
         for generation_id, snapshot in states.items():
             if note := tracker.glimpsed(generation_id, snapshot, time.time()):
@@ -166,7 +167,7 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         except ViduError as error:
             event, note = None, tracker.missed(generation_id, error, time.time())
             if note is None:
-                errors.append(error)
+                errors.append(error.without_frames())
         if note:
             self.log.info("%s", note)
         return event

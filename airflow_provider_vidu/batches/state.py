@@ -128,8 +128,10 @@ class BatchState:
     lines: Lines = field(default_factory=Lines)
     earlier: dict[str, Earlier] = field(default_factory=dict)
     """What rows have cost before they were ordered again, by their keys: limits count it."""
+    earlier_sum: Earlier | None = field(default=None, compare=False)
+    """Of all of them; None until it is wanted: each create looks at it, and the rows may be a hundred thousand."""
     dearest: float | int = 0
-    """The highest price of a generation so far, also of one that has failed and was refunded."""
+    """The highest price of a generation so far, open or not, also of one that has failed and was refunded."""
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Add an event; unknown ones, of a later version, are ignored."""
@@ -153,6 +155,7 @@ class BatchState:
                 self._drop(keys := _list(own))
                 for key in keys:  # not a copy without them: 290 kB of a journal took 24 s
                     self.earlier.pop(key, None)
+            self.earlier_sum = None
             self.orders += 1
             self.is_again = bool(event.get("again"))
             self.again_by = text(event.get("owner")) or ""
@@ -215,6 +218,7 @@ class BatchState:
         for key in (keys := _list(event["keys"])):
             if (row := self.lines.ended.get(key)) is not None:
                 self.earlier[key] = self.earlier.get(key, Earlier()).plus(row)
+                self.earlier_sum = None
                 self._note_price(row.credits, is_own=not row.is_reused)
         self._drop(keys)
 
@@ -276,7 +280,9 @@ class BatchState:
 
     @property
     def _before(self) -> Earlier:
-        return Earlier.sum(self.earlier.values())
+        if self.earlier_sum is None:
+            self.earlier_sum = Earlier.sum(self.earlier.values())
+        return self.earlier_sum
 
     @property
     def price(self) -> float | int | None:
@@ -284,7 +290,7 @@ class BatchState:
 
         Before a file is stored, a 0 is none: failures return the credits, and all rows would be ordered at that price.
         """
-        if highest := max(self.dearest, self.lines.sums.dearest, max(self._open_prices(), default=0)):
+        if highest := max(self.dearest, self.lines.sums.dearest):
             return highest
         return 0 if self.lines.sums.has_free else None
 
@@ -358,10 +364,11 @@ class BatchState:
         state.order = latest
         for one in _list(stored["lines"]):
             state.lines[one["key"]] = checked_line(one)
-        for one in _list(stored["open"]):
-            state.open[_key(one)] = Open.from_json(one)
         state.earlier = {_key(one): Earlier.from_json(one) for one in _list(stored.get("earlier", []))}
         state.dearest = max(price(stored.get("dearest")) or 0, 0)
+        for one in _list(stored["open"]):
+            job = state.open[_key(one)] = Open.from_json(one)
+            state._note_price(job.credits, is_own=not job.is_shared)  # an earlier version may not have
         for one in _list(stored["intents"]):
             state._on_intent(one)
         return state

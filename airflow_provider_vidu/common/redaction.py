@@ -39,7 +39,11 @@ the DAG see it."""
 _LAST_CHARACTER: Final = 0x10FFFF
 _GAPS: Final = ("\\n", "\\r", "\\t", "\n", "\r", "\t", "\v", "\f", " ", "+", "<wbr>")
 """What line wrapping puts into a secret, also within JSON and HTML, and the space that forms use for ``+``."""
-_INVISIBLE: Final = "\x85\xa0\xad\u061c\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff"
+_INVISIBLE: Final = (
+    r"\x00-\x08\x0e-\x1f\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f"
+    r"\u205f-\u206f\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffd\U000e0000-\U000e0fff"
+)
+"""Control characters, blanks, and what shows nothing, or a mark instead of what no text may hold (U+FFFD)."""
 _INVISIBLE_GAPS: Final = re.compile(f"[{_INVISIBLE}]+")
 _GAP: Final = re.compile(rf"(?:[\n\r\t\v\f +{_INVISIBLE}]|\\[nrt]|<wbr>)++")
 _WRAPPING: Final = ("\\n", "\\r", "\\t")
@@ -234,7 +238,7 @@ class Redactor:
 def _without_gaps(text: str) -> str:
     for gap in _GAPS:
         text = text.replace(gap, "")
-    return text if text.isascii() or text.isprintable() else _INVISIBLE_GAPS.sub("", text)
+    return text if text.isascii() and text.isprintable() else _INVISIBLE_GAPS.sub("", text)
 
 
 def _numerals_of(text: str) -> bytes:

@@ -40,6 +40,7 @@ Files are named by the rest of the URL. A missing parameter gives one file two n
 same name, so doubtful ones are omitted.
 """
 
+_PARAMETER: Final = re.compile("[^&]+")
 _SECRET_VARIETY: Final = 10
 
 
@@ -83,7 +84,7 @@ def without_query(url: str) -> str:
 
 def redact_urls(text: str) -> str:
     """Return ``text`` without the queries of its http(s) URLs, which may be signatures."""
-    return _URL.sub(lambda url: without_query(re.split(r"[?#]", unescaped(url.group()))[0]), text)
+    return _URL.sub(lambda url: without_query(re.split(r"[?#]", unescaped(url.group()), maxsplit=1)[0]), text)
 
 
 def without_data_uris(text: str) -> str:
@@ -101,14 +102,25 @@ def signatures(value: Any) -> set[str]:
 
     :param value: a string, or lists and mappings of strings to any depth.
     """
-    parts: set[str] = set()
-    for text in _texts(value):
-        for url in _urls(text):
-            query = url.partition("?")[2].partition("#")[0]
-            pairs = [pair.partition("=") for pair in query.split("&")]
-            signing = [value for name, _, value in pairs if SIGNING_PARAMETER.fullmatch(unquote(name))]
-            parts |= {query, *signing, *map(unquote, signing)}
-    return {part for part in parts if len(part) >= PIECE_CHARS and len(set(part)) >= _SECRET_VARIETY}
+    parts = (part for text in _texts(value) for url in _urls(text) for part in _secret_parts(url))
+    return {part for part in parts if len(set(part)) >= _SECRET_VARIETY}
+
+
+def _secret_parts(url: str) -> Iterator[str]:
+    """Yield the query of a URL and its signing parameters, unless they are short.
+
+    One at a time: a list of all parameters took seventy times as much as a query of ampersands.
+    """
+    query = url.partition("?")[2].partition("#")[0]
+    if len(query) < PIECE_CHARS:
+        return
+    yield query
+    for match in _PARAMETER.finditer(query):
+        name, _, value = match[0].partition("=")
+        if len(value) >= PIECE_CHARS and SIGNING_PARAMETER.fullmatch(unquote(name)):
+            yield value
+            if len(plain := unquote(value)) >= PIECE_CHARS:
+                yield plain
 
 
 def passwords(value: Any) -> set[str]:
@@ -116,7 +128,8 @@ def passwords(value: Any) -> set[str]:
 
     :param value: a string, or lists and mappings of strings to any depth.
     """
-    found = {word for text in _texts(value) if not text.startswith("data:") for _, word in _PASSWORD.findall(text)}
+    texts = (text for text in _texts(value) if not text.startswith("data:"))
+    found = {match[2] for text in texts for match in _PASSWORD.finditer(text)}
     return found | set(map(unquote, found))
 
 
@@ -151,15 +164,19 @@ def _texts(value: Any) -> Iterator[str]:
                 left.extend(item.values())
 
 
-def _urls(text: str) -> list[str]:
+def _urls(text: str) -> Iterator[str]:
     if text.startswith("data:"):  # an image of megabytes
-        return []
-    return [text] if _is_url(text) else [unescaped(url) for url in _URL.findall(text)]
+        return
+    if _is_url(text):
+        yield text
+        return
+    for match in _URL.finditer(text):
+        yield unescaped(match[0])
 
 
 def _is_url(text: str) -> bool:
     """Whether the whole text is one URL (in other text, a quotation mark would end it)."""
-    return text.lower().startswith(("http://", "https://")) and len(text.split()) == 1
+    return text[:8].lower().startswith(("http://", "https://")) and len(text.split(None, 1)) == 1
 
 
 def redacted(value: object, limit: int = SNIPPET_CHARS) -> str:

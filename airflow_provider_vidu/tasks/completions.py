@@ -225,7 +225,8 @@ class CompletionTracker:
             lasting = {name: error for name, error in refused.items() if not isinstance(error, ViduNotFoundError)}
             new = [error for name, error in lasting.items() if name not in self._resting]
             self._resting |= dict.fromkeys(lasting, self._polled_at + HOPELESS_PAUSE)
-            delay, note = self.pause([error for error in errors if not any(error is own for own in refused.values())])
+            own = set(map(id, refused.values()))  # of thousands, each is not compared with all others
+            delay, note = self.pause([error for error in errors if id(error) not in own])
             if not new:
                 return delay, note
             what = f"{new[0]} Polls of this generation are repeated every {HOPELESS_PAUSE:.0f} s"

@@ -22,11 +22,13 @@ from airflow_provider_vidu.common.parsing import documents
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.values import MAX_INTEGER, MIN_INTEGER, reason
 from airflow_provider_vidu.downloads.transfer import Transfer
+from airflow_provider_vidu.event_triggers import ViduGenerationFinishedTrigger
 from airflow_provider_vidu.exceptions import ViduCreditError, ViduError, ViduSubmitUnknownError, ViduTransportError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.network.bodies import LIST
 from airflow_provider_vidu.network.target import DownloadAccess
 from airflow_provider_vidu.polling.watch import PollPolicy, PollResult, Wait, Watch
+from airflow_provider_vidu.tasks.completions import CompletionTracker
 from fault_table import CLEAR_ERROR, SURVIVED
 from tests.integration.downloads.test_transfer import BODY, LOOPBACK, Shelf
 from tests.integration.servers import Request, Server, Wire
@@ -332,6 +334,32 @@ def test_a_wait_does_not_keep_the_answer_that_failed_it(serve, status):
     before = _answers()
     asyncio.run(poll_all())
     assert _answers() == before
+
+
+@pytest.mark.fault("attacks", "a gateway answers the polls of an event trigger with 900 kB of an error",
+                   outcome=SURVIVED, seen="the reasons alone are kept")  # fmt: skip
+@pytest.mark.parametrize("status", [b"200 OK", b"400 No", b"503 Busy"])
+def test_an_event_trigger_does_not_keep_the_answers_that_failed_it(serve, status, monkeypatch):
+    """The errors of a round held theirs until Python's next search for cycles: 2 MB for each of 5,000 generations."""
+    serve(whole(b'{"error": "' + b"no " * 300_000 + b'"}', status=status))
+    names = [f"g{number}" for number in range(10)]
+    trigger, seen = ViduGenerationFinishedTrigger(generation_ids=names), list[int]()
+    tracker = CompletionTracker(PollPolicy.for_trigger(30), names)
+    pause = tracker.pause
+
+    def paused(errors: list[ViduError]) -> tuple[float, str | None]:
+        seen.extend([len(errors), _answers()])
+        return pause(errors)
+
+    monkeypatch.setattr(tracker, "pause", paused)
+
+    async def poll_all() -> None:
+        async with async_client("vidu_default") as client:
+            await trigger._round(client, tracker)
+
+    before = _answers()
+    asyncio.run(poll_all())
+    assert seen == [10, before]
 
 
 def _answers() -> int:

@@ -216,9 +216,12 @@ class Backlog:
 
     def _check_failures(self) -> None:
         """Stop submitting if the batch cannot succeed any more, and the user wants that."""
+        most_failed = len(self._rows) - plan.least_stored(self._settings.min_success, len(self._rows))
+        # First by the known number, which includes other runs' rows: all would be counted again after each row.
+        if self._settings.on_failure != "stop" or self._state.failed <= most_failed:
+            return
         rows = tuple(self._rows.values())
-        least = plan.least_stored(self._settings.min_success, len(rows))
-        if self._settings.on_failure == "stop" and len(rows) - counts(self._state, rows).failed < least:
+        if counts(self._state, rows).failed > most_failed:
             self.stop(too_few(self._state, rows, self._settings))
 
     def _submit(self, row: Row) -> None:

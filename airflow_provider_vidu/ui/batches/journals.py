@@ -152,7 +152,13 @@ def _read(base: str, dag_id: str) -> Read:
     if dag_id not in state.dags:
         return Read(problem=NOT_OF_DAG)
     # Copies of plain dicts are atomic: another look may be applying events meanwhile.
-    copied = replace(state, intents=dict(state.intents), open=dict(state.open), lines=state.lines.copy())
+    copied = replace(
+        state,
+        intents=dict(state.intents),
+        open=dict(state.open),
+        lines=state.lines.copy(),
+        earlier=dict(state.earlier),
+    )
     return Read(copied, followed.is_behind)
 
 

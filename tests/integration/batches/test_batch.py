@@ -14,7 +14,9 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.batches import plan
+from airflow_provider_vidu.batches import manifest, plan
+from airflow_provider_vidu.batches.leg import backlog
+from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.operators import ViduBatchOperator
 from airflow_provider_vidu.operators.shared_names import batch_name
 from airflow_provider_vidu.stores.destination import Destination
@@ -126,6 +128,25 @@ def test_stop_orders_nothing_more_once_the_batch_cannot_succeed(connect, sandbox
     with pytest.raises(exceptions.ViduBatchFailedError):
         task.run()
     assert len(sandbox.creates) == 1
+
+
+def test_stop_counts_the_rows_only_when_it_may_be_time_to(connect, sandbox, tmp_path, monkeypatch):
+    """All of them after each row that ended took a batch of 100,000 rows half an hour."""
+    connect("ent-v2")
+    counted = list[int]()
+
+    def counts(state: BatchState, rows: Any) -> Any:
+        counted.append(state.failed)
+        return manifest.counts(state, rows)
+
+    monkeypatch.setattr(backlog, "counts", counts)
+    bad = [{"key": f"bad{n}", "prompt": "[fail:CreationPolicyViolation]"} for n in range(3)]
+    rows = [*prompts(3), *bad, {"key": "last", "prompt": "a dog"}]
+    task = BatchTask(tmp_path, rows, max_in_flight=1, on_failure="stop", min_success=5)
+    with pytest.raises(exceptions.ViduBatchFailedError):
+        task.run()
+    assert counted == [3]
+    assert len(sandbox.creates) == 6
 
 
 @pytest.mark.vidu_sandbox(concurrency=2, when_full="refuse", gateway_concurrency=2)

@@ -85,6 +85,32 @@ def test_a_create_is_not_slower_the_more_rows_have_ended():
     assert (state.stored, state.credits, state.ordered) == (49_999, 50_000 * 4 + 25, (50_005, 50_005))
 
 
+def test_a_create_is_not_slower_the_more_rows_have_ended_or_were_ordered_before():
+    """Between two creates a row ends, and each create added all up again: an hour for a batch of 100,000 rows."""
+    line = {"key": "0", "status": "stored", "generation_id": "g", "credits": 4}
+    earlier = [{"key": str(number), "generations": 1, "priced": 1, "credits": 4} for number in range(50_000)]
+    state = BatchState.from_json({**BatchState().to_json(), "earlier": earlier})
+    for number in range(50_000):
+        state.apply({"e": "line", "line": {**line, "key": str(number)}})
+    began = time.thread_time()
+    for number in range(500):
+        state.apply({"e": "line", "line": {**line, "key": f"new{number}", "credits": 5 + (number == 7)}})
+        known = (state.price, state.credits, state.stored, state.uncertain, state.ordered)
+    assert time.thread_time() - began < 2
+    assert known == (6, 100_000 * 4 + 2501, 50_500, 0, (100_500, 100_500))
+    state.apply({"e": "line", "line": {**line, "key": "new7"}})
+    assert (state.price, state.credits, state.stored) == (5, 100_000 * 4 + 2499, 50_500)
+    state.apply({"e": "back", "keys": ["1"]})
+    assert (state.stored, state.credits, state.ordered) == (50_499, 100_000 * 4 + 2499, (100_500, 100_500))
+
+
+def test_an_open_generation_is_the_dearest_in_a_state_that_does_not_say_so():
+    """Earlier versions have noted no price of open generations: a limit would allow one row more."""
+    jobs = [{"key": "a", "id": "g1", "at": 1.0, "credits": 7}, {"key": "b", "id": "g2", "at": 1.0, "is_shared": True}]
+    state = BatchState.from_json({**BatchState().to_json(), "open": jobs})
+    assert (state.price, state.unpriced) == (7, 0)
+
+
 @pytest.mark.parametrize("price", [2**64, 1e13, -1e13, "1e300", float("nan")])
 def test_a_price_beyond_all_prices_is_none(price):
     """Airflow refuses the XCom with the sum of two."""

@@ -57,6 +57,7 @@ def spelled(key: str) -> list[str]:
         data.hex(" ", 2).upper(),
         "".join(f"\\x{byte:02x}" for byte in key.encode("latin-1")),
         *(f"{key[:5]}{gap}{key[5:]}" for gap in ("\f", "<wbr>", "&#8203;", "&shy;", "&nbsp;", "\u2028")),
+        *(sign.join(key) for sign in "\0\b\x1b\x7f\x9b\u034f\u115f\u3164\ufe0f\uffa0\ufffd\U000e0041"),
         *in_numerals(key),
         "".join(chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char for char in key),
         "".join(chr(0x1D468 - ord("A") + ord(char)) if "A" <= char <= "Z" else char for char in key),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 import unicodedata
 
 import pytest
@@ -170,6 +171,19 @@ def test_signatures_are_found_however_deep() -> None:
     for _ in range(10_000):
         deep = [{"a": deep}]
     assert QUOTED in signatures(deep)
+
+
+@pytest.mark.parametrize(
+    "text", ["http://a/?" + "&" * 2_000_000, "http://a/?" + "".join(f"sig={number:x}&" for number in range(200_000))]
+)
+def test_the_search_for_signatures_takes_no_memory_for_each_parameter(text: str) -> None:
+    """A conf of 10 MB of ampersands took a worker 640 MB: a tuple of three texts for each."""
+    tracemalloc.start()
+    try:
+        assert len(signatures([text])) == ("sig" in text)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @each_row(

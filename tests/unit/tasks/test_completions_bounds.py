@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
+from airflow_provider_vidu.exceptions import ViduRequestError
 from airflow_provider_vidu.tasks.completions import KEPT, KEPT_CHARS, KEPT_OPEN, MOST_WATCHED, CompletionTracker
 from fault_table import SURVIVED
 from tests.unit.tasks.test_completions import NOW, POLICY, seen, tell
@@ -41,6 +43,21 @@ def test_ended_ones_are_bounded_as_well():
     for turn in range(4):
         finished.listed([seen(f"{turn}-{n}") for n in range(MOST_WATCHED)], NOW)
     assert len(finished.to_poll(NOW)) == 2 * MOST_WATCHED
+
+
+def test_refusals_take_time_in_proportion():
+    """The error of each was compared with those of all others: 20,000 named generations held the triggerer for 4 s."""
+    finished = CompletionTracker(POLICY, [f"g{number}" for number in range(20_000)])
+    first, *others = finished.to_poll(NOW)
+    finished.saw(seen(first, "running"), NOW)
+    errors = [ViduRequestError(f"no {name}") for name in others]
+    for name, error in zip(others, errors, strict=True):
+        finished.missed(name, error, NOW)
+    began = time.thread_time()
+    _, note = finished.pause(errors)
+    assert time.thread_time() - began < 1
+    assert note is not None
+    assert "19998 others" in note
 
 
 @pytest.mark.parametrize("status", ["running", "succeeded"])

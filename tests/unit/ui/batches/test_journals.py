@@ -85,6 +85,20 @@ def test_a_usual_state_is_shown(journal):
     assert (found.problem, len(found.state.lines)) == (None, 20_000)
 
 
+def test_a_later_look_does_not_change_what_a_page_is_made_of(journal):
+    """It added to what the page was adding up: one look in seven at a busy batch was an internal error."""
+    folder, read = journal
+    lines = [{"key": "a", "status": "stored", "credits": 4, "generation_id": "g1"}]
+    earlier = [{"key": "b", "generations": 1, "priced": 1, "credits": 2}]
+    (folder / "state.json.gz").write_bytes(gzip.compress(state_of(lines=lines, earlier=earlier), 1))
+    before = read().state
+    (folder / "leg-000002").mkdir()
+    (folder / "leg-000002" / "000001.jsonl").write_text('{"e":"back","keys":["a"]}\n')
+    after = read().state
+    assert (list(before.earlier), before.stored, before.credits, before.ordered) == (["b"], 1, 6, (2, 2))
+    assert (list(after.earlier), after.stored, after.credits, after.ordered) == (["b", "a"], 0, 6, (2, 2))
+
+
 def test_the_state_with_the_highest_number_is_shown(journal):
     """The objects that follow the others may be gone, and a process that was taken over may still write those."""
     folder, read = journal
