@@ -56,7 +56,7 @@ class TaskRequest:
         arguments = arguments_of(task)
         fields, endpoint = request_of(arguments, required), endpoint_of(arguments)
         dialect = hook.config.dialect
-        _check_gaps(task, context, required, dialect.create(fields, endpoint).request.path, dialect)
+        _check_gaps(task, context, required, dialect.target(fields, endpoint), dialect)
         is_synchronous = dialect.is_synchronous(fields, endpoint)
         if task.destination is not None:
             check_product(dialect.medium(fields, endpoint), task.artifact)
@@ -95,7 +95,7 @@ def _check_gaps(
     what = (
         f"An input is the output of a mapped task, of which {gaps} instance{'s' if gaps > 1 else ''} returned nothing"
     )
-    whole = dialect.create(request_of(arguments, required), endpoint_of(arguments)).request.path
+    whole = dialect.target(request_of(arguments, required), endpoint_of(arguments))
     if whole != path:
         raise ViduConfigError(
             f"{what}: without their values, the request goes to {path} instead of {whole}, so another kind of "

@@ -60,7 +60,7 @@ def intent_of(
     marked = dialect.marked(body, marker, endpoint) if is_durable else None
     looks = None
     if is_durable and dialect.has_list:
-        path, is_listed = dialect.create(body, endpoint).request.path, dialect.is_listed(body, endpoint)
+        path, is_listed = dialect.target(body, endpoint), dialect.is_listed(body, endpoint)
         looks = Likeness.of(body, path, is_listed=is_listed).to_json()
     now = time.time()
     record = Record(number, marker, now, marked is not None, request=request, began=now, looks=looks)

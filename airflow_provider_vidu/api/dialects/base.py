@@ -118,17 +118,24 @@ class Dialect(ABC):
         :param endpoint: the name of a create, or a path that starts with a slash; if omitted, the dialect decides.
         :raises ViduConfigError: when the endpoint does not exist, or cannot be inferred from the fields.
         """
-        if endpoint is not None and not isinstance(endpoint, str):
-            raise ViduConfigError(f"endpoint must be text, not {type(endpoint).__name__}.")
-        request = self._create_request(body, endpoint)
+        request = ApiRequest("POST", self.target(body, endpoint), self._sent(body), bills=True)
         return Call(request, partial(self.read_created, synchronous=self.is_synchronous(body, endpoint)))
 
-    @abstractmethod
-    def _create_request(self, body: Mapping[str, Any], endpoint: str | None) -> ApiRequest:
-        """Return the request of :meth:`create`, which is billed.
+    def target(self, body: Mapping[str, Any], endpoint: str | None = None) -> str:
+        """Return the path that :meth:`create` goes to. The files in ``body`` may be paths: they need not be read.
 
         :raises ViduConfigError: as :meth:`create` does.
         """
+        if endpoint is not None and not isinstance(endpoint, str):
+            raise ViduConfigError(f"endpoint must be text, not {type(endpoint).__name__}.")
+        return self._target(body, endpoint)
+
+    @abstractmethod
+    def _target(self, body: Mapping[str, Any], endpoint: str | None) -> str: ...
+
+    def _sent(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a create's body as the service expects it."""
+        return body
 
     def can_cancel(self, endpoint: str | None = None) -> bool:
         """Whether a generation submitted to ``endpoint`` can be cancelled."""

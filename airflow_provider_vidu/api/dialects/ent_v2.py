@@ -71,15 +71,16 @@ class EntV2(Dialect):
     has_look: ClassVar[bool] = True
     has_uploads: ClassVar[bool] = True
 
-    def _create_request(self, body: Mapping[str, Any], endpoint: str | None) -> ApiRequest:
-        """Return the create request for ``endpoint``, or for the one inferred from the fields."""
+    def _target(self, body: Mapping[str, Any], endpoint: str | None) -> str:
+        """Return the path of ``endpoint``, or of the one inferred from the fields."""
         if endpoint and endpoint.startswith("/"):
-            path = endpoint
-        elif "{endpoint}" in self.create_path:
-            path = self._beside_create(endpoint or endpoint_for(body))
-        else:
-            path = self.create_path
-        return ApiRequest("POST", path, typed(body), bills=True)
+            return endpoint
+        if "{endpoint}" in self.create_path:
+            return self._beside_create(endpoint or endpoint_for(body))
+        return self.create_path
+
+    def _sent(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        return typed(body)
 
     def _query_path(self, endpoint: str | None) -> str:
         """Return the template of a query's path; the one-click products have a query of their own.

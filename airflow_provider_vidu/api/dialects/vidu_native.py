@@ -13,7 +13,7 @@ from airflow_provider_vidu.api.calls import Call
 from airflow_provider_vidu.api.dialects.base import Dialect
 from airflow_provider_vidu.api.dialects.errors import GATEWAY, is_error
 from airflow_provider_vidu.api.dialects.levels import state_word
-from airflow_provider_vidu.api.messages import ApiAnswer, ApiRequest
+from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduNotFoundError, ViduRequestError, ViduResponseError
 
 PROBE_ID: Final = "airflow-connection-test"
@@ -28,14 +28,14 @@ class ViduNative(Dialect):
     default_query_path: ClassVar[str] = "/vidu-native/video/generations/{id}"
     default_create_path: ClassVar[str] = "/vidu-native/video/generations"
 
-    def _create_request(self, body: Mapping[str, Any], endpoint: str | None) -> ApiRequest:
-        """Return the create request; the gateways have one endpoint, so any other must be given as a path."""
+    def _target(self, body: Mapping[str, Any], endpoint: str | None) -> str:
+        """Return the path of a create; the gateways have one endpoint, so any other must be given as a path."""
         if endpoint is not None and not endpoint.startswith("/"):
             raise exceptions.ViduConfigError(
                 "The vidu-native dialect has a single create endpoint: omit endpoint, or set it to a path such as "
                 f"/vidu-native/video/generations (got {endpoint!r})."
             )
-        return ApiRequest("POST", endpoint or self.create_path, body, bills=True)
+        return endpoint or self.create_path
 
     def probe(self) -> Call[ViduAPIError | ViduResponseError | None]:
         """Query an id that no gateway has: only a gateway that accepts the key answers "not found"."""

@@ -271,7 +271,7 @@ def path_of(dialect: Dialect, body: Mapping[str, Any], endpoint: str | None, art
     :raises ViduConfigError: when it fits no endpoint, or the file of its product could not be kept.
     """
     check_product(dialect.medium(body, endpoint), artifact)
-    return dialect.create(body, endpoint).request.path
+    return dialect.target(body, endpoint)
 
 
 def fields_of(row: Row) -> tuple[dict[str, Any], str | None]:

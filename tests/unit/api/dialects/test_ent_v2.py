@@ -335,6 +335,11 @@ def test_a_named_endpoint_wins(endpoint: str) -> None:
     assert ENT.create({"images": ["a"] * 3}, endpoint).request.path == f"/ent/v2/{endpoint}"
 
 
+def test_the_target_of_files_that_are_not_read_yet() -> None:
+    """Where a create goes is known before its files are read."""
+    assert ENT.target({"images": [Path("a.png")]}) == "/ent/v2/img2video"
+
+
 def test_requests() -> None:
     """Each method and path of the table."""
     assert ENT.query("911").request == ApiRequest("GET", "/ent/v2/tasks/911/creations")
