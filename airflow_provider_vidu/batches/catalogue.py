@@ -18,7 +18,7 @@ from airflow_provider_vidu.batches.snapshot import json_of
 from airflow_provider_vidu.batches.state import BatchState, Event, opened
 from airflow_provider_vidu.common.text import UNPRINTABLE
 from airflow_provider_vidu.common.values import mapping
-from airflow_provider_vidu.exceptions import ViduError, ViduSubmitUnknownError
+from airflow_provider_vidu.exceptions import ViduError, ViduStorageError, ViduSubmitUnknownError
 from airflow_provider_vidu.stores.small_files import content_of, write_file
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class Catalogue:
         """Return the line of an equal order whose file is still there; None if there is none.
 
         :param request: the digest of the request.
+        :raises ViduStorageError: when the store does not say whether there is one: what is paid for would be ordered
+            again.
         """
         try:
             stored = content_of(self._file(request), MOST_BYTES)
@@ -70,6 +72,8 @@ class Catalogue:
                 return None
             checked_line({**line, "key": ""})  # a batch would end at a line that it cannot record
             return line
+        except ViduStorageError:
+            raise
         except (ViduError, ValueError, RecursionError) as error:
             self._log.warning("The catalogue of earlier files cannot be read; ordering: %s", error)
             return None

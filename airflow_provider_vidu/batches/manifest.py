@@ -16,7 +16,7 @@ from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.batches.state import BatchState, Open
 from airflow_provider_vidu.common.artifacts import Artifact
 from airflow_provider_vidu.common.progress import duration
-from airflow_provider_vidu.common.values import strict_int, text
+from airflow_provider_vidu.common.values import mapping, strict_int, text, whole
 from airflow_provider_vidu.exceptions import (
     ViduBatchFailedError,
     ViduBatchIncompleteError,
@@ -121,6 +121,12 @@ def shown_of(row: Row) -> dict[str, Any]:
     return {name: value[:MAX_SHOWN_CHARS] for name, value in known.items() if value}
 
 
+def _seed_of(row: Row) -> int | None:
+    """Return the seed of a row's request; None if the service is to choose it, which 0 says, too."""
+    given = [mapping(row.arguments.get(name)).get("seed") for name in ("body", "parameters")]
+    return next((seed for seed in map(strict_int, map(whole, given)) if seed), None)
+
+
 def _shared(job: Open) -> dict[str, Any]:
     return {"reused_from": job.id} if job.is_shared else {}
 
@@ -143,8 +149,9 @@ def open_of(row: Row, generation_id: str, at: float, endpoint: str | None, reque
     """Return what is kept of a row's generation.
 
     :param at: when it was submitted, in epoch seconds.
-    :param known: its price and its seed, if the create's answer holds them.
+    :param known: its price and its seed, if the create's answer holds them; otherwise the seed is the row's own.
     """
+    known["seed"] = known.get("seed") or _seed_of(row)
     return Open(generation_id, at, endpoint=endpoint, request=request, index=row.index, **shown_of(row), **known)
 
 

@@ -41,7 +41,7 @@ class Open:
     :param id: the id at Vidu.
     :param at: when it was submitted, in epoch seconds.
     :param credits: its price, if the answer to the create holds it.
-    :param seed: the seed that the service chose.
+    :param seed: the seed of its request, or the one that the service chose.
     :param endpoint: where it was submitted; None if the fields decided.
     :param request: the digest of its request.
     :param index: the row's place, from 0; -1 if an earlier version submitted it.

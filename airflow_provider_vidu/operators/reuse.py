@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.common.text import sentence
-from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedError, ViduGenerationInterruptedError
+from airflow_provider_vidu.exceptions import (
+    ViduError,
+    ViduGenerationFailedError,
+    ViduGenerationInterruptedError,
+    ViduStorageError,
+)
 from airflow_provider_vidu.links import is_task_instance
 
 if TYPE_CHECKING:
@@ -79,7 +84,9 @@ class SharedResults:
 
         :param store: stores the file and returns its record, as :class:`.ResultStore` does.
         """
-        line = self._catalogue.find(self._request)
+        line = None
+        with suppress(ViduStorageError):  # it is paid for, so its file is stored in any case
+            line = self._catalogue.find(self._request)
         if line is not None and line.get("generation_id") == generation.id:
             return file_in(line)
         record = store()

@@ -297,7 +297,10 @@ def _rename_unless_there(folder: int, temporary: str, name: str) -> None:
             raise FileExistsError(name) from None
         os.replace(temporary, name, **here)  # noqa: PTH105 - pathlib has no dir_fd
     else:
-        os.unlink(temporary, dir_fd=folder)
+        try:
+            os.unlink(temporary, dir_fd=folder)
+        except OSError as error:  # the file has its name, so it is published
+            log.warning("%s is complete, but its temporary name %s remains: %s", name, temporary, error.strerror)
 
 
 @contextlib.contextmanager

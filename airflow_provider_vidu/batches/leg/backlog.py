@@ -16,7 +16,13 @@ from airflow_provider_vidu.batches.manifest import counts, too_few
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.batches.state import BatchState
-from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError, ViduError, ViduPricePendingError
+from airflow_provider_vidu.exceptions import (
+    ViduBudgetError,
+    ViduConfigError,
+    ViduError,
+    ViduPricePendingError,
+    ViduStorageError,
+)
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.claims import SharedOrderError, never_sleep
 
@@ -182,7 +188,12 @@ class Backlog:
             self.error = error
             return False
         row = self._pending.popleft()
-        taken = None if self._twins is None else self._twins.taken(row)
+        try:
+            taken = None if self._twins is None else self._twins.taken(row)
+        except ViduStorageError as error:
+            self._pending.appendleft(row)
+            self.stop(error)
+            return False
         if taken is None:
             self._submit(row)
         elif isinstance(taken, dict):  # an equal order serves the row already; otherwise it will

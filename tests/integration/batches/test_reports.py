@@ -69,3 +69,12 @@ def test_lineage_leads_from_the_rows_to_the_manifest(connect, sandbox, tmp_path)
     listed = BatchTask(tmp_path / "other", [{"prompt": "a cat"}])
     listed.run()
     assert listed.operator.get_openlineage_facets_on_complete(None).inputs == []
+
+
+def test_the_seed_is_that_of_the_order(dialect, sandbox, tmp_path):
+    """A service that repeats no seed does not hide the one that a row has; 0 lets the service choose."""
+    rows = [{"prompt": "a", "seed": 7}, {"prompt": "b", "parameters": {"seed": "8"}}, {"prompt": "c", "seed": 0}]
+    task = BatchTask(tmp_path, rows)
+    task.run()
+    assert [line["seed"] for line in task.lines][:2] == [7, 8]
+    assert task.lines[2]["seed"] != 0

@@ -1,8 +1,8 @@
-"""Roles that may not list a bucket: S3 answers 403 for an object that does not exist."""
+"""What may exist but cannot be read: for roles that may not list a bucket, and in an outage."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -34,6 +34,38 @@ def unlisted(endpoint: str, s3: Any, bucket: str, monkeypatch: pytest.MonkeyPatc
         yield f"s3://{bucket}/out/"
 
 
+class Watched:
+    """A folder of a bucket, parts of which can be made unreadable."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.open()
+
+    def open(self) -> None:
+        """Let everything be read."""
+        self.close_to("", 200, when=lambda: False)
+
+    def close_to(self, part: str, status: int, when: Callable[[], bool] = lambda: True) -> None:
+        """Answer reads of what has ``part`` in its name with a status, while ``when`` says so."""
+        self._part, self._status, self._when = part, status, when
+
+    def shut(self, request: Request) -> bytes | None:
+        """Return the answer to a request that does not reach the store."""
+        if request.method not in ("GET", "HEAD") or self._part not in request.target or not self._when():
+            return None
+        answer = refusal(self._status, "AccessDenied" if self._status == 403 else "SlowDown")
+        return answer if request.method == "GET" else answer.partition(b"<")[0]
+
+
+@pytest.fixture
+def watched(endpoint: str, s3: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    """Return a folder that can be made unreadable in part."""
+    folder = Watched(f"s3://{bucket}/out/")
+    with Door(endpoint, folder.shut) as door:
+        point_at(door.url(""), monkeypatch)
+        yield folder
+
+
 def test_a_state_that_may_exist_is_not_taken_for_missing(connect, sandbox, unlisted, tmp_path):
     """Batch and shared orders fail before anything is paid for, and name the permission."""
     connect("ent-v2")
@@ -48,3 +80,29 @@ def test_a_role_that_only_writes_stores_a_film(connect, sandbox, unlisted, tmp_p
     """Without a state beside the files, nothing needs to be read."""
     connect("ent-v2")
     assert RunTask(tmp_path, destination=unlisted + name, reuse="never").run()["file"]["size"] > 0
+
+
+@pytest.mark.parametrize(("part", "status"), [("/catalogue/", 503), (".mp4", 403)], ids=["entry", "file"])
+def test_an_outage_is_not_taken_for_no_earlier_order(connect, sandbox, watched, tmp_path, part, status):
+    """Single task and batch order nothing while the store does not say whether there is a file; then they get it."""
+    connect("ent-v2")
+    first = RunTask(tmp_path, destination=watched.folder).run()
+    tasks = (
+        RunTask(tmp_path, "r2", destination=watched.folder),
+        BatchTask(tmp_path, ["a cat"], destination=watched.folder, reuse="identical"),
+    )
+    watched.close_to(part, status)
+    for task in tasks:
+        with pytest.raises(exceptions.ViduError):
+            task.run()
+    watched.open()
+    assert tasks[0].run()["reused_from"] == first["id"]
+    assert tasks[1].run()["reused"] == 1
+    assert len(sandbox.creates) == 1
+
+
+def test_what_is_paid_for_is_stored_whatever_the_catalogue_says(connect, sandbox, watched, tmp_path):
+    """After the create, a catalogue that cannot be read costs the next task its look, not this one its file."""
+    connect("ent-v2")
+    watched.close_to("/catalogue/", 403, when=lambda: bool(sandbox.creates))
+    assert RunTask(tmp_path, destination=watched.folder).run()["file"]["size"] > 0

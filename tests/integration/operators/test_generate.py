@@ -487,6 +487,7 @@ def test_parameters_are_merged_and_body_replaces(dialect, sandbox):
         ({"wait_for_completion": None}, "wait_for_completion must be True or False"),
         ({"durable": "maybe"}, "durable must be True or False"),
         ({"cancel_on_kill": 2}, "cancel_on_kill must be True or False"),
+        ({"on_clear": "resume", "durable": False}, "needs durable=True"),
     ],
 )
 def test_bad_arguments_fail_at_parse(kwargs, message):

@@ -856,6 +856,14 @@ def test_without_hard_links_a_file_is_still_not_replaced(tmp_path, monkeypatch):
     assert (tmp_path / "a.mp4").read_bytes() == NEW
 
 
+def test_a_folder_that_keeps_every_name(tmp_path, monkeypatch, caplog):
+    """An append-only folder allows links and no removal: the file is there, and the message does not deny it."""
+    monkeypatch.setattr(os, "unlink", failing_with(errno.EPERM))
+    put(f"{tmp_path}/a.mp4", NEW, replace=False)
+    assert (tmp_path / "a.mp4").read_bytes() == NEW
+    assert "its temporary name .a.mp4." in caplog.text
+
+
 @pytest.mark.parametrize("there", [OLD, b""])
 def test_a_store_that_tells_no_sizes(memory, monkeypatch, there):
     """What is there is not taken for an empty file, which may always be replaced."""
