@@ -52,6 +52,16 @@ def check_word(name: str, value: object, words: Sequence[str | None]) -> None:
         raise ViduConfigError(f"{name} must be one of {', '.join(filter(None, words))}, not {sanitized(value, 40)!r}.")
 
 
+def check_on_clear(value: object, *, is_durable: bool) -> None:
+    """Check the argument ``on_clear`` of a single generation.
+
+    :raises ViduConfigError: when it is another word, or nothing keeps what it is to resume.
+    """
+    check_word("on_clear", value, ("new", "resume"))
+    if value == "resume" and not is_durable:
+        raise ViduConfigError('on_clear="resume" needs durable=True: nothing else keeps what it resumes.')
+
+
 def checked_count(name: str, value: int) -> int:
     """Return a count unchanged.
 

@@ -10,8 +10,13 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.common.artifacts import Artifact
 from airflow_provider_vidu.common.values import mapping
-from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_word, checked_count, checked_flag, optional_seconds
-from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.defaults import (
+    DEFAULT_CONN_ID,
+    check_on_clear,
+    checked_count,
+    checked_flag,
+    optional_seconds,
+)
 from airflow_provider_vidu.links import ViduWatchLink, is_task_instance
 from airflow_provider_vidu.operators.storing import check_storing
 from airflow_provider_vidu.orders.arguments import OnClear, arguments_of, check_arguments, required_arguments
@@ -130,7 +135,6 @@ class ViduGenerateOperator(SignedURLOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_word("on_clear", on_clear, ("new", "resume"))
         self.prompt = prompt
         self.model = model
         self.images = images
@@ -146,8 +150,7 @@ class ViduGenerateOperator(SignedURLOperator):
         self.cancel_on_kill = checked_flag("cancel_on_kill", cancel_on_kill)
         self.durable = checked_flag("durable", durable)
         self.on_clear = on_clear
-        if on_clear == "resume" and not self.durable:
-            raise ViduConfigError('on_clear="resume" needs durable=True: nothing else keeps what it resumes.')
+        check_on_clear(on_clear, is_durable=self.durable)
         self.max_failures = checked_count("max_failures", max_failures)
         self.max_credits = max_credits
         self._has_cap = max_credits is not None

@@ -22,6 +22,7 @@ from tests.versions import AIRFLOW
 
 NAME = "airflow_provider_vidu"
 PACKAGE = Path(airflow_provider_vidu.__file__).parent
+LONGEST_FUNCTION = 60
 
 CLIENTS = ("requests", "aiohttp", "urllib3", "httpx")
 IO = frozenset(
@@ -94,6 +95,17 @@ COMES_WITH_AIRFLOW = frozenset(
 )
 OPTIONAL = frozenset({"azure", "flask_appbuilder", "flask_babel", "openlineage", "pyarrow", "pytest"})
 """Asked for where they are there: Azure's client, the forms of Airflow 2, lineage, the fixture of users' tests."""
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    """Sixty lines with its docstring."""
+    functions = (
+        (node.end_lineno - node.lineno + 1, f"{dotted(path)}.{node.name}")
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    assert [found for found in functions if found[0] > LONGEST_FUNCTION] == []
 
 
 def test_every_library_is_declared() -> None:
