@@ -41,6 +41,7 @@ from airflow_provider_vidu.ui.records.instances import (
     has_run,
     is_in_loop,
     iteration_column,
+    key_columns,
     key_of,
     map_index_column,
     place_in,
@@ -134,13 +135,13 @@ def read_page(
                 raise NoIterationError(task_id)
             if (found := reader.state(task_id, index, region_id)) is None:
                 raise NoTaskError(task_id)
-            state, try_number, is_batch, is_open, ran = found
+            state, try_number, is_batch, is_open, ran, key = found
             if is_batch:
                 raise BatchError(task_id)
             if state in ENDED:
                 raise EndedError(state, try_number, is_open=is_open, has_run=ran)
-            own = TaskFacts(dag_id, run_id, task_id, index, None, state=state)
-            raise NotYetError(try_number, None if region_id else next_tries(session, [own]).get(own.key))
+            own = TaskFacts(dag_id, run_id, task_id, index, None, state=state, instance=key)
+            raise NotYetError(try_number, next_tries(session, [own]).get(key))
         others = (task for task in reader.relatives(own) if (task.key, task.number) != (own.key, own.number))
         full = reader.with_results([own, *others])
         (clip,) = grouped(full, run_is_over=_is_over(session, dag_id, run_id))
@@ -229,8 +230,8 @@ class _Reader:
 
     def state(
         self, task_id: str, index: int, region_id: UUID | None
-    ) -> tuple[str | None, int, bool, bool, bool] | None:
-        """Return a task instance's state, latest try, and whether it is a batch, left its try open, and has run.
+    ) -> tuple[str | None, int, bool, bool, bool, Key] | None:
+        """Return a task instance's state, latest try, whether it is a batch, left its try open, has run, and its key.
 
         None if it is not there.
         """
@@ -238,7 +239,8 @@ class _Reader:
         is_batch = exists().where(same_task(XComModel, TaskInstance), XComModel.key == BATCH_KEY)
         is_open = and_(TaskInstance.next_method.is_not(None), not_(HAS_RESULT)).label("is_open")
         ran = has_run(dag_id, run_id, task_id, index).label("has_run")
-        columns = (TaskInstance.state, TaskInstance.try_number, is_batch.label("is_batch"), is_open, ran)
+        known = (TaskInstance.state, TaskInstance.try_number, is_batch.label("is_batch"), is_open, ran)
+        columns = (*known, *key_columns(TaskInstance))
         query = placed(select(*columns).select_from(TaskInstance)).where(
             TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, stands_at(task_id, index, region_id)
         )
@@ -246,7 +248,7 @@ class _Reader:
         if row is None:
             return None
         state = None if row.state is None else str(getattr(row.state, "value", row.state))
-        return state, row.try_number or 0, bool(row.is_batch), bool(row.is_open), bool(row.has_run)
+        return state, row.try_number or 0, bool(row.is_batch), bool(row.is_open), bool(row.has_run), key_of(row)
 
     def relatives(self, own: TaskFacts) -> list[TaskFacts]:
         """Return the task instances that work with the same generation."""
