@@ -61,6 +61,7 @@ class Watched:
 def watched(endpoint: str, s3: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     """Return a folder that can be made unreadable in part."""
     folder = Watched(f"s3://{bucket}/out/")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # an outage that outlasts botocore's own pauses, sooner
     with Door(endpoint, folder.shut) as door:
         point_at(door.url(""), monkeypatch)
         yield folder
