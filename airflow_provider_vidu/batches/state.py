@@ -25,7 +25,7 @@ MOST_INTENTS: Final = 1000
 """How many creates may be under way, lost ones included: as many as a batch has at the service at once. Budgets count
 each, and the list is searched for each, so a forged journal with any number of them would hold a task for hours."""
 MOST_KEPT: Final = 500_000
-"""Of how many rows a journal may tell, removed ones included: five times those of a batch, and more than one file of
+"""How many rows a journal may hold, removed ones included: five times those of a batch, and more than one file of
 twenty values for each may hold."""
 _MOST_ENDPOINT_CHARS: Final = 1000
 """The longest endpoint of a generation: those of all open ones are arguments of the trigger, in the database."""
@@ -140,12 +140,12 @@ class BatchState:
             handler(event)
 
     def check_size(self) -> None:
-        """Refuse what was read if it tells of more rows than any batch has; what a leg adds itself is within that.
+        """Refuse what was read if it holds more rows than any batch has; what a leg adds itself is within that.
 
         :raises ValueError: when it does.
         """
         if len(self.lines) + len(self.open) + len(self.earlier) > MOST_KEPT:
-            raise ValueError(f"it tells of more than {MOST_KEPT:,} rows")
+            raise ValueError(f"it holds more than {MOST_KEPT:,} rows")
 
     def _on_order(self, event: Mapping[str, Any]) -> None:
         if event.get("anew"):

@@ -205,7 +205,7 @@ class StateStore(RecordStore):
             return None if stored is _NOTHING else _read(stored)
         except ViduConfigError as error:
             reason = error.reason
-        except ValueError as error:  # of a back end: the object is no JSON, or the reference not its own
+        except ValueError as error:  # of a back end: the object is not JSON, or the reference not its own
             reason = type(error).__name__
         raise ViduError(
             f"The record of this task's order, the state {STATE_KEY} of the task instance, cannot be read: {reason}. "

@@ -76,7 +76,7 @@ def test_no_airflow_is_started_twice(folder):
     ],
 )
 def test_plain_pytest_shares_its_files_out(asked, is_shared):
-    """Whoever names files, marks or a number of processes gets what he asks for."""
+    """Files, marks or a number of processes on the command line are taken as they are."""
     usual = {"markexpr": "not e2e", "numprocesses": None, "usepdb": False, "collectonly": False, "share_files": False}
     option = SimpleNamespace(**usual | asked)
     source = asked.get("args_source", pytest.Config.ArgsSource.TESTPATHS)

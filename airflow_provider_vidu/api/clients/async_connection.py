@@ -1,6 +1,6 @@
 """The asynchronous client's connections: aiohttp makes them; what is sent and read on them is decided here.
 
-A session of aiohttp prepares each request anew, and parses an answer that was parsed before: half of a poll's CPU time.
+A session of aiohttp prepares each request again, and parses an answer that was parsed before: half a poll's CPU time.
 """
 
 from __future__ import annotations

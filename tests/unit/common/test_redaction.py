@@ -164,7 +164,7 @@ def test_a_key_that_is_wrapped_twice_is_masked_twice() -> None:
 
 
 def test_a_buffer_of_bytes_in_an_answer_is_masked() -> None:
-    """JavaScript writes the header that it was sent as numbers, which are no text within parsed JSON."""
+    """JavaScript writes the header that it was sent as numbers, which are not text within parsed JSON."""
     header = [*b"Bearer ", *KEY.encode()]
     body = {"id": "1", "authorization": {"type": "Buffer", "data": header}, "sizes": [1, 2, 256], "flags": [True]}
     parsed = parse(json.dumps(body).encode(), Redactor([KEY]).redact)
