@@ -99,7 +99,10 @@ FAULTS = [
     Fault("a state that is not known", lambda _i, e: [{**o, "state": "dreaming"} for o in e[:1]] + e[1:]),
     Fault("entries without a state", lambda _i, e: [o if o["id"][-1] > "2" else {"id": o["id"]} for o in e]),
     Fault("entries that are no objects", lambda _i, e: [None, 7, "x", [], *e]),
-    Fault("duplicates that disagree", lambda _i, e: [*e, *({**o, "state": "failed"} for o in e if o["id"][-1] == "1")]),
+    Fault(
+        "duplicates that disagree",  # if two were requested, one usable entry would be a filter that was ignored
+        lambda ids, e: [*e, *({**o, "state": "failed"} for o in e if o["id"][-1] == "1" and len(ids) > 2)],
+    ),
     Fault("a failure that the query does not confirm", lambda _i, e: [{**o, "state": "failed"} for o in e[:1]] + e[1:]),
 ]
 
