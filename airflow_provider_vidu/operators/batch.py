@@ -267,7 +267,7 @@ class ViduBatchOperator(SignedURLOperator):
             run.kill()
         try:
             result = run.run(ended_in(event, run.token) if was_resumed else None, was_resumed=was_resumed)
-        except Exception:
+        except Exception:  # raised again; a kill, perhaps within a create, keeps the note
             waits.forget_unless_paid(context, journal, self.log)
             raise
         finally:  # what it has spent counts, however the leg ends
