@@ -51,6 +51,8 @@ $(STAMP): pyproject.toml $(CONSTRAINTS) scripts/find_python.sh
 	@echo "Installing pinned dependencies (some minutes the first time)"
 	@$(INSTALL) 'hatchling' 'editables' 'uv'
 	@$(INSTALL_US) '.[dev]'
+# The install compiles what it copies; our own files stay here, and each of the tests' processes would compile them.
+	@"$(BIN)/python" -m compileall -q -j 0 airflow_provider_vidu scripts
 	@touch "$(STAMP)"
 
 # Not in the list: `make faults` calls it. Celery's client, PostgreSQL and Redis; nothing is installed on the system.
