@@ -1,8 +1,9 @@
 """Whether the instances of a mapped task share a name, as far as the DAG shows it: a file's, or a batch's. No I/O.
 
 Instances often run on different machines, so none can see what another one has written. Instead, the arguments are
-compared as the author wrote them. Not detected: destinations that are mapped from an XCom, different templates that
-render to one name, templates with a user's own macro, and two tasks with one destination.
+compared as the author wrote them. Not detected: destinations that are mapped from an XCom, names from equal values of
+an XCom, different templates that render to one name, templates with a user's own macro, and two tasks with one
+destination.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from airflow_provider_vidu.common.text import sanitized
@@ -33,6 +35,8 @@ _MAY_BE_EQUAL: Final = frozenset(
 """Fields of a generation that may be equal within a run; prompts usually differ."""
 _NEVER_OMITTED: Final = frozenset({"max_credits", "budget", "destination"})
 """Arguments that a row from another task does not omit by holding None."""
+_MOST_COMPARED: Final = 5_000
+"""Instances whose arguments are compared: expand() makes one for each combination."""
 _UNIQUE: Final = re.compile(r"map_index|uuid\d?|random|randint|(?:utc)?now|time|time_ns|token_\w+")
 """Names with a new value at each use, in any position."""
 _OF_THE_RUN: Final = re.compile(
@@ -67,6 +71,11 @@ def is_shared_in(task: Any, destination: object) -> bool | None:
     :param task: the mapped operator (``partial(…).expand(…)``), or the one inside a mapped group.
     :param destination: of one of its instances, as the DAG's author wrote it.
     """
+    shared = _is_shared_in(task, destination)
+    return True if shared is not True and _names_equal_values(task, destination) else shared
+
+
+def _is_shared_in(task: Any, destination: object) -> bool | None:
     expanded = _expanded(task)
     if _is_single(expanded):
         return False
@@ -114,7 +123,7 @@ def mapped_to_nothing(operator: Any, context: Any) -> set[str]:
     :param operator: the instance of the mapped operator.
     :param context: its task's context.
     """
-    task = getattr(context.get("dag"), "task_dict", {}).get(operator.task_id)
+    task = _task_in_dag(operator, context)
     if isinstance(expanded := _expanded(task), Mapping):
         listed = ((name, _is_listed(value) and any(one is None for one in value)) for name, value in expanded.items())
         given = {name for name, is_meant in listed if not is_meant}
@@ -174,7 +183,7 @@ def check_own_file(operator: Any, context: Any, destination: object, written: ob
     """
     if not _is_mapped(context.get("ti")) or is_folder(checked_destination(destination)):
         return True
-    shared = is_shared_in(getattr(context.get("dag"), "task_dict", {}).get(operator.task_id), written)
+    shared = is_shared_in(_task_in_dag(operator, context), written)
     if shared:
         raise ViduConfigError(one_file_for_all(written))
     return shared is False
@@ -215,8 +224,12 @@ def batch_name(operator: ViduBatchOperator, context: Any) -> str:
 
 def may_share_files(operator: ViduBatchOperator, context: Any) -> bool:
     """Whether rows of several instances of a mapped task replace each other's files if they have equal keys."""
-    has_own_names = "generation_id" in operator.naming
-    return _is_mapped(context.get("ti")) and not has_own_names and _is_same(operator, context, "destination")
+    if not _is_mapped(context.get("ti")) or "generation_id" in operator.naming:
+        return False
+    written = operator.written["destination"]
+    listed = destinations_of(_task_in_dag(operator, context))
+    is_repeated = _count(listed, written) > 1 and is_shared((path_text(written) or "").strip().rstrip("/")) is True
+    return is_repeated or _is_same(operator, context, "destination")
 
 
 def _of_product(expanded: Mapping[str, Any], mapped: set[str], destination: object) -> bool | None:
@@ -231,6 +244,45 @@ def _of_product(expanded: Mapping[str, Any], mapped: set[str], destination: obje
     shared = is_shared(destination, others)
     # expand() makes an instance for each pair; only the run shows how many there are (0).
     return None if shared and max(lengths) < 2 else shared
+
+
+def _names_equal_values(task: Any, destination: object) -> bool:
+    """Whether a template takes a file's name from mapped arguments that are equal in two instances.
+
+    An example is one prompt with two seeds, and the prompt as the name. Only what the DAG itself holds is compared.
+    """
+    text = path_text(destination)
+    if text is None or not is_template(text) or is_folder(text.strip()):
+        return False
+    used = [path for path in _names(text) if _varies(path, None) is not False]
+    same = [row for row in _rows_in(task) if str(row.get("destination")).strip() == str(destination).strip()]
+    names = [tuple(_value_of(path, row) for path in used) for row in same]
+    known = [values for values in names if values and None not in values]
+    return len(known) > len(set(known))
+
+
+def _rows_in(task: Any) -> list[dict[str, Any]]:
+    """Return the arguments of each instance, without those that come from another task."""
+    expanded = _expanded(task)
+    rows: Iterator[Mapping[str, Any]] = iter(())
+    if isinstance(expanded, Mapping):
+        listed = {name: value for name, value in expanded.items() if _is_listed(value)}
+        rows = (dict(zip(listed, values, strict=True)) for values in product(*listed.values()))
+    elif _is_listed(expanded):
+        rows = (row for row in expanded if isinstance(row, Mapping))
+    return [{**getattr(task, "partial_kwargs", {}), **row} for row in islice(rows, _MOST_COMPARED)]
+
+
+def _value_of(path: tuple[str, ...], row: Mapping[str, Any]) -> str | None:
+    """Return the value that a name in a template has in an instance; None if the DAG does not show it."""
+    root, *rest = path[1:] if path[0] in ("ti", "task_instance") else path
+    if root != "task" or not rest or rest[0] not in row:
+        return None
+    value = row[rest.pop(0)]
+    while rest and isinstance(value, Mapping) and rest[0] in value:
+        value = value[rest.pop(0)]
+    is_plain = isinstance(value, (str, int, float, Mapping, list, tuple))
+    return repr(value) if is_plain and not is_template(repr(value)) else None
 
 
 def _expanded(task: Any) -> Any:
@@ -301,11 +353,17 @@ def _names(template: str) -> Iterator[tuple[str, ...]]:
         yield ("a template of another kind",)
 
 
+def _task_in_dag(operator: Any, context: Any) -> Any:
+    """Return the task as its DAG holds it, mapped or not; None without a DAG, as in a user's unit test."""
+    tasks = getattr(context.get("dag"), "task_dict", None)
+    return tasks.get(operator.task_id) if isinstance(tasks, Mapping) else None
+
+
 def _is_mapped(ti: Any) -> bool:
     index = getattr(ti, "map_index", -1)
     return isinstance(index, int) and index >= 0
 
 
 def _is_same(operator: ViduBatchOperator, context: Any, *names: str) -> bool:
-    task = getattr(context.get("dag"), "task_dict", {}).get(operator.task_id)
+    task = _task_in_dag(operator, context)
     return all(is_same_for_all(task, name, operator.written[name]) for name in names)

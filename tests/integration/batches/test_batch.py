@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
@@ -17,7 +18,7 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches import manifest, plan
 from airflow_provider_vidu.batches.leg import backlog
 from airflow_provider_vidu.batches.state import BatchState
-from airflow_provider_vidu.operators import ViduBatchOperator
+from airflow_provider_vidu.operators import ViduBatchOperator, ViduBudget
 from airflow_provider_vidu.operators.shared_names import batch_name
 from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.tasks import handover
@@ -459,6 +460,30 @@ def test_rows_in_a_file(connect, sandbox, tmp_path, ending):
     task = BatchTask(tmp_path / "out", str(path), min_success=2)
     assert task.run()["stored"] == 2
     assert [create.body.get("duration") for create in sandbox.creates] == [4, None]
+
+
+@pytest.mark.fault(
+    "from Airflow", "execute({}) or a MagicMock as context", outcome="survived", side="batch", seen="the summary"
+)
+@pytest.mark.parametrize(
+    "stand_in",
+    [
+        None,
+        {},
+        MagicMock(),
+        {"ti": Mock(), "dag": Mock()},
+        {"ti": MagicMock(dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1)},
+    ],
+    ids=["None", "nothing", "a mock", "mocks without items", "a mock with names"],
+)
+def test_in_a_unit_test_of_a_user(connect, sandbox, tmp_path, stand_in):
+    """No context is needed, and a mock of one does, also with a budget: nothing is kept outside of the folder."""
+    connect("ent-v2")
+    arguments = {**BatchTask(tmp_path, prompts(2)).kwargs, "budget": ViduBudget(credits=1000), "deferrable": False}
+    task = ViduBatchOperator(**arguments)
+    task.pre_execute(stand_in)
+    task.post_execute(stand_in, summary := task.execute(stand_in))
+    assert (summary["stored"], len(sandbox.creates)) == (2, 2)
 
 
 @pytest.mark.parametrize("field", ["images", "template", "parameters"])

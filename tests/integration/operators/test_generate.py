@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, Mock
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowTaskTimeout, TaskDeferred
@@ -847,7 +847,18 @@ def test_a_retry_knows_them_too(connect, sandbox):
 @pytest.mark.fault(
     "from Airflow", "execute({}) or a MagicMock as context", outcome="survived", side="generate", seen="the generation"
 )
-@pytest.mark.parametrize("stand_in", [None, {}, MagicMock()], ids=["None", "nothing", "a mock"])
+@pytest.mark.parametrize(
+    "stand_in",
+    [
+        None,
+        {},
+        MagicMock(),
+        {"ti": Mock(), "dag": Mock()},
+        {"ti": MagicMock(dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1)},
+        {"ti": MagicMock(spec=["xcom_push", "xcom_pull"])},
+    ],
+    ids=["None", "nothing", "a mock", "mocks without items", "a mock with names", "a mock without names"],
+)
 def test_in_a_unit_test_of_a_user(dialect, sandbox, variables, stand_in):
     """No context is needed, and a mock of one does; the order is remembered nowhere."""
     arguments = {"task_id": "t", "prompt": "a cat", "model": "m", "poll_interval": 0.05}

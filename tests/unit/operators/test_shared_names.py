@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -15,6 +16,7 @@ from airflow_provider_vidu.operators.shared_names import (
     destinations_of,
     is_shared,
     is_shared_in,
+    mapped_to_nothing,
     may_share_files,
     one_file_for_all,
 )
@@ -111,6 +113,39 @@ def test_a_destination_that_is_mapped_over(value, written, shared):
     assert is_shared_in(mapped(value), written) is shared
 
 
+@pytest.mark.fault(
+    "stores and files",
+    "mapped files that are named after an equal value",
+    outcome="refused",
+    seen="an error before anything is paid",
+)
+@each_row(
+    ("value", "written", "shared"),
+    [
+        ([{"prompt": "kite", "parameters": {"seed": 1}}, {"prompt": "kite", "parameters": {"seed": 2}}],
+         "/{{ task.prompt }}.mp4", True),
+        ([{"prompt": "kite", "parameters": {"seed": 1}}, {"prompt": "kite", "parameters": {"seed": 2}}],
+         "/{{ ti.task.prompt | upper }}-{{ task.parameters.seed }}.mp4", False),
+        ([{"prompt": "kite", "parameters": {"seed": 1}}, {"prompt": "pond", "parameters": {"seed": 1}}],
+         "/{{ task.parameters['seed'] }}.mp4", True),
+        ([{"prompt": "kite"}, {"prompt": "kite"}], "/{{ task.prompt }}-{{ ti.map_index }}.mp4", False),
+        ([{"prompt": "{{ ti.map_index }}"}, {"prompt": "{{ ti.map_index }}"}], "/{{ task.prompt }}.mp4", False),
+        ([{"prompt": XCOM}, {"prompt": XCOM}], "/{{ task.prompt }}.mp4", False),
+        ([{"prompt": "kite"}, {"prompt": "kite", "destination": "/b/{{ task.prompt }}.mp4"}],
+         "/{{ task.prompt }}.mp4", False),
+        ({"prompt": ["kite", "pond", "kite"]}, "/{{ ds }}/{{ task.prompt }}.mp4", True),
+        ({"prompt": ["kite", "pond"]}, "/{{ task.prompt }}.mp4", False),
+        ({"prompt": ["kite", "pond"], "parameters": [{"seed": 1}, {"seed": 2}]}, "/{{ task.prompt }}.mp4", True),
+        ({"prompt": ["kite", "pond"], "parameters": XCOM}, "/{{ task.prompt }}.mp4", False),
+        ({"prompt": XCOM, "parameters": [{"seed": 1}, {"seed": 1}]}, "/{{ task.prompt }}.mp4", False),
+        ({"prompt": ["kite"] * 2}, "/{{ task.prompt }}/", False),
+    ],
+)  # fmt: skip
+def test_a_name_from_a_mapped_value_that_two_instances_share(value, written, shared):
+    """A prompt with several seeds is paid for each of them, so its files need more than the prompt as their name."""
+    assert is_shared_in(mapped(value, destination=written), written) is shared
+
+
 def test_a_destination_beside_what_is_mapped_over():
     """However the instances are made, one constant is one file."""
     for value in ({"generation_id": ["a", "b"]}, [{"generation_id": "a"}, {"generation_id": "b"}], XCOM):
@@ -193,3 +228,25 @@ def test_instances_with_one_destination_are_told(arguments, may_share):
     operator, context = in_instance(TWO, **arguments)
     context["ti"].map_index = -1
     assert not may_share_files(operator, context)
+
+
+@each_row(
+    ("mapped", "written", "may_share"),
+    [
+        ({"destination": ["/clips/", "/clips/"]}, "/clips/", True),
+        ([{"rows": ["x"], "destination": "/clips/"}, {"rows": ["y"], "destination": "/clips/"}], "/clips/", True),
+        ([{"rows": ["x"], "destination": "/clips/"}, {"rows": ["y"], "destination": "/more/"}], "/clips/", False),
+        ([{"destination": "/{{ ti.map_index }}/"}, {"destination": "/{{ ti.map_index }}/"}], "/{{ ti.map_index }}/",
+         False),
+    ],
+)  # fmt: skip
+def test_equal_destinations_that_are_mapped_over_are_told(mapped, written, may_share):
+    """Two instances with one folder, however the DAG writes it."""
+    assert may_share_files(*in_instance(mapped, {"task_id": "b"}, destination=written)) is may_share
+
+
+def test_the_mock_of_a_dag_shows_nothing():
+    """As in a user's unit test; a Mock holds neither items nor a length."""
+    operator, _ = in_instance(TWO)
+    ti = SimpleNamespace(dag_id="d", run_id="r", task_id="b", map_index=1)
+    assert mapped_to_nothing(operator, {"ti": ti, "dag": Mock()}) == set()
