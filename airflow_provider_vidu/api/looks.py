@@ -46,10 +46,7 @@ SHARE: Final = 100
 
 
 class Looks:
-    """The shared requests of one connection on one event loop.
-
-    :param client: sends them.
-    """
+    """The shared requests of one connection on one event loop."""
 
     def __init__(self, client: AsyncClient) -> None:
         self.client = client

@@ -143,7 +143,6 @@ class RedactedHeaders(Mapping[str, str]):
     """Headers whose values are redacted when they are read: nearly every poll reads none.
 
     :param fields: the values by lower-case name.
-    :param redact: removes secrets from a value.
     """
 
     __slots__ = ("_fields", "_redact")

@@ -24,8 +24,6 @@ MOST_MISSES: Final = 2
 class Polls:
     """The polls of one wait, together with others where possible.
 
-    :param looks: the shared requests of the wait's connection.
-    :param watch: decides what follows each poll.
     :param endpoint: where the generation was submitted, for products with a query of their own.
     :param shorten: returns the delay to use instead of a given one, in seconds; None if each is kept.
     """

@@ -94,10 +94,7 @@ def json_of(content: bytes) -> Any:
 
 
 class _Document:
-    """A document that is unpacked piece by piece, within the limits.
-
-    :param file: the packed file.
-    """
+    """A document that is unpacked piece by piece, within the limits."""
 
     def __init__(self, file: gzip.GzipFile) -> None:
         self._file = file

@@ -38,7 +38,6 @@ _RECENT: Final = 50
 class Open:
     """A generation that is paid for and whose file is not stored.
 
-    :param id: the id at Vidu.
     :param at: when it was submitted, in epoch seconds.
     :param credits: its price, if the answer to the create holds it.
     :param seed: the seed of its request, or the one that the service chose.
@@ -46,7 +45,6 @@ class Open:
     :param request: the digest of its request.
     :param index: the row's place, from 0; -1 if an earlier version submitted it.
     :param prompt: the beginning of the row's prompt, for the pages.
-    :param model: the model that the row asks for.
     :param is_shared: whether another task with an equal order has paid for it.
     :param marker: of a create of unknown outcome whose error names the id: budgets count it until its price is known.
     """

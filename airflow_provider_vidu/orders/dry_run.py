@@ -42,7 +42,6 @@ def dry_run(
     """Check a request as far as that is possible without sending anything; log it, and return what would be sent.
 
     :param hook: of the connection, which is looked up and not used.
-    :param context: the task's context.
     :param prepared: the request. Its files are read, and checked against the limits.
     :param endpoint: as for :meth:`ViduHook.create_generation`.
     :param terms: model and parameters of the request as a result repeats them.

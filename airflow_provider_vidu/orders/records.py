@@ -127,7 +127,6 @@ def submitted_id(context: Context, log: Any, *, is_durable: bool) -> str | None:
 def own_record(context: Context, log: Any, *, is_durable: bool) -> Record | None:
     """Return the record of what an earlier try of this order has submitted, or may have; None if there is none.
 
-    :param is_durable: whether the task keeps a record.
     :raises ViduError: when that could not be looked up: there may be one, so the task must not end for good.
     """
     if not is_durable or not is_task_instance(context.get("ti")):

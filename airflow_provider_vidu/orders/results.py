@@ -92,8 +92,6 @@ def store_result(
 
     :param generation: just fetched, so that its URLs are valid.
     :param target: where the file goes.
-    :param hook: of the generation's connection.
-    :param endpoint: where it was submitted.
     :param artifact: which file; None for the result, whatever its medium.
     :param most: the largest accepted file, in bytes.
     :param on_start: gets the transfer before it begins, to cancel it.

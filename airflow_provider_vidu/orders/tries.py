@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 def resumes_order(context: Context, log: Any, *, is_durable: bool) -> Iterator[None]:
     """Make an error of the settings retryable if this order was, or may have been, submitted: it may be paid for.
 
-    :param is_durable: whether the task keeps a record.
     :raises ViduConfigError: the error raised inside, if nothing was submitted.
     :raises ViduError: otherwise, and if that cannot be looked up; a retry resumes the order.
     """

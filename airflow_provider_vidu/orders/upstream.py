@@ -40,7 +40,6 @@ def without_gaps(value: Any, context: Mapping[str, Any]) -> tuple[Any, int]:
     Airflow leaves out instances that were skipped, or that returned nothing.
 
     :param value: as rendered.
-    :param context: the task's context.
     """
     if isinstance(value, Mapping):
         filled = {name: without_gaps(value[name], context) for name in value}

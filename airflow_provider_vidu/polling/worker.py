@@ -26,7 +26,6 @@ def watched(
 ) -> Generation:
     """Poll a generation until it has succeeded, and return it.
 
-    :param poll: returns the generation's current state.
     :param log: gets a line for each state and each quarter of the progress.
     :param generation_id: the id at Vidu; errors name it and the connection ``conn_id``.
     :param timeout: seconds to wait at most; None for no limit.

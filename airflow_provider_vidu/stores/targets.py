@@ -38,7 +38,6 @@ class FileTarget:
         An empty file counts as missing. The file is read once for its digest.
 
         :param max_bytes: the largest file to read, in bytes.
-        :param source: the URL for the record.
         :raises DestinationExistsError: with ``overwrite="error"``, when a file exists.
         :raises ViduDownloadRefusedError: when it is larger than ``max_bytes``.
         :raises ViduStorageError: when the store cannot be reached or read.

@@ -43,7 +43,6 @@ class CompletionTracker:
     Reported generations are remembered by their id. Older ones are covered by the *line*: everything finished that was
     created up to that time, by the service's own clock, is old. So the memory stays small however long the list is.
 
-    :param policy: intervals and backoff.
     :param generation_ids: the watched ids; None for all generations on the list.
     :param since: epoch seconds; generations created before are never reported. None: those that finished before the
         first round are never reported. Named generations are always reported.

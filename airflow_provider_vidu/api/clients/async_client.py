@@ -57,7 +57,6 @@ REFRESH_PAUSE_SECONDS: Final = 5.0
 class AsyncClient:
     """Sends requests of one connection; made by :func:`async_client`, shared by its users.
 
-    :param conn_id: the Airflow connection.
     :param max_connections: how many sockets may be open at a time.
     """
 
@@ -310,7 +309,6 @@ _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, AsyncClient]] =
 class async_client:  # noqa: N801 - used as a function, a class because a generator per waiting trigger is heavier
     """Provide the client that all users of ``conn_id`` on this event loop share.
 
-    :param conn_id: the Airflow connection.
     :param max_connections: how many sockets may be open; if omitted, ``[vidu] max_connections`` (32). The first user's
         number applies.
     """

@@ -60,9 +60,7 @@ _NETWORK_ERRORS = (requests.RequestException, HTTPError, http.client.HTTPExcepti
 class SyncClient:
     """Sends the calls of one connection, in the calling thread.
 
-    :param conn_id: the Airflow connection; errors name it.
     :param look_up: returns the checked connection; a fresh one if called with true.
-    :param log: the logger for retries.
     :param deadline: returns when the caller gives up, in epoch seconds; None for never. No wait goes beyond it.
     """
 
@@ -127,7 +125,6 @@ class SyncClient:
     ) -> Generation:
         """Submit a generation, with its request in the log.
 
-        :param body: the request body, as plain JSON.
         :param endpoint: where it is submitted; None if the fields decide.
         :param before_send: runs before each send; an exception from it prevents the send.
         :param queues: whether the caller waits for a free slot itself: a full account is raised at once.
@@ -235,7 +232,6 @@ class SyncClient:
 
         :param content: the file, seekable; it is read from its beginning.
         :param size: its size in bytes.
-        :param content_type: its media type.
         :raises ViduConfigError: when the connection's dialect has no upload service.
         :raises ViduError: when the upload failed.
         """

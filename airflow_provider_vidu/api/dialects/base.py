@@ -285,7 +285,6 @@ class Dialect(ABC):
     def read_created(self, answer: ApiAnswer, *, synchronous: bool = False) -> Generation:
         """Return the generation that a create has submitted.
 
-        :param answer: the answer to the create.
         :param synchronous: whether the endpoint answers with the result itself (speech, voices, subjects, prompt
             recommendations): then an answer without a state is a success.
         :raises ViduAPIError: for an error answer, even with a status of success.

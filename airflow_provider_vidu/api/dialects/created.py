@@ -151,7 +151,6 @@ def created_object(value: Any) -> dict[str, Any] | None:
 def created_ids(payload: Level, *, synchronous: bool = False) -> tuple[str, ...]:
     """Return the id in a create's answer; several if they are different and equally credible.
 
-    :param payload: the answer.
     :param synchronous: whether the answer is already the result; then ``voice_id`` counts, too.
     """
     best = _best(payload)

@@ -57,12 +57,7 @@ class Submitted:
 class Submitter:
     """Submits rows through one connection.
 
-    :param hook: sends the requests.
-    :param journal: records intents and outcomes.
-    :param storage_conn_id: the Airflow connection of the rows' files.
-    :param log: gets warnings.
     :param check: raises right before a send if the create is no longer wanted.
-    :param spending: of the batch.
     :param artifact: which file of each generation is kept; None for the result, whatever its medium.
     """
 

@@ -49,7 +49,6 @@ _OLD_PADDING_BYTES: Final = 100
 def parquet_rows(content: bytes, check_values: Callable[[int], None], most_columns: int) -> Iterator[Any]:
     """Yield the rows of a file.
 
-    :param content: the file.
     :param check_values: raises if a number of values is too large.
     :param most_columns: how many columns it may have.
     :raises ViduConfigError: when it is too large, or is not Parquet.

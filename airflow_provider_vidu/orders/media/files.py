@@ -48,7 +48,6 @@ class MediaFile:
     """A file that a request names, read at most once.
 
     :param source: a local path, a URL of an object store, or a path object of Airflow or ``pathlib``.
-    :param kind: the required medium.
     :param where: the field that names it, for errors.
     :param storage_conn_id: the Airflow connection of its store, unless the URL names one.
     """

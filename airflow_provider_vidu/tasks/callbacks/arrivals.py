@@ -53,10 +53,7 @@ def address_for(context: Mapping[str, Any], *, nudges: str = "") -> CallbackAddr
 
 @dataclass(slots=True)
 class Arrivals:
-    """Whether the callbacks of one connection arrive, as far as the triggers of this process can tell.
-
-    :param conn_id: the Airflow connection.
-    """
+    """Whether the callbacks of one connection arrive, as far as the triggers of this process can tell."""
 
     conn_id: str
     missed: int = 0

@@ -41,11 +41,7 @@ def nudges_of(store: Any, log: Any) -> Nudges | None:
 
 
 class Nudges:
-    """The nudges of one asset, read by its trigger.
-
-    :param store: the asset's state store.
-    :param log: as for :func:`nudges_of`.
-    """
+    """The nudges of one asset, read by its trigger."""
 
     def __init__(self, store: Any, log: Any) -> None:
         self._store = store
