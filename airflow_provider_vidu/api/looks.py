@@ -80,7 +80,6 @@ class Looks:
     async def is_over(self, generation_id: str, endpoint: str | None = None) -> bool:
         """Whether a generation has ended. Those who ask at once share their requests.
 
-        :param endpoint: where it was submitted, for products with a query of their own.
         :raises ViduError: when the request failed.
         """
         seen = None
@@ -251,10 +250,7 @@ class Looks:
                 await asyncio.sleep(0)
 
     async def _looked(self, ids: list[str]) -> Look | None:
-        """Return what the list shows of some ids; None if single queries are to be sent.
-
-        :raises ViduError: when the request failed.
-        """
+        """Return what the list shows of some ids; None if single queries are to be sent. A failed request raises."""
         if self._trust.is_proven:
             return await self._asked(ids)
         async with self._trying:  # the forms of the filter are tried one after the other

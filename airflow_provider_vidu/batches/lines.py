@@ -49,10 +49,7 @@ def _is_name(kind: Any) -> bool:
 
 
 def checked_generation_id(stored: Any) -> str:
-    """Return the id of a generation.
-
-    :raises ViduConfigError: when it is not one.
-    """
+    """Return the id of a generation; raises ViduConfigError when it is not one."""
     if not is_safe_id(generation_id := checked_id(stored)):
         raise ViduConfigError("The id of a generation could forge a log line.")
     return generation_id

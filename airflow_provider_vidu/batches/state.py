@@ -63,10 +63,7 @@ class Open:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Open:
-        """Read what an event or a snapshot holds.
-
-        :raises ViduConfigError: when the id is not one.
-        """
+        """Read what an event or a snapshot holds; raises ViduConfigError when the id is not one."""
         index = stored.get("index", -1)
         return cls(
             checked_generation_id(stored.get("id")),
@@ -373,20 +370,14 @@ class BatchState:
 
 
 def _list(stored: Any) -> list[Any]:
-    """Return a list: a text is one JSON value, and a loop over its characters may take minutes.
-
-    :raises TypeError: when it is not a list.
-    """
+    """Return a list, or raise TypeError: a text is one JSON value, and a loop over its characters may take minutes."""
     if not isinstance(stored, list):
         raise TypeError("a list that is none")
     return stored
 
 
 def _key(event: Mapping[str, Any]) -> str:
-    """Return the key of the row that an event is about.
-
-    :raises TypeError: when it is not text.
-    """
+    """Return the key of the row that an event is about; raises TypeError when it is not text."""
     if not isinstance(key := event["key"], str):
         raise TypeError("a key that is not text")
     return key
@@ -398,10 +389,7 @@ def _endpoint(event: Mapping[str, Any]) -> str | None:
 
 
 def _time(value: Any) -> float:
-    """Return epoch seconds.
-
-    :raises ValueError: when it is none.
-    """
+    """Return epoch seconds; raises ValueError when it is none."""
     if (seconds := epoch(value)) is None:
         raise ValueError("a time that is none")
     return seconds

@@ -54,10 +54,7 @@ def parse(body: bytes, redact: Callable[[str], str] = str, most_values: int = 20
 
 
 def _check_values(body: bytes, most: int) -> None:
-    """Refuse JSON with more values than ``most``.
-
-    :raises TooManyValuesError: if there are more.
-    """
+    """Refuse, with a TooManyValuesError, JSON with more values than ``most``."""
     if value_count(body, most) > most:
         raise TooManyValuesError("too many values")
 

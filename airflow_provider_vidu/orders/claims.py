@@ -69,10 +69,7 @@ class BusyClaimError(Exception):
 
 
 def never_sleep(seconds: float) -> None:
-    """Stand in for a ``sleep`` where many orders are under way.
-
-    :raises BusyClaimError: always.
-    """
+    """Raise BusyClaimError in place of a ``sleep``, where many orders are under way."""
     raise BusyClaimError
 
 
@@ -242,10 +239,7 @@ class Claim(NoClaim):
             return self._shared(held)
 
     def _check_patience(self, held: _Held, began: float) -> None:
-        """Raise if another task has been about to submit for far too long.
-
-        :raises ViduError: in that case; a retry waits again.
-        """
+        """Raise, so that a retry waits again, if another task has been about to submit for far too long."""
         waited = time.time() - began
         if waited > MOST_WAITS * self._longest:
             raise ViduError(

@@ -71,10 +71,7 @@ def dry_run(
 
 
 def skip_after_dry_run(*references: object) -> None:
-    """Skip a task whose generation or URL comes from a dry run.
-
-    :raises AirflowSkipException: if one of the references does.
-    """
+    """Skip a task, with an AirflowSkipException, whose generation or URL comes from a dry run."""
     if any(_is_of_dry_run(reference) for reference in references):
         raise AirflowSkipException("The generation is of a dry run: there is nothing to wait for, or to download.")
 

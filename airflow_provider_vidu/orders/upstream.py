@@ -71,10 +71,7 @@ def stripped(value: Any) -> Any:
 
 
 def given_id(generation_id: object) -> str:
-    """Return an id that a template, a file or a task gave.
-
-    :raises ViduConfigError: when it is not valid.
-    """
+    """Return an id that a template, a file or a task gave; raises ViduConfigError when it is not valid."""
     from airflow_provider_vidu.api.ids import checked_id
 
     return checked_id(stripped(generation_id))

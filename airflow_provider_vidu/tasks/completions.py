@@ -321,10 +321,7 @@ def _past(seconds: float | None, now: float) -> float | None:
 
 
 def named(generation_ids: object) -> list[str] | None:
-    """Return the checked ids of one or several generations; None stays None.
-
-    :raises ViduConfigError: when one of them cannot be an id.
-    """
+    """Return the checked ids of one or several generations, or raise ViduConfigError; None stays None."""
     if generation_ids is None:
         return None
     listed = [generation_ids] if isinstance(generation_ids, str) else generation_ids

@@ -96,11 +96,8 @@ class AsyncClient:
     async def carry(
         self, make: Callable[[Dialect], Call[T]], generation_id: str | None = None, retries: int | None = 0
     ) -> T:
-        """Send a call, retry it as its session decides, and return its result.
+        """Send a call, retry it as its session decides (see :class:`.Session` for the arguments), return its result.
 
-        :param make: makes the call for the connection's dialect, once per attempt.
-        :param generation_id: the generation that it is about; errors name it.
-        :param retries: how often a failed call is retried; None for the connection's ``max_retries``.
         :raises ViduError: naming the generation and the connection.
         """
         session = Session(make, retries, generation_id, self.conn_id)
@@ -121,10 +118,8 @@ class AsyncClient:
     async def get_generation(
         self, generation_id: str, endpoint: str | None = None, retries: int | None = 0
     ) -> Generation:
-        """Return the state of a generation.
+        """Return the state of a generation; the arguments are those of :meth:`.ViduHook.get_generation`.
 
-        :param endpoint: where it was submitted, for products with a query of their own.
-        :param retries: how often a failed query is retried; None for the connection's ``max_retries``.
         :raises ViduError: when the answer is an error, is unusable, or does not arrive.
         """
         return await self.carry(lambda dialect: dialect.query(generation_id, endpoint), generation_id, retries)
@@ -132,7 +127,6 @@ class AsyncClient:
     async def poll(self, generation_id: str, endpoint: str | None = None) -> Generation | Snapshot:
         """Return the state of a generation, with the rest of the answer only if it has ended; sent once.
 
-        :param endpoint: where it was submitted, for products with a query of their own.
         :raises ViduError: when the answer is an error, is unusable, or does not arrive.
         """
         return await self.carry(lambda dialect: dialect.poll(generation_id, endpoint), generation_id)

@@ -92,13 +92,8 @@ class SyncClient:
         queues: bool = False,
         patience: float | None = None,
     ) -> T:
-        """Send a call, retry it as its session decides, and return its result.
+        """Send a call, retry it as its session decides (see :class:`.Session` for the arguments), return its result.
 
-        :param make: makes the call for the connection's dialect, once per attempt.
-        :param generation_id: the generation that it is about; errors name it.
-        :param retries: how often a failed call is retried; None for the connection's ``max_retries``.
-        :param queues: whether the caller waits for a free slot itself, so that "too many" is not retried here.
-        :param patience: seconds that all waits may take together; None for no limit.
         :raises ViduError: naming the generation and the connection.
         """
         if patience is None and (deadline := self._deadline()) is not None:

@@ -149,10 +149,7 @@ class Dialect(ABC):
         self._lacks("cancel")
 
     def credits(self) -> Call[Credits]:
-        """Return the call that reads the balance.
-
-        :raises ViduConfigError: when the dialect does not report it.
-        """
+        """Return the call that reads the balance; raises ViduConfigError when the dialect does not report it."""
         self._lacks("balance")
 
     def search(self, query: str = "") -> Call[Page]:

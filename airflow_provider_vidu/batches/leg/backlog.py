@@ -261,10 +261,7 @@ class Backlog:
         self._log.info("%s %d rows wait.", why, len(self._pending))
 
     def _may_spend(self) -> bool:
-        """Whether the budget allows one more generation now.
-
-        :raises ViduError: when it never will.
-        """
+        """Whether the budget allows one more generation now; raises ViduError when it never will."""
         if self._account.has_floor:
             self._account.check()
         state, limit = self._state, self._settings.max_credits

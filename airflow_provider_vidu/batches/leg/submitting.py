@@ -270,10 +270,7 @@ def path_of(dialect: Dialect, body: Mapping[str, Any], endpoint: str | None, art
 
 
 def fields_of(row: Row) -> tuple[dict[str, Any], str | None]:
-    """Return the request of a row, and its endpoint.
-
-    :raises ViduError: when the row cannot be ordered.
-    """
+    """Return the request of a row, and its endpoint; raises ViduError when the row cannot be ordered."""
     if row.problem is not None:
         raise row.problem
     fields = request_of(row.arguments, required_arguments(row.arguments))

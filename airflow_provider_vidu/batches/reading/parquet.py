@@ -230,9 +230,6 @@ def _size(array: Any) -> tuple[int, int]:
 
 
 def check_unpacked(size: int) -> None:
-    """Refuse a file of rows that takes too much memory.
-
-    :raises ViduConfigError: when it does.
-    """
+    """Refuse, with a ViduConfigError, a file of rows that takes too much memory."""
     if size > _MOST_UNPACKED_BYTES:
         raise ViduConfigError(f"The file of rows unpacks to more than {_MOST_UNPACKED_BYTES:,} bytes: split it.")

@@ -90,10 +90,7 @@ def check_budget(budget: ViduBudget, prices: Sequence[float], lost: int = 0, unp
 
 
 def checked_budget(value: object) -> ViduBudget | None:
-    """Return the argument ``budget``.
-
-    :raises ViduConfigError: when it is something else than a budget.
-    """
+    """Return the argument ``budget``; raises ViduConfigError when it is something else than a budget."""
     if value is None or isinstance(value, ViduBudget):
         return value
     raise ViduConfigError(
