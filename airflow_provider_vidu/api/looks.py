@@ -99,7 +99,6 @@ class Looks:
         return await self._listed(sorted(ids))
 
     async def _listed(self, generation_ids: Iterable[str]) -> dict[str, Snapshot]:
-        """Return the states that the list shows."""
         ids = [name for name in generation_ids if self.covers(name)]
         shown: dict[str, Snapshot] = {}
         while len(ids) >= FEWEST_IDS:

@@ -63,7 +63,6 @@ class Polls:
             del result  # thousands of these sleep here
 
     async def _queried(self) -> PollResult:
-        """Query the generation once."""
         watch, client, has_connection = self.watch, self._looks.client, False
         try:
             if client.known_config is None:

@@ -284,7 +284,6 @@ def names_beside(rows: Mapping[str, Row], naming: str, lines: Lines, folder: str
 
 
 def _stem(name: object) -> str | None:
-    """Return the stem that a row gives to its file."""
     name = _whole(name)
     if name is None:
         return None

@@ -6,7 +6,7 @@ then it is *open*, until it has a *line* of the manifest: its file is stored, or
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Final
@@ -209,7 +209,6 @@ class BatchState:
         self.intents[key] = Intent(record, _endpoint(event), bool(event.get("lost")), int(event.get("index", -1)))
 
     def _on_back(self, event: Mapping[str, Any]) -> None:
-        """Make rows pending again."""
         for key in (keys := _list(event["keys"])):
             if (row := self.lines.ended.get(key)) is not None:
                 self.earlier[key] = self.earlier.get(key, Earlier()).plus(row)
@@ -260,7 +259,8 @@ class BatchState:
     @property
     def credits(self) -> float | int:
         """What the batch has spent, as far as it is known, on open generations and those of rows ordered again, too."""
-        return self.lines.sums.credits + sum(self._open_prices()) + self._before.credits
+        in_flight = sum(one.credits for one in self.open.values() if one.credits and not one.is_shared)
+        return self.lines.sums.credits + in_flight + self._before.credits
 
     @property
     def ordered(self) -> tuple[int, int]:
@@ -288,10 +288,6 @@ class BatchState:
         if highest := max(self.dearest, self.lines.sums.dearest):
             return highest
         return 0 if self.lines.sums.has_free else None
-
-    def _open_prices(self) -> Iterator[float | int]:
-        """Yield the known prices of the open generations that the batch itself has ordered."""
-        yield from (one.credits for one in self.open.values() if one.credits and not one.is_shared)
 
     @property
     def unpriced(self) -> int:

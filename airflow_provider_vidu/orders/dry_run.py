@@ -123,7 +123,6 @@ class Offline:
     """Stands in for a hook where files are resolved: what would be uploaded gets an address of the same form."""
 
     def __init__(self, hook: ViduHook) -> None:
-        """Take over the hook's connection."""
         self.config = hook.config
 
     def _upload(self, content: BinaryIO, size: int, content_type: str) -> str:

@@ -61,8 +61,6 @@ def missing(generation: Generation, artifact: Artifact | None, creation: int) ->
     """Return the error for a succeeded generation without a URL of an artifact; it lists the available ones.
 
     :param generation: a generation whose ``url_of(artifact, creation)`` is None.
-    :param artifact: the wanted file; None for the result.
-    :param creation: the index of the creation, from 0.
     """
     count = len(generation.creations)
     if creation >= count:

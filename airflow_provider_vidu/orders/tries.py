@@ -62,10 +62,7 @@ def record_id(context: Context, log: Any, generation_id: str, *, keeps: bool) ->
 
 
 def record_returned(context: Context, log: Any, *, keeps: bool) -> None:
-    """Record that the result was returned: if the task runs again after its success, it was cleared.
-
-    :param keeps: whether the record must outlive the task's success.
-    """
+    """Record that the result was returned: if the task runs again after its success, it was cleared."""
     from airflow_provider_vidu.orders.records import store_for
 
     try:

@@ -83,9 +83,7 @@ class DeferredWait:
     """The wait for a submitted generation outside of the worker, even while its connection is unusable.
 
     :param trigger: the trigger's class, with the arguments that only this kind of task has.
-    :param poll_interval: seconds between polls; None is adaptive.
     :param timeout: seconds that the whole wait may last.
-    :param max_failures: consecutive failed polls that are tolerated.
     :param is_own: whether this task submitted the generation. Then a failure is re-fetched, because only the service's
         whole answer shows whether a new submit may succeed, and no refusal is final.
     :param on_timeout: called before a timeout is raised.
@@ -160,7 +158,6 @@ class DeferredWait:
         """Return the generation if it is done; otherwise raise the error of a wait that Airflow gave up.
 
         :param next_kwargs: the arguments with which Airflow resumes the task.
-        :param execution_timeout: the task's. Airflow 2 includes the wait in it, and reports both in the same words.
         :raises AirflowTaskTimeout: Airflow's own error, which may be retried, when that timeout expired.
         :raises ViduTimeoutError: when no triggerer ran the trigger in time.
         """

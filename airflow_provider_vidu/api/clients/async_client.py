@@ -145,7 +145,6 @@ class AsyncClient:
         """Read the account's list of generations, page by page.
 
         :param listing: the filters and limits; if omitted, everything that the list shows.
-        :return: the generations in the service's order.
         :raises ViduConfigError: when the connection's dialect has no list.
         :raises ViduError: when the list could not be read.
         """

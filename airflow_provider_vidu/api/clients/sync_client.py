@@ -121,8 +121,6 @@ class SyncClient:
         """Submit a generation, with its request in the log.
 
         :param endpoint: where it is submitted; None if the fields decide.
-        :param before_send: runs before each send; an exception from it prevents the send.
-        :param queues: whether the caller waits for a free slot itself: a full account is raised at once.
         :raises ViduSubmitUnknownError: when the outcome is unknown.
         :raises ViduError: when it was refused, with what helps: the credits left, or the model.
         """
@@ -226,7 +224,6 @@ class SyncClient:
         """Upload a file and return its address for requests; a failed upload is retried as a new one.
 
         :param content: the file, seekable; it is read from its beginning.
-        :param size: its size in bytes.
         :raises ViduConfigError: when the connection's dialect has no upload service.
         :raises ViduError: when the upload failed.
         """

@@ -188,17 +188,11 @@ class Dialect(ABC):
         raise ViduConfigError(f"The dialect {self.name} has no {what}.")
 
     def marked(self, body: Mapping[str, Any], marker: str, endpoint: str | None = None) -> Mapping[str, Any] | None:
-        """Return ``body`` with a marker that the service echoes, or None if the endpoint takes no marker.
-
-        :raises ViduConfigError: when the endpoint cannot be inferred from the fields.
-        """
+        """Return ``body`` with a marker that the service echoes, or None if the endpoint takes no marker."""
         return None
 
     def with_callback(self, body: Mapping[str, Any], url: str, endpoint: str | None = None) -> Mapping[str, Any] | None:
-        """Return ``body`` with an address to which the service reports the end, or None if it reports none.
-
-        :raises ViduConfigError: when the endpoint cannot be inferred from the fields.
-        """
+        """Return ``body`` with an address to which the service reports the end, or None if it reports none."""
         return None
 
     def is_synchronous(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:

@@ -76,8 +76,6 @@ def uri_of(rows: Any) -> str | None:
 def rows_in(given: Any, rows_format: str | None = None, storage_conn_id: str | None = None) -> Any:
     """Return the rows that an argument holds, unchecked: a list, also as JSON text, or what a file holds.
 
-    :param rows_format: of a file; None to decide by the extension.
-    :param storage_conn_id: the Airflow connection of a file's store.
     :raises ViduConfigError: when it is empty, or its file cannot be read.
     """
     named = given.strip() if isinstance(given, str) else given

@@ -202,10 +202,8 @@ class MediaFile:
 
 @contextmanager
 def opened_input(source: Any, where: str, storage_conn_id: str | None) -> Iterator[BinaryIO]:
-    """Open another input file than media, in any store, within the same limits.
+    """Open another input file than media within the limits, and with the arguments, of a :class:`MediaFile`.
 
-    :param source: a local path, a URL of an object store, or a path object of Airflow or ``pathlib``.
-    :param where: the argument that names it, for errors.
     :raises ViduConfigError: when it is missing or not allowed.
     :raises ViduStorageError: when its store failed for a possibly transient reason.
     """

@@ -45,7 +45,6 @@ class ViduBudget:
     per: Period = "run"
 
     def __post_init__(self) -> None:
-        """Check the arguments."""
         if isinstance(self.credits, (bool, str)) or number(self.credits) is None or self.credits <= 0:
             raise ViduConfigError(f"ViduBudget: credits must be a number above 0, not {sanitized(self.credits, 40)!r}.")
         if self.per not in get_args(Period):

@@ -36,7 +36,6 @@ def callback_base_url() -> str | None:
 def address_for(context: Mapping[str, Any], *, nudges: str = "") -> CallbackAddress | None:
     """Return a new callback address for a task's order; None if callbacks are off or this Airflow has no route for it.
 
-    :param nudges: the connection whose event triggers a callback nudges; empty if it resumes the task.
     :raises ViduConfigError: when the option cannot be parsed.
     """
     base = callback_base_url()

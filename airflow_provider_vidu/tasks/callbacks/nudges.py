@@ -31,7 +31,6 @@ _readers: weakref.WeakSet[Nudges] = weakref.WeakSet()
 def nudges_of(store: Any, log: Any) -> Nudges | None:
     """Return the nudges of an asset; None if there can be none.
 
-    :param store: the asset's state store, as Airflow gives it to a trigger; None before Airflow 3.3.
     :param log: gets a line when nudges come for the first time, and one when they cannot be read.
     """
     try:

@@ -221,7 +221,6 @@ class SlotQueue:
             self._changed.set()
 
     async def _pause(self, now: float) -> None:
-        """Sleep until something may have changed."""
         self._changed.clear()
         report_at = self._report_at if self._report_at > now else now + 1
         seconds = min(self._gate.next_at(now), report_at, now + LOG_SECONDS) - now
