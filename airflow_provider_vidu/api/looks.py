@@ -46,10 +46,7 @@ SHARE: Final = 100
 
 
 class Looks:
-    """The shared requests of one connection on one event loop.
-
-    :param client: sends them.
-    """
+    """The shared requests of one connection on one event loop."""
 
     def __init__(self, client: AsyncClient) -> None:
         self.client = client
@@ -83,7 +80,6 @@ class Looks:
     async def is_over(self, generation_id: str, endpoint: str | None = None) -> bool:
         """Whether a generation has ended. Those who ask at once share their requests.
 
-        :param endpoint: where it was submitted, for products with a query of their own.
         :raises ViduError: when the request failed.
         """
         seen = None
@@ -103,7 +99,6 @@ class Looks:
         return await self._listed(sorted(ids))
 
     async def _listed(self, generation_ids: Iterable[str]) -> dict[str, Snapshot]:
-        """Return the states that the list shows."""
         ids = [name for name in generation_ids if self.covers(name)]
         shown: dict[str, Snapshot] = {}
         while len(ids) >= FEWEST_IDS:
@@ -254,10 +249,7 @@ class Looks:
                 await asyncio.sleep(0)
 
     async def _looked(self, ids: list[str]) -> Look | None:
-        """Return what the list shows of some ids; None if single queries are to be sent.
-
-        :raises ViduError: when the request failed.
-        """
+        """Return what the list shows of some ids; None if single queries are to be sent. A failed request raises."""
         if self._trust.is_proven:
             return await self._asked(ids)
         async with self._trying:  # the forms of the filter are tried one after the other

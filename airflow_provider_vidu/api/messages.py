@@ -81,12 +81,8 @@ _PATH: Final = re.compile(r"/(?!/)[!$%&'()*+,./0-9:;=?@A-Z\[\]_a-z~-]*")
 
 
 def checked_request(method: object, path: object, body: object, *, bills: bool | None = None) -> ApiRequest:
-    """Return a request from a user's arguments.
+    """Return a request from the arguments of :meth:`.ViduHook.request`.
 
-    :param method: one of ``METHODS``, in any case.
-    :param path: starts with a slash and is percent-encoded; it may have a query.
-    :param body: a JSON object, or None.
-    :param bills: whether it may cost credits; None means that a POST does.
     :raises ViduConfigError: naming the invalid argument.
     """
     name = method.strip().upper() if isinstance(method, str) else ""
@@ -143,7 +139,6 @@ class RedactedHeaders(Mapping[str, str]):
     """Headers whose values are redacted when they are read: nearly every poll reads none.
 
     :param fields: the values by lower-case name.
-    :param redact: removes secrets from a value.
     """
 
     __slots__ = ("_fields", "_redact")

@@ -24,8 +24,6 @@ MOST_MISSES: Final = 2
 class Polls:
     """The polls of one wait, together with others where possible.
 
-    :param looks: the shared requests of the wait's connection.
-    :param watch: decides what follows each poll.
     :param endpoint: where the generation was submitted, for products with a query of their own.
     :param shorten: returns the delay to use instead of a given one, in seconds; None if each is kept.
     """
@@ -65,7 +63,6 @@ class Polls:
             del result  # thousands of these sleep here
 
     async def _queried(self) -> PollResult:
-        """Query the generation once."""
         watch, client, has_connection = self.watch, self._looks.client, False
         try:
             if client.known_config is None:

@@ -29,7 +29,6 @@ class Session(Generic[T]):
     :param make: makes the call for a dialect; called for each attempt, because a renewed connection may have another.
     :param retries: how often a failed call is retried; None for the connection's ``max_retries``.
     :param generation_id: the generation that the call is about; errors name it.
-    :param conn_id: the connection; errors name it, too.
     :param queues: whether the caller waits for a free slot itself, so that "too many" is not retried here.
     :param patience: seconds that all waits may take together, whatever ``Retry-After`` says; None for no limit.
     """

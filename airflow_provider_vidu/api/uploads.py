@@ -35,7 +35,6 @@ def put(url: str, content: BinaryIO, size: int, content_type: str, access: Downl
     The signed URL is used verbatim, without the API key or any other header of the connection. Its host must be public
     or allowed by the connection.
 
-    :param url: the signed URL.
     :param content: the file; it is read from its beginning.
     :param size: its size in bytes.
     :param content_type: its type, which some stores sign.

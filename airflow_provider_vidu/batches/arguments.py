@@ -32,10 +32,7 @@ OBJECTS: Final = frozenset({"parameters", "body"})
 
 
 def check_limits(max_in_flight: int, max_credits: object) -> None:
-    """Refuse limits of a batch that nothing can be ordered within.
-
-    :raises ViduConfigError: naming the argument.
-    """
+    """Refuse, with a ViduConfigError, limits of a batch that nothing can be ordered within."""
     if not 1 <= max_in_flight <= MOST_IN_FLIGHT:
         raise ViduConfigError(f"max_in_flight must be from 1 to {MOST_IN_FLIGHT:,}, not {max_in_flight}.")
     if max_credits is None:

@@ -42,7 +42,6 @@ it comes after this share of that order's age, within these bounds."""
 class Catalogue:
     """The catalogue of a destination.
 
-    :param destination: the folder of the files.
     :param service: names the service: the same request to another one is another order.
     :param artifact: which file of a generation is stored.
     :param log: gets a warning if the catalogue cannot be used.
@@ -92,9 +91,6 @@ class Catalogue:
         """Return the claim on an order in this destination.
 
         :param request: the digest of the request.
-        :param owner: identifies who makes the claim.
-        :param hook: of the connection.
-        :param endpoint: of the create.
         :param look_up: raises if there is a file of an equal order.
         """
         from airflow_provider_vidu.orders.claims import Claim
@@ -133,8 +129,6 @@ class Catalogue:
 class Twins:
     """Decides which rows of a batch need no order of their own, because an equal one has a file, or is open.
 
-    :param catalogue: of the destination.
-    :param state: of the batch.
     :param digest: returns the digest of a row's request; None if the row cannot be ordered.
     :param claim: returns the claim on the order of a request.
     :param keys: of the batch's rows; the state may hold others, which are no longer among them.

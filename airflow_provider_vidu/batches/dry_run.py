@@ -46,8 +46,6 @@ def dry_run(
 
     :param hook: of the connection, which is looked up and not used.
     :param context: the task's context; the manifest of the task's last run names prices.
-    :param rows: all rows.
-    :param settings: of the batch.
     :param batch: its name; its manifest shows which rows have a file already.
     :param destination: the folder of the files, which is only read.
     :param log: gets the first rows, and the sum.
@@ -84,7 +82,6 @@ class _Report:
     """What a batch would do.
 
     :param rows: how many rows it has.
-    :param log: the task's.
     """
 
     rows: int
@@ -171,7 +168,6 @@ def _checked(hook: ViduHook, row: Row, settings: Settings) -> tuple[str, str]:
 class _Prices:
     """What rows with the same model and parameters have cost.
 
-    :param rows: of the batch.
     :param manifests: the lines of manifests, by the rows' keys; the first ones count more.
     """
 

@@ -75,9 +75,7 @@ class HeldBatchError(ViduError):
 class Journal:
     """The journal of one batch, written by one leg at a time.
 
-    :param destination: the folder of the batch's files.
     :param batch: the batch's name, a plain file name.
-    :param sleep: waits for the given seconds.
     :param owner: identifies the task instance, over all of its tries; empty outside of a task.
     """
 

@@ -49,10 +49,7 @@ def _is_name(kind: Any) -> bool:
 
 
 def checked_generation_id(stored: Any) -> str:
-    """Return the id of a generation.
-
-    :raises ViduConfigError: when it is not one.
-    """
+    """Return the id of a generation; raises ViduConfigError when it is not one."""
     if not is_safe_id(generation_id := checked_id(stored)):
         raise ViduConfigError("The id of a generation could forge a log line.")
     return generation_id
@@ -68,7 +65,6 @@ class EndedRow:
     :param is_reused: whether another order has paid for its file.
     :param is_paid: whether it has failed with a generation that is paid for: a clear only stores its file.
     :param is_uncertain: whether it has failed because it is unknown if its generation was created.
-    :param has_id: whether it names a generation.
     :param credits: what the generation has cost, if that is known.
     :param took: how long it took, in seconds, if that is known.
     :param index: the row's place, as it was recorded.
@@ -115,7 +111,6 @@ class Earlier:
 
     :param generations: how many generations it had.
     :param priced: of how many of them the price is known.
-    :param credits: the sum of these prices.
     :param uncertain: how many of its creates had an unknown outcome.
     """
 
@@ -160,8 +155,6 @@ class Sums:
     :param uncertain: how many may have been paid for, which nothing can find out.
     :param generations: how many generations the batch itself has ordered.
     :param priced: of how many of them the price is known.
-    :param credits: the sum of the prices.
-    :param dearest: the highest price.
     :param has_free: whether a file has cost nothing.
     """
 

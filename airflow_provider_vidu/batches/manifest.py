@@ -88,7 +88,6 @@ def failed_line(
 ) -> Line:
     """Return the line of a row that has failed.
 
-    :param error: why.
     :param job: its generation, if it was submitted.
     :param is_paid: whether the generation has succeeded, or may still succeed: then it is never ordered again.
     """

@@ -44,7 +44,6 @@ MOST_NAMED: Final = 300
 class Pending:
     """What a leg leaves to the trigger.
 
-    :param jobs: the open generations.
     :param wanted: how many must end before the task is woken.
     :param deadline: when the batch's timeout expires, in epoch seconds.
     :param resume_at: when to wake the task in any case, in epoch seconds.
@@ -231,8 +230,6 @@ def make_batch_event(
 ) -> dict[str, Any]:
     """Return the event as plain JSON. It is a hint only: the task reads what is open from its own state.
 
-    :param token: of the batch's order.
-    :param ended: ids of generations that have ended.
     :param problem: why the trigger gave up, if it did.
     :param deadline: of the trigger, in epoch seconds: a task that waits for another one has no other memory of it.
     """

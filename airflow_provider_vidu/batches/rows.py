@@ -266,7 +266,6 @@ def names_beside(rows: Mapping[str, Row], naming: str, lines: Lines, folder: str
     a row replaces the file of one that is no longer among the rows: that is how an edited row keeps its file's name.
 
     :param rows: all rows of the task, by their keys.
-    :param lines: of the rows that have ended.
     :param folder: the URI of the files' folder, with a slash at its end.
     :param kind: what follows the names of all files, before their extensions.
     """
@@ -285,7 +284,6 @@ def names_beside(rows: Mapping[str, Row], naming: str, lines: Lines, folder: str
 
 
 def _stem(name: object) -> str | None:
-    """Return the stem that a row gives to its file."""
     name = _whole(name)
     if name is None:
         return None

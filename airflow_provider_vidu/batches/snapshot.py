@@ -94,10 +94,7 @@ def json_of(content: bytes) -> Any:
 
 
 class _Document:
-    """A document that is unpacked piece by piece, within the limits.
-
-    :param file: the packed file.
-    """
+    """A document that is unpacked piece by piece, within the limits."""
 
     def __init__(self, file: gzip.GzipFile) -> None:
         self._file = file
@@ -113,10 +110,7 @@ class _Document:
         return self._counted(self._file.read(_PIECE_BYTES))
 
     def count_values(self, text: bytes) -> None:
-        """Count the values of a line.
-
-        :raises ValueError: when there are too many.
-        """
+        """Count the values of a line; raises ValueError when there are too many."""
         self._values += value_count(text, 0)
         if self._values > MOST_VALUES:
             raise ValueError("it holds too many values")

@@ -6,7 +6,7 @@ then it is *open*, until it has a *line* of the manifest: its file is stored, or
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Final
@@ -38,7 +38,6 @@ _RECENT: Final = 50
 class Open:
     """A generation that is paid for and whose file is not stored.
 
-    :param id: the id at Vidu.
     :param at: when it was submitted, in epoch seconds.
     :param credits: its price, if the answer to the create holds it.
     :param seed: the seed of its request, or the one that the service chose.
@@ -46,7 +45,6 @@ class Open:
     :param request: the digest of its request.
     :param index: the row's place, from 0; -1 if an earlier version submitted it.
     :param prompt: the beginning of the row's prompt, for the pages.
-    :param model: the model that the row asks for.
     :param is_shared: whether another task with an equal order has paid for it.
     :param marker: of a create of unknown outcome whose error names the id: budgets count it until its price is known.
     """
@@ -65,10 +63,7 @@ class Open:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Open:
-        """Read what an event or a snapshot holds.
-
-        :raises ViduConfigError: when the id is not one.
-        """
+        """Read what an event or a snapshot holds; raises ViduConfigError when the id is not one."""
         index = stored.get("index", -1)
         return cls(
             checked_generation_id(stored.get("id")),
@@ -214,7 +209,6 @@ class BatchState:
         self.intents[key] = Intent(record, _endpoint(event), bool(event.get("lost")), int(event.get("index", -1)))
 
     def _on_back(self, event: Mapping[str, Any]) -> None:
-        """Make rows pending again."""
         for key in (keys := _list(event["keys"])):
             if (row := self.lines.ended.get(key)) is not None:
                 self.earlier[key] = self.earlier.get(key, Earlier()).plus(row)
@@ -265,7 +259,8 @@ class BatchState:
     @property
     def credits(self) -> float | int:
         """What the batch has spent, as far as it is known, on open generations and those of rows ordered again, too."""
-        return self.lines.sums.credits + sum(self._open_prices()) + self._before.credits
+        in_flight = sum(one.credits for one in self.open.values() if one.credits and not one.is_shared)
+        return self.lines.sums.credits + in_flight + self._before.credits
 
     @property
     def ordered(self) -> tuple[int, int]:
@@ -293,10 +288,6 @@ class BatchState:
         if highest := max(self.dearest, self.lines.sums.dearest):
             return highest
         return 0 if self.lines.sums.has_free else None
-
-    def _open_prices(self) -> Iterator[float | int]:
-        """Yield the known prices of the open generations that the batch itself has ordered."""
-        yield from (one.credits for one in self.open.values() if one.credits and not one.is_shared)
 
     @property
     def unpriced(self) -> int:
@@ -375,20 +366,14 @@ class BatchState:
 
 
 def _list(stored: Any) -> list[Any]:
-    """Return a list: a text is one JSON value, and a loop over its characters may take minutes.
-
-    :raises TypeError: when it is not a list.
-    """
+    """Return a list, or raise TypeError: a text is one JSON value, and a loop over its characters may take minutes."""
     if not isinstance(stored, list):
         raise TypeError("a list that is none")
     return stored
 
 
 def _key(event: Mapping[str, Any]) -> str:
-    """Return the key of the row that an event is about.
-
-    :raises TypeError: when it is not text.
-    """
+    """Return the key of the row that an event is about; raises TypeError when it is not text."""
     if not isinstance(key := event["key"], str):
         raise TypeError("a key that is not text")
     return key
@@ -400,10 +385,7 @@ def _endpoint(event: Mapping[str, Any]) -> str | None:
 
 
 def _time(value: Any) -> float:
-    """Return epoch seconds.
-
-    :raises ValueError: when it is none.
-    """
+    """Return epoch seconds; raises ValueError when it is none."""
     if (seconds := epoch(value)) is None:
         raise ValueError("a time that is none")
     return seconds

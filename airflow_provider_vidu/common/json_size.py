@@ -36,7 +36,6 @@ def _outside_texts(body: bytes) -> Iterator[bytes]:
 def value_count(body: bytes, enough: int) -> int:
     """Return approximately how many values JSON holds, without parsing it.
 
-    :param body: the bytes.
     :param enough: a count up to this number may be too high.
     """
     if len(body) <= enough:

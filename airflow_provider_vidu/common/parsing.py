@@ -33,7 +33,6 @@ def parse(body: bytes, redact: Callable[[str], str] = str, most_values: int = 20
 
     :param body: the bytes, in UTF-8, or in UTF-16 or UTF-32 with or without a byte order mark.
     :param redact: removes secrets from every string.
-    :param most_values: the maximum number of values.
     :raises TooManyValuesError: if there are more; they are counted before parsing.
     :raises ValueError, RecursionError: if it is not JSON, or is nested deeper than 100 levels.
     """
@@ -55,10 +54,7 @@ def parse(body: bytes, redact: Callable[[str], str] = str, most_values: int = 20
 
 
 def _check_values(body: bytes, most: int) -> None:
-    """Refuse JSON with more values than ``most``.
-
-    :raises TooManyValuesError: if there are more.
-    """
+    """Refuse, with a TooManyValuesError, JSON with more values than ``most``."""
     if value_count(body, most) > most:
         raise TooManyValuesError("too many values")
 
@@ -69,7 +65,6 @@ def bounded_texts(value: Any, body: bytes, most: int) -> Any:
     Each of them is parsed where it may explain an error or hold an id: thousands in one answer took minutes.
 
     :param value: parsed JSON; it is not changed.
-    :param body: the JSON.
     :param most: how many values the texts may hold together; a text that would be too much is cut out.
     """
     if len(body) <= most or marks(body) <= most:  # each mark is a byte
@@ -225,8 +220,6 @@ def documents(body: bytes, redact: Callable[[str], str] = str, wanted: Collectio
     character is read once. At most 50 are returned, with 5,000 members in total and 100 items per list; a web page
     yields none.
 
-    :param body: the bytes.
-    :param redact: removes secrets from every string.
     :param wanted: names whose strings and integers are kept even beyond the 5,000.
     """
     text = _text(body).strip(_BLANKS)

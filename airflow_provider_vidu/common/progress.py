@@ -72,7 +72,6 @@ def finish_line(count: int, kind: str, seconds: float) -> str:
     """Return the summary of a finished transfer, such as ``Fetched 37.4 MB of video/mp4 in 3.0 s (12.5 MB/s)``.
 
     :param count: bytes.
-    :param kind: the content type.
     :param seconds: since the first byte; below one second the rate is omitted as meaningless.
     """
     rate = f" ({size(count / seconds)}/s)" if seconds >= 1 else ""

@@ -158,10 +158,7 @@ class Secret:
         return self
 
     def __reduce_ex__(self, protocol: object) -> Any:
-        """Refuse pickling, so that no key gets onto a disk or into a queue.
-
-        :raises TypeError: always.
-        """
+        """Refuse pickling, with a TypeError, so that no key gets onto a disk or into a queue."""
         raise TypeError("A secret of a Vidu connection cannot be pickled.")
 
     def __eq__(self, other: object) -> bool:

@@ -183,7 +183,6 @@ def redacted(value: object, limit: int = SNIPPET_CHARS) -> str:
     """Return ``value`` as one line that a message may quote, without queries of URLs and data URIs.
 
     :param value: any object; its ``str()`` is shown.
-    :param limit: the maximum number of characters.
     """
     return sanitized(redact_urls(without_data_uris(str(value)[: limit * 8])), limit)
 

@@ -182,8 +182,6 @@ def plain(value: Any, redact: Callable[[str], str] = str, depth: int = 0) -> Any
     Lone surrogates and NUL characters become U+FFFD, NaN and infinities None, integers of more than 64 bits strings.
     Names that mean a class to Airflow are changed (:func:`unserialized`).
 
-    :param value: parsed JSON.
-    :param redact: removes secrets from every string.
     :param depth: the nesting depth of ``value`` itself.
     :raises ValueError: if the nesting exceeds 100 levels.
     """
@@ -279,7 +277,6 @@ def reason(value: Any, redact: Callable[[str], str] = str, depth: int = 0) -> st
     """Return the text that explains an error, from a string, a list, nested objects or JSON inside a string.
 
     :param value: the content of a field such as ``error``, ``message`` or ``fail_reason``.
-    :param redact: removes secrets from decoded JSON.
     :param depth: the nesting depth of ``value`` itself; below the top level, any text counts.
     """
     if depth > _REASON_DEPTH:

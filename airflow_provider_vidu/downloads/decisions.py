@@ -188,7 +188,6 @@ class Failures:
     ten times ``retries`` failures in all it gives up.
 
     :param retries: tolerated failures in a row.
-    :param backoff: the delays between them.
     """
 
     def __init__(self, retries: int, backoff: Backoff) -> None:

@@ -63,9 +63,7 @@ class Rules:
 
     :param artifact: the wanted file; None for a result of any medium.
     :param max_bytes: the largest accepted size.
-    :param backoff: the delays between failed requests.
     :param clock: returns monotonic seconds.
-    :param sleep: waits for the given seconds.
     """
 
     artifact: Artifact | None = None
@@ -80,10 +78,7 @@ class Transfer:
 
     :param url: the file's URL; None to call ``fresh_url`` first.
     :param open_writer: opens the destination once the content is known to be acceptable.
-    :param access: the connection's part in it.
-    :param rules: limits and timing.
     :param fresh_url: returns a new URL after the old one has expired; None if there is no way to get one.
-    :param log: the logger for progress.
     """
 
     def __init__(

@@ -45,7 +45,6 @@ def unpacker_of(head: bytes, codings: Sequence[str]) -> Unpacker | None:
 class Unpacker:
     """Unpacks a compressed file in pieces of bounded size.
 
-    :param name: the coding, for messages.
     :param wbits: zlib's window setting, which selects the format.
     """
 

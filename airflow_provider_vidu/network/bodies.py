@@ -69,7 +69,6 @@ class IncomingBody:
     """Takes a body piece by piece; :attr:`content` holds what has arrived so far, even after an error.
 
     :param encoding: the ``Content-Encoding`` header; empty if there is none.
-    :param bounds: how much is read and kept.
     """
 
     def __init__(self, encoding: str, bounds: Bounds) -> None:

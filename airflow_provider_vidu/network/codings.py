@@ -37,11 +37,7 @@ def real_codings(header: str) -> list[str]:
 
 
 class BodyError(ValueError):
-    """The rest of the body cannot be read.
-
-    :param message: why, as a sentence.
-    :param is_too_large: whether the body exceeds its bounds.
-    """
+    """The rest of the body cannot be read."""
 
     def __init__(self, message: str, *, is_too_large: bool = False) -> None:
         super().__init__(message)

@@ -187,8 +187,6 @@ def limit_pieces(sock: ssl.SSLSocket, limit: Callable[[], float]) -> ssl.SSLSock
 class Connection(http.client.HTTPConnection):
     """Connects to a checked address, or through a proxy.
 
-    :param target: the URL to request.
-    :param access: what may be connected to.
     :param opened: called with every socket opened, so that the caller can always close it.
     """
 

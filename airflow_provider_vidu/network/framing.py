@@ -58,10 +58,7 @@ class FramingError(ValueError):
 class Head(NamedTuple):
     """The head of an answer.
 
-    :param status: the status code.
-    :param reason: the reason phrase.
     :param fields: the header fields used by this package, by lower-case name, without those about framing.
-    :param chunked: whether the body is chunked.
     :param length: the body's length in bytes; None if chunks or the connection's end delimit it.
     :param is_sure: whether a body shorter than ``length`` is truncated.
     :param keeps: whether the connection may carry another answer.
@@ -370,7 +367,6 @@ def chunk(body: bytes) -> bytes:
 def canonically(reader: AnswerReader, data: bytes) -> Iterator[bytes]:
     """Take the next bytes of an answer and yield them in canonical form.
 
-    :param reader: the reader of the answer.
     :param data: the next bytes; empty at the end of the connection.
     :raises FramingError: see :meth:`AnswerReader.feed` and :meth:`AnswerReader.end`.
     """

@@ -34,8 +34,6 @@ def proxy_for(url: str, proxy: Secret | None, environ: Mapping[str, str] | None 
     ``ALL_PROXY`` apply, each in lower case first, unless ``NO_PROXY`` exempts the host. The environment's proxies never
     apply to loopback.
 
-    :param url: an absolute http(s) URL.
-    :param proxy: the connection's proxy, if any.
     :param environ: the environment to read; the process's own if omitted.
     :return: an http or https URL with a host.
     :raises ViduConfigError: when the proxy is not an HTTP proxy (SOCKS); the message names the variable.
@@ -142,7 +140,6 @@ def is_exempt(host: str, port: int, listed: str) -> bool:
     literal addresses.
 
     :param host: a host name or a literal address, without brackets.
-    :param port: the port of the request.
     :param listed: the variable's value, entries separated by commas or spaces.
     """
     name = _ascii(host.lower().rstrip("."))

@@ -381,7 +381,6 @@ class GenerateLeg:
         return OFF_PEAK_WAIT_SECONDS if is_off_peak(further_fields(self._arguments)) else WAIT_SECONDS
 
     def _spending(self) -> Spending:
-        """Return the limits on credits that this task keeps."""
         from airflow_provider_vidu.operators.submitting import queried_once
         from airflow_provider_vidu.orders.money.spending import Spending
 

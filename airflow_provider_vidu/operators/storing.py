@@ -77,10 +77,7 @@ class ResultStore:
 
     @property
     def folder(self) -> Destination:
-        """The destination of a task whose files equal orders share.
-
-        :raises ViduConfigError: when it is not a folder.
-        """
+        """The destination of a task whose files equal orders share; raises ViduConfigError when it is not a folder."""
         if not is_folder(self._text):
             raise ViduConfigError(_NEEDS_FOLDER)
         return self._destination

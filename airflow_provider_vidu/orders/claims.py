@@ -49,7 +49,6 @@ MOST_BYTES: Final = 64 * 1024
 class SharedOrderError(Exception):
     """An equal order of another task has a generation, which this task is to wait for.
 
-    :param generation_id: the id at Vidu.
     :param since: when it was submitted, in epoch seconds; None if unknown.
     :param finished: the generation, if it has succeeded: the other task is about to store its file, or never will.
     """
@@ -70,10 +69,7 @@ class BusyClaimError(Exception):
 
 
 def never_sleep(seconds: float) -> None:
-    """Stand in for a ``sleep`` where many orders are under way.
-
-    :raises BusyClaimError: always.
-    """
+    """Raise BusyClaimError in place of a ``sleep``, where many orders are under way."""
     raise BusyClaimError
 
 
@@ -101,8 +97,6 @@ class NoClaim:
 class _Held:
     """What the file of a claim holds.
 
-    :param number: of the file.
-    :param owner: the task instance that wrote it.
     :param record: the intent of its create, with the generation if there is one.
     """
 
@@ -116,11 +110,8 @@ class Claim(NoClaim):
 
     :param file: returns a file in the claim's folder, by its name.
     :param owner: identifies the task instance, over all of its tries.
-    :param hook: of the connection.
     :param look_up: raises if the catalogue has a file of an equal order.
-    :param log: gets one line for each decision.
     :param endpoint: of the create; equal orders have the same.
-    :param sleep: waits for the given seconds.
     """
 
     def __init__(
@@ -248,10 +239,7 @@ class Claim(NoClaim):
             return self._shared(held)
 
     def _check_patience(self, held: _Held, began: float) -> None:
-        """Raise if another task has been about to submit for far too long.
-
-        :raises ViduError: in that case; a retry waits again.
-        """
+        """Raise, so that a retry waits again, if another task has been about to submit for far too long."""
         waited = time.time() - began
         if waited > MOST_WAITS * self._longest:
             raise ViduError(

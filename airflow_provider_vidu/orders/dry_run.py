@@ -42,7 +42,6 @@ def dry_run(
     """Check a request as far as that is possible without sending anything; log it, and return what would be sent.
 
     :param hook: of the connection, which is looked up and not used.
-    :param context: the task's context.
     :param prepared: the request. Its files are read, and checked against the limits.
     :param endpoint: as for :meth:`ViduHook.create_generation`.
     :param terms: model and parameters of the request as a result repeats them.
@@ -72,10 +71,7 @@ def dry_run(
 
 
 def skip_after_dry_run(*references: object) -> None:
-    """Skip a task whose generation or URL comes from a dry run.
-
-    :raises AirflowSkipException: if one of the references does.
-    """
+    """Skip a task, with an AirflowSkipException, whose generation or URL comes from a dry run."""
     if any(_is_of_dry_run(reference) for reference in references):
         raise AirflowSkipException("The generation is of a dry run: there is nothing to wait for, or to download.")
 
@@ -127,7 +123,6 @@ class Offline:
     """Stands in for a hook where files are resolved: what would be uploaded gets an address of the same form."""
 
     def __init__(self, hook: ViduHook) -> None:
-        """Take over the hook's connection."""
         self.config = hook.config
 
     def _upload(self, content: BinaryIO, size: int, content_type: str) -> str:

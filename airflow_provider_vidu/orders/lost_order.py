@@ -132,8 +132,6 @@ def queried(
 ) -> Generation:
     """Query the generation of an earlier try; right after its create the service may not find it yet.
 
-    :param record: of its order.
-    :param endpoint: where it was submitted.
     :raises ViduError: when it is not known what became of it: it is paid for, so nothing may be submitted instead.
     """
     for left in reversed(range(round(GRACE_SECONDS / GRACE_PAUSE_SECONDS) + 1)):

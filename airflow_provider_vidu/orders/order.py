@@ -35,7 +35,6 @@ class Order:
     :param number: the task instance's ``max_tries``.
     :param clears: the run's ``clear_number``; None if unknown.
     :param counts_every_clear: whether every clear of a task of the run increments ``clears`` (Airflow ≥ 3.2).
-    :param try_number: the number of the try.
     :param retries: the task's current ``retries``; None if unknown.
     :param run_started: when the run started, in epoch seconds; None if unknown.
     :param region: the region of a task instance in a loop (Airflow 3.4); empty outside loops.

@@ -117,7 +117,6 @@ def _may_be_cleared(ti: Any, iteration: int | None) -> bool:
 def submitted_id(context: Context, log: Any, *, is_durable: bool) -> str | None:
     """Return the id that an earlier try of this order submitted; None if there is none, or it is not known.
 
-    :param is_durable: whether the task keeps a record.
     :raises ViduError: when that could not be looked up: there may be one, so the task must not end for good.
     """
     record = own_record(context, log, is_durable=is_durable)
@@ -127,7 +126,6 @@ def submitted_id(context: Context, log: Any, *, is_durable: bool) -> str | None:
 def own_record(context: Context, log: Any, *, is_durable: bool) -> Record | None:
     """Return the record of what an earlier try of this order has submitted, or may have; None if there is none.
 
-    :param is_durable: whether the task keeps a record.
     :raises ViduError: when that could not be looked up: there may be one, so the task must not end for good.
     """
     if not is_durable or not is_task_instance(context.get("ti")):

@@ -25,10 +25,7 @@ MAX_PARAMETER_CHARS: Final = 1000
 
 
 def endpoint_of(arguments: Mapping[str, Any]) -> str | None:
-    """Return the endpoint that rendered arguments name; None if the fields decide.
-
-    :raises ViduConfigError: when it is not text.
-    """
+    """Return the endpoint that rendered arguments name, or None; raises ViduConfigError when it is not text."""
     endpoint = text("endpoint", arguments.get("endpoint"))
     return endpoint and endpoint.strip()
 

@@ -61,8 +61,6 @@ def missing(generation: Generation, artifact: Artifact | None, creation: int) ->
     """Return the error for a succeeded generation without a URL of an artifact; it lists the available ones.
 
     :param generation: a generation whose ``url_of(artifact, creation)`` is None.
-    :param artifact: the wanted file; None for the result.
-    :param creation: the index of the creation, from 0.
     """
     count = len(generation.creations)
     if creation >= count:
@@ -92,8 +90,6 @@ def store_result(
 
     :param generation: just fetched, so that its URLs are valid.
     :param target: where the file goes.
-    :param hook: of the generation's connection.
-    :param endpoint: where it was submitted.
     :param artifact: which file; None for the result, whatever its medium.
     :param most: the largest accepted file, in bytes.
     :param on_start: gets the transfer before it begins, to cancel it.

@@ -46,10 +46,8 @@ RECORD_PAUSE_SECONDS: Final = 2.0
 class Submission:
     """Submits an order's generation, or recovers the one that an earlier try submitted.
 
-    :param hook: sends the requests.
     :param store: keeps the record; a ``NullStore`` if the user wants no memory (``durable=False``).
     :param order: which order this try belongs to: a new one after each clear, the same for all retries.
-    :param log: gets one line for each decision.
     :param cancel_abandoned: cancel a generation that the order before a clear has left running.
     :param on_clear: ``new`` submits a new generation after a clear; ``resume`` first picks up the generation of the
         order before the clear, if it was submitted with the same request and has not failed.

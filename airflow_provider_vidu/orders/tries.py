@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 def resumes_order(context: Context, log: Any, *, is_durable: bool) -> Iterator[None]:
     """Make an error of the settings retryable if this order was, or may have been, submitted: it may be paid for.
 
-    :param is_durable: whether the task keeps a record.
     :raises ViduConfigError: the error raised inside, if nothing was submitted.
     :raises ViduError: otherwise, and if that cannot be looked up; a retry resumes the order.
     """
@@ -63,10 +62,7 @@ def record_id(context: Context, log: Any, generation_id: str, *, keeps: bool) ->
 
 
 def record_returned(context: Context, log: Any, *, keeps: bool) -> None:
-    """Record that the result was returned: if the task runs again after its success, it was cleared.
-
-    :param keeps: whether the record must outlive the task's success.
-    """
+    """Record that the result was returned: if the task runs again after its success, it was cleared."""
     from airflow_provider_vidu.orders.records import store_for
 
     try:

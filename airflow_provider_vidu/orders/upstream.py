@@ -40,7 +40,6 @@ def without_gaps(value: Any, context: Mapping[str, Any]) -> tuple[Any, int]:
     Airflow leaves out instances that were skipped, or that returned nothing.
 
     :param value: as rendered.
-    :param context: the task's context.
     """
     if isinstance(value, Mapping):
         filled = {name: without_gaps(value[name], context) for name in value}
@@ -72,10 +71,7 @@ def stripped(value: Any) -> Any:
 
 
 def given_id(generation_id: object) -> str:
-    """Return an id that a template, a file or a task gave.
-
-    :raises ViduConfigError: when it is not valid.
-    """
+    """Return an id that a template, a file or a task gave; raises ViduConfigError when it is not valid."""
     from airflow_provider_vidu.api.ids import checked_id
 
     return checked_id(stripped(generation_id))

@@ -182,7 +182,6 @@ class Gate:
     def submitted(self, generation_id: str, key: str | None, now: float, since: float | None = None) -> None:
         """Note that a generation is being watched, once for each watcher.
 
-        :param generation_id: the generation.
         :param key: the task instance that watches it, if known.
         :param since: when it was submitted; None if unknown, so that its end is not forecast.
         """

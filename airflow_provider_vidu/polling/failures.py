@@ -42,11 +42,7 @@ def _holds_id(value: Any, depth: int = 0) -> bool:
 
 
 def given_up(error: ViduError, summary: str) -> ViduError:
-    """Return the error that ends a wait whose generation may be fine: with advice, and as a class that may be retried.
-
-    :param error: of the last poll.
-    :param summary: a sentence about the polls.
-    """
+    """Return the error that ends a wait whose generation may be fine: with advice, in a class that may be retried."""
     message = f"{summary} The generation itself may be fine: wait for it again by its id"
     if error.retryable:
         error.reason = f"{message}."

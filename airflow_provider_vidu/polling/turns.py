@@ -31,7 +31,6 @@ def turn(priority: int, since: float) -> tuple[float, ...]:
 class Waiter:
     """A task that waits for a slot.
 
-    :param key: names the task instance.
     :param priority: higher goes first (Airflow's ``priority_weight``).
     :param since: when it began to wait, in epoch seconds; earlier goes first. Kept over refusals.
     :param ready_at: the earliest time at which Airflow may be given its event.

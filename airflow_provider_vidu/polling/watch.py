@@ -46,7 +46,6 @@ class PollPolicy:
 
     :param interval: seconds between polls.
     :param max_failures: failed polls in a row that are tolerated; a successful one resets the count.
-    :param backoff: the delays after failed polls.
     :param grace: seconds after the start during which "no such generation" is tolerated as a failed poll.
     :param missing_url_polls: further polls after a success without a URL.
     :param unnamed_failure_polls: further polls after a failure without any id.
@@ -148,7 +147,6 @@ class Watch:
     connection or a refused key pauses it until its deadline (or for an hour), other refusals count as failed polls. The
     error that ends such a wait may be retried, unless the generation itself failed.
 
-    :param policy: intervals and tolerances.
     :param generation_id: named in every error, as is ``conn_id``.
     :param since: epoch seconds at which the wait began, in its first deferral.
     :param deadline: epoch seconds at which it ends; None for no limit.

@@ -24,15 +24,11 @@ def watched(
     end_reported: bool = False,
     known: bool = False,
 ) -> Generation:
-    """Poll a generation until it has succeeded, and return it.
+    """Poll a generation until it has succeeded, and return it; the arguments are those of :meth:`.ViduHook.wait`.
 
-    :param poll: returns the generation's current state.
     :param log: gets a line for each state and each quarter of the progress.
     :param generation_id: the id at Vidu; errors name it and the connection ``conn_id``.
     :param timeout: seconds to wait at most; None for no limit.
-    :param poll_interval: seconds between polls; None for the adaptive schedule.
-    :param max_failures: failed polls in a row that are tolerated.
-    :param on_change: called with the generation for each change of its state or progress.
     :param end_reported: see :class:`Watch`, as for ``known``.
     :raises ViduError: the error that ended the wait.
     """

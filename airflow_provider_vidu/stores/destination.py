@@ -80,10 +80,7 @@ class Destination:
             )
 
     def file(self, name: str | None = None) -> StoredFile:
-        """Return the file itself, or the file ``name`` in a folder.
-
-        :raises ViduConfigError: when there is no file system for the scheme.
-        """
+        """Return the file itself, or the file ``name`` in a folder."""
         path = f"{self._folder}/{name}" if name else self._path
         if self._protocol in LOCAL:
             if self._conn_id:
@@ -99,7 +96,6 @@ class Destination:
         """Return those files of a folder that may exist.
 
         :param names: the candidates, which differ only in their extensions.
-        :raises ViduConfigError: when there is no file system for the scheme.
         """
         if self._protocol not in LOCAL:
             names = existing_names(self._file_system, self._protocol, self._folder, names)

@@ -99,8 +99,6 @@ def existing_names(fs: Any, protocol: str, folder: str, names: Sequence[str]) ->
     If the store does not support it, the role may not list, or others have put very many files beside these, all names
     are returned.
 
-    :param fs: the file system.
-    :param protocol: its scheme.
     :param folder: bucket and key prefix, without a final slash.
     :param names: file names that differ only in their extensions; at least one.
     """

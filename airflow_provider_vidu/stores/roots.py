@@ -51,9 +51,6 @@ def check_destination(destination: str) -> None:
 def check_opened(descriptor: int, path: str, option: Option = "input_roots") -> None:
     """Refuse an open local file outside the roots: a link may have replaced it after the check of its name.
 
-    :param descriptor: the open file.
-    :param path: the local path that was opened.
-    :param option: the setting that applies.
     :raises ViduConfigError: when the file itself is not beneath a root.
     """
     roots = _roots(option)
@@ -66,8 +63,6 @@ def check_folder(descriptor: int, path: str, missing: Sequence[str] = ()) -> Non
 
     The path may have been checked in another spelling, and a link may have been swapped into it since.
 
-    :param descriptor: the open folder.
-    :param path: the local path that was opened.
     :param missing: the folders to create below it; the last one is the folder to check.
     :raises ViduConfigError: when that folder is neither a root nor beneath one.
     """

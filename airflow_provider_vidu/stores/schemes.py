@@ -24,8 +24,6 @@ class Store:
     """An object store with multi-part uploads, which shows an object only once its upload is complete.
 
     :param scheme: the scheme supported by every version of its packages.
-    :param aliases: its other schemes.
-    :param package: the package with its file system.
     :param extra: the extra of this distribution that installs the package.
     :param permissions: the permissions needed to check a destination.
     :param unread: schemes of the store that no Python library supports.
@@ -108,7 +106,6 @@ def missing_advice(scheme: str, error: BaseException) -> str:
     """Return what to do about a store without a file system in this environment.
 
     :param scheme: in lower case (:func:`scheme_of`).
-    :param error: the error raised.
     """
     store = STORES.get(scheme) or _UNREAD.get(scheme)
     if store is None:

@@ -71,10 +71,7 @@ def content_of(file: StoredFile, most: int = MOST_BYTES) -> bytes | None:
 
 
 def is_there(file: StoredFile) -> bool:
-    """Whether there is a small file; at most its beginning is read.
-
-    :raises ViduStorageError: when its store cannot be reached.
-    """
+    """Whether there is a small file; at most its beginning is read. Raises ViduStorageError without an answer."""
     try:
         next(file.read(), b"")
     except ViduStorageError as error:

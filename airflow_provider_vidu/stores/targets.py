@@ -38,7 +38,6 @@ class FileTarget:
         An empty file counts as missing. The file is read once for its digest.
 
         :param max_bytes: the largest file to read, in bytes.
-        :param source: the URL for the record.
         :raises DestinationExistsError: with ``overwrite="error"``, when a file exists.
         :raises ViduDownloadRefusedError: when it is larger than ``max_bytes``.
         :raises ViduStorageError: when the store cannot be reached or read.
@@ -54,7 +53,6 @@ class FileTarget:
         """Return the record of an existing file with the very bytes that were fetched; None if there is none.
 
         :param fetched: the record of these bytes.
-        :param max_bytes: as for :meth:`existing`.
         """
         file = self._there()
         record = None if file is None else _record_of(file, max_bytes, fetched.source)
@@ -99,8 +97,6 @@ class FolderTarget(FileTarget):
     """A folder, in which the file is named by its generation and type.
 
     :param stem: the name without artifact and extension (:func:`.naming.stem_of`).
-    :param artifact: the file to keep; None for the result in any medium.
-    :param creation: the index of the creation, from 0.
     """
 
     def __init__(

@@ -13,7 +13,6 @@ class AssetMemory:
     """The memory of one trigger. A store that fails costs repeated events, never the trigger.
 
     :param store: the asset's state store, as Airflow gives it to a trigger; None before Airflow 3.3.
-    :param log: gets a line for each failure.
     """
 
     def __init__(self, store: Any, log: Any) -> None:

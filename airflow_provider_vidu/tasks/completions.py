@@ -43,7 +43,6 @@ class CompletionTracker:
     Reported generations are remembered by their id. Older ones are covered by the *line*: everything finished that was
     created up to that time, by the service's own clock, is old. So the memory stays small however long the list is.
 
-    :param policy: intervals and backoff.
     :param generation_ids: the watched ids; None for all generations on the list.
     :param since: epoch seconds; generations created before are never reported. None: those that finished before the
         first round are never reported. Named generations are always reported.
@@ -322,10 +321,7 @@ def _past(seconds: float | None, now: float) -> float | None:
 
 
 def named(generation_ids: object) -> list[str] | None:
-    """Return the checked ids of one or several generations; None stays None.
-
-    :raises ViduConfigError: when one of them cannot be an id.
-    """
+    """Return the checked ids of one or several generations, or raise ViduConfigError; None stays None."""
     if generation_ids is None:
         return None
     listed = [generation_ids] if isinstance(generation_ids, str) else generation_ids

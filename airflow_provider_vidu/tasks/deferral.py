@@ -82,14 +82,8 @@ def deferral_timeout(deadline: float, now: float) -> timedelta:
 class DeferredWait:
     """The wait for a submitted generation outside of the worker, even while its connection is unusable.
 
-    :param operator: the task that defers.
-    :param hook: of the generation's connection.
     :param trigger: the trigger's class, with the arguments that only this kind of task has.
-    :param generation_id: the id at Vidu.
-    :param poll_interval: seconds between polls; None is adaptive.
     :param timeout: seconds that the whole wait may last.
-    :param max_failures: consecutive failed polls that are tolerated.
-    :param endpoint: where the generation was submitted.
     :param is_own: whether this task submitted the generation. Then a failure is re-fetched, because only the service's
         whole answer shows whether a new submit may succeed, and no refusal is final.
     :param on_timeout: called before a timeout is raised.
@@ -135,7 +129,6 @@ class DeferredWait:
 
         A callback is a hint, not a report: the task polls once, and defers again if the generation has not ended.
 
-        :param event: the trigger's event.
         :raises ViduError: the error that ended the wait; it may be retried, unless the generation itself has ended.
         """
         if (other := id_in(event)) not in (None, self.generation_id) or is_slot_event(event):
@@ -165,7 +158,6 @@ class DeferredWait:
         """Return the generation if it is done; otherwise raise the error of a wait that Airflow gave up.
 
         :param next_kwargs: the arguments with which Airflow resumes the task.
-        :param execution_timeout: the task's. Airflow 2 includes the wait in it, and reports both in the same words.
         :raises AirflowTaskTimeout: Airflow's own error, which may be retried, when that timeout expired.
         :raises ViduTimeoutError: when no triggerer ran the trigger in time.
         """

@@ -62,7 +62,6 @@ def log_end(
 ) -> None:
     """Log what a generation took, such as ``Generation 9: 80 credits, 1 min 5 s (about 15 s queued)``, if it is known.
 
-    :param log: the task's logger.
     :param generation: with the facts of its order, as far as they are known.
     :param context: the task's context, which leads to the clip's page.
     :param times: a trigger's event, or :meth:`Observed.times`: when the end was seen, and the time in the queue.

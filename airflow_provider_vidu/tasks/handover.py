@@ -59,7 +59,6 @@ async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECO
 
     :param generation_id: the generation, or what else the task has published under ``key``.
     :param pause: seconds between two queries, while the state is inconclusive.
-    :param key: the XCom's key.
     :raises ViduError: when the state cannot be read; then nothing may be cancelled.
     """
     from asgiref.sync import sync_to_async
@@ -104,7 +103,6 @@ async def state_and_generation(ti: Any) -> tuple[str | None, Any]:
 def verdict(state: str | None, published: object, generation_id: str) -> bool | None:
     """Return whether the wait for a generation continues elsewhere, or None if that is not certain yet.
 
-    :param state: the task instance's state.
     :param published: the id that the task instance has published; None if it has not (yet).
     """
     if state in ENDED or published not in (None, generation_id):

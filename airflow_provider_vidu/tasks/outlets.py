@@ -65,7 +65,6 @@ def batch_facets(
 
     The manifest is the one data set of a batch: it names every file, and a batch of 5,000 would flood a catalogue.
 
-    :param summary: of the batch.
     :param rows_uri: where the file of the rows is.
     :param digest: the SHA-256 of the manifest: two manifests of one name are two versions.
     """

@@ -26,10 +26,7 @@ def publish_generation(
 ) -> None:
     """Publish a generation as one of a task; a task may have :data:`.MAX_PUBLISHED` of them.
 
-    :param generation: the generation, or its id.
     :param context: the task's context; if None, that of the running task.
-    :param conn_id: its Airflow connection.
-    :param endpoint: where it was submitted.
     :param log: the logger for a generation that gets no page.
     :raises ViduConfigError: when no task runs and there is no context.
     """

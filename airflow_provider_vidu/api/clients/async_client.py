@@ -57,7 +57,6 @@ REFRESH_PAUSE_SECONDS: Final = 5.0
 class AsyncClient:
     """Sends requests of one connection; made by :func:`async_client`, shared by its users.
 
-    :param conn_id: the Airflow connection.
     :param max_connections: how many sockets may be open at a time.
     """
 
@@ -97,11 +96,8 @@ class AsyncClient:
     async def carry(
         self, make: Callable[[Dialect], Call[T]], generation_id: str | None = None, retries: int | None = 0
     ) -> T:
-        """Send a call, retry it as its session decides, and return its result.
+        """Send a call, retry it as its session decides (see :class:`.Session` for the arguments), return its result.
 
-        :param make: makes the call for the connection's dialect, once per attempt.
-        :param generation_id: the generation that it is about; errors name it.
-        :param retries: how often a failed call is retried; None for the connection's ``max_retries``.
         :raises ViduError: naming the generation and the connection.
         """
         session = Session(make, retries, generation_id, self.conn_id)
@@ -122,10 +118,8 @@ class AsyncClient:
     async def get_generation(
         self, generation_id: str, endpoint: str | None = None, retries: int | None = 0
     ) -> Generation:
-        """Return the state of a generation.
+        """Return the state of a generation; the arguments are those of :meth:`.ViduHook.get_generation`.
 
-        :param endpoint: where it was submitted, for products with a query of their own.
-        :param retries: how often a failed query is retried; None for the connection's ``max_retries``.
         :raises ViduError: when the answer is an error, is unusable, or does not arrive.
         """
         return await self.carry(lambda dialect: dialect.query(generation_id, endpoint), generation_id, retries)
@@ -133,7 +127,6 @@ class AsyncClient:
     async def poll(self, generation_id: str, endpoint: str | None = None) -> Generation | Snapshot:
         """Return the state of a generation, with the rest of the answer only if it has ended; sent once.
 
-        :param endpoint: where it was submitted, for products with a query of their own.
         :raises ViduError: when the answer is an error, is unusable, or does not arrive.
         """
         return await self.carry(lambda dialect: dialect.poll(generation_id, endpoint), generation_id)
@@ -152,7 +145,6 @@ class AsyncClient:
         """Read the account's list of generations, page by page.
 
         :param listing: the filters and limits; if omitted, everything that the list shows.
-        :return: the generations in the service's order.
         :raises ViduConfigError: when the connection's dialect has no list.
         :raises ViduError: when the list could not be read.
         """
@@ -310,7 +302,6 @@ _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, AsyncClient]] =
 class async_client:  # noqa: N801 - used as a function, a class because a generator per waiting trigger is heavier
     """Provide the client that all users of ``conn_id`` on this event loop share.
 
-    :param conn_id: the Airflow connection.
     :param max_connections: how many sockets may be open; if omitted, ``[vidu] max_connections`` (32). The first user's
         number applies.
     """

@@ -127,9 +127,7 @@ class Target:
     """Where a connection's requests go, and the lines that all of them share: made once, not for every poll.
 
     :param base_url: scheme, host, port and path prefix.
-    :param headers: the headers of every request.
     :param proxy: the address of an HTTP proxy, without its login.
-    :param proxy_headers: headers for the proxy alone.
     :param timeout: seconds to connect, and seconds without a byte, before a request fails.
     """
 
@@ -178,8 +176,6 @@ class Target:
 class Exchange:
     """One request and its answer.
 
-    :param connector: makes and keeps the connections.
-    :param target: where the request goes.
     :param total: seconds for all of it, including the way to a connection.
     """
 

@@ -60,9 +60,7 @@ _NETWORK_ERRORS = (requests.RequestException, HTTPError, http.client.HTTPExcepti
 class SyncClient:
     """Sends the calls of one connection, in the calling thread.
 
-    :param conn_id: the Airflow connection; errors name it.
     :param look_up: returns the checked connection; a fresh one if called with true.
-    :param log: the logger for retries.
     :param deadline: returns when the caller gives up, in epoch seconds; None for never. No wait goes beyond it.
     """
 
@@ -94,13 +92,8 @@ class SyncClient:
         queues: bool = False,
         patience: float | None = None,
     ) -> T:
-        """Send a call, retry it as its session decides, and return its result.
+        """Send a call, retry it as its session decides (see :class:`.Session` for the arguments), return its result.
 
-        :param make: makes the call for the connection's dialect, once per attempt.
-        :param generation_id: the generation that it is about; errors name it.
-        :param retries: how often a failed call is retried; None for the connection's ``max_retries``.
-        :param queues: whether the caller waits for a free slot itself, so that "too many" is not retried here.
-        :param patience: seconds that all waits may take together; None for no limit.
         :raises ViduError: naming the generation and the connection.
         """
         if patience is None and (deadline := self._deadline()) is not None:
@@ -127,10 +120,7 @@ class SyncClient:
     ) -> Generation:
         """Submit a generation, with its request in the log.
 
-        :param body: the request body, as plain JSON.
         :param endpoint: where it is submitted; None if the fields decide.
-        :param before_send: runs before each send; an exception from it prevents the send.
-        :param queues: whether the caller waits for a free slot itself: a full account is raised at once.
         :raises ViduSubmitUnknownError: when the outcome is unknown.
         :raises ViduError: when it was refused, with what helps: the credits left, or the model.
         """
@@ -234,8 +224,6 @@ class SyncClient:
         """Upload a file and return its address for requests; a failed upload is retried as a new one.
 
         :param content: the file, seekable; it is read from its beginning.
-        :param size: its size in bytes.
-        :param content_type: its media type.
         :raises ViduConfigError: when the connection's dialect has no upload service.
         :raises ViduError: when the upload failed.
         """

@@ -49,10 +49,7 @@ class Exchange:
         return time.monotonic() >= self.until
 
     def limit(self) -> float:
-        """Return how many seconds the next step may take at most.
-
-        :raises TooSlowError: when the deadline has passed.
-        """
+        """Return how many seconds the next step may take at most; raises TooSlowError after the deadline."""
         left = self.until - time.monotonic()
         if left <= 0:
             raise TooSlowError("the request timed out")

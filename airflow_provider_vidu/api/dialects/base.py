@@ -149,10 +149,7 @@ class Dialect(ABC):
         self._lacks("cancel")
 
     def credits(self) -> Call[Credits]:
-        """Return the call that reads the balance.
-
-        :raises ViduConfigError: when the dialect does not report it.
-        """
+        """Return the call that reads the balance; raises ViduConfigError when the dialect does not report it."""
         self._lacks("balance")
 
     def search(self, query: str = "") -> Call[Page]:
@@ -191,17 +188,11 @@ class Dialect(ABC):
         raise ViduConfigError(f"The dialect {self.name} has no {what}.")
 
     def marked(self, body: Mapping[str, Any], marker: str, endpoint: str | None = None) -> Mapping[str, Any] | None:
-        """Return ``body`` with a marker that the service echoes, or None if the endpoint takes no marker.
-
-        :raises ViduConfigError: when the endpoint cannot be inferred from the fields.
-        """
+        """Return ``body`` with a marker that the service echoes, or None if the endpoint takes no marker."""
         return None
 
     def with_callback(self, body: Mapping[str, Any], url: str, endpoint: str | None = None) -> Mapping[str, Any] | None:
-        """Return ``body`` with an address to which the service reports the end, or None if it reports none.
-
-        :raises ViduConfigError: when the endpoint cannot be inferred from the fields.
-        """
+        """Return ``body`` with an address to which the service reports the end, or None if it reports none."""
         return None
 
     def is_synchronous(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
@@ -285,7 +276,6 @@ class Dialect(ABC):
     def read_created(self, answer: ApiAnswer, *, synchronous: bool = False) -> Generation:
         """Return the generation that a create has submitted.
 
-        :param answer: the answer to the create.
         :param synchronous: whether the endpoint answers with the result itself (speech, voices, subjects, prompt
             recommendations): then an answer without a state is a success.
         :raises ViduAPIError: for an error answer, even with a status of success.

@@ -151,7 +151,6 @@ def created_object(value: Any) -> dict[str, Any] | None:
 def created_ids(payload: Level, *, synchronous: bool = False) -> tuple[str, ...]:
     """Return the id in a create's answer; several if they are different and equally credible.
 
-    :param payload: the answer.
     :param synchronous: whether the answer is already the result; then ``voice_id`` counts, too.
     """
     best = _best(payload)
@@ -260,7 +259,6 @@ def located_id(location: str, query_path: str, *, is_success: bool) -> str | Non
 
 
 def _best(payload: Level) -> list[_Candidate]:
-    """Return the candidates of the best rank."""
     places = list(_places(payload))
     requests = {word for place in places for name in _REQUESTS if (word := text(place.names.get(name)))}
     candidates = [candidate for place in places for candidate in _candidates(place, requests)]
@@ -341,7 +339,6 @@ def _is_of_a_job(state: str, level: Level) -> bool:
 
 
 def _rank_of_own(place: _Place, own: str, requests: Iterable[str], *, has_state: bool) -> Rank:
-    """Return the rank of a level's field ``id``."""
     if own in requests or _OF_A_REQUEST.match(own):
         return Rank.REQUEST
     if _is_small(own):

@@ -170,7 +170,6 @@ class ErrorText:
     :param code: the service's code; of several, the one that decides the class.
     :param words: every code, the innermost (of the service behind a gateway) first.
     :param message: the text that explains it.
-    :param trace_id: the id for the service's support.
     :param status: an HTTP status inside the body, used if the real one is a success.
     """
 
@@ -184,7 +183,6 @@ class ErrorText:
 def error_text(payload: Mapping[str, Any], redact: Callable[[str], str] = str) -> ErrorText:
     """Return the contents of an error body in any of the known shapes.
 
-    :param payload: the parsed body.
     :param redact: removes secrets from text that is decoded from JSON inside a string.
     """
     layers = list(_layers(payload, redact))[::-1]
@@ -233,8 +231,6 @@ def _number(layer: Mapping[str, Any]) -> int | None:
 def error_class(status: int, reported: ErrorText, *, of_create: bool = True) -> ErrorClass:
     """Return the class of an error answer.
 
-    :param status: its HTTP status.
-    :param reported: the contents of its body.
     :param of_create: false for an answer to a query: a gateway without a channel is then a failure of the gateway.
     """
     is_success = 200 <= status < 300
@@ -352,7 +348,6 @@ def _has_content(data: Any) -> bool:
 def is_known(words: Iterable[str], *, of_create: bool = True) -> bool:
     """Whether one of the codes is known.
 
-    :param words: the codes of an answer.
     :param of_create: whether only codes that count with any status are.
     """
     return any(word.lower() in (ERRORS if of_create else _WORDS) for word in words)

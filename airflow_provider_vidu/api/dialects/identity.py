@@ -23,9 +23,6 @@ def chosen(generation_id: str, payload: Any) -> dict[str, Any] | None:
 
     Of a list, that is the entry with the id, or the only entry if it has no id. A single object counts with any id: the
     request names one generation, and a gateway may answer with the id at the service behind it [?].
-
-    :param generation_id: the requested id.
-    :param payload: the parsed answer.
     """
     if isinstance(payload, list):
         return _entry(generation_id, payload)

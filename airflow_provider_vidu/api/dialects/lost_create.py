@@ -34,10 +34,8 @@ _OURS: Final = object()
 class Likeness:
     """The features that identify a create on the list, small enough for a stored record.
 
-    :param model: the model's name.
     :param prompt: a digest of the prompt; empty if there is no comparable one.
     :param images: for each image its host and a digest of its URL; both empty for an inlined one.
-    :param kind: the endpoint's name.
     :param payload: a digest of the user's own payload, if any.
     :param is_listed: whether the list certainly shows such creates; if not, their absence proves nothing.
     """

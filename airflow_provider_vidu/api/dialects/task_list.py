@@ -43,7 +43,6 @@ _WITHOUT_ZONE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([ Tt][0-9:.,]+)?"
 def epoch_of(name: str, value: datetime | str | float | None) -> float | None:
     """Return a point in time in epoch seconds; None stays None.
 
-    :param name: the argument's name, for the message.
     :param value: an aware datetime, an ISO 8601 string or epoch seconds.
     :raises ViduConfigError: when it is something else.
     """
@@ -66,7 +65,6 @@ class Page:
 
     :param generations: the entries that have an id.
     :param count: the number of entries; None if the answer contains no list.
-    :param token: the token for the next page.
     :param tells_end: whether the answer has a field for the token, so that an empty one means the end.
     :param size: the bytes of the answer.
     """

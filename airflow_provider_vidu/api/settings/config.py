@@ -42,7 +42,6 @@ _MIN_REDACTED_CHARS: Final = 8
 class ViduConfig:
     """A checked connection.
 
-    :param conn_id: its id; errors name it.
     :param base_url: scheme, host, port and path prefix, without a trailing slash.
     :param auth_scheme: the authorization scheme before the key, such as ``Bearer``; empty for none.
     :param api_key: the key; travels to :attr:`origin` only.
@@ -186,7 +185,6 @@ class ViduConfig:
         """Return the error of an exchange without an answer, worded the same for both clients.
 
         :param loss: how it ended.
-        :param reason: the HTTP client's error.
         """
         what, advice, sent = loss.value
         limits = {

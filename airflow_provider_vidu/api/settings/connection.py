@@ -51,7 +51,6 @@ def resolve(conn_id: str, hook: type[BaseHook] = BaseHook) -> ViduConfig:
 def problem(error: ViduError, config: ViduConfig | None) -> str:
     """Return in one sentence what is wrong with a connection.
 
-    :param error: the failure of its probe.
     :param config: the connection, if it could be looked up.
     """
     if isinstance(error, ViduConfigError) or config is None:

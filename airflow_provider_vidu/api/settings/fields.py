@@ -49,7 +49,6 @@ def is_blank(value: object) -> bool:
 class Fields:
     """The extras of a connection, read one by one; every error names the connection and the field.
 
-    :param conn_id: the connection's id.
     :param extra: its extras, already decoded.
     """
 

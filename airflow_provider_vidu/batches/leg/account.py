@@ -21,7 +21,6 @@ UNREPORTED_SECONDS: Final = 300.0
 class Account:
     """The account of a batch's connection.
 
-    :param hook: of the connection.
     :param log: gets one line if the service reports no balance.
     """
 
@@ -35,7 +34,6 @@ class Account:
     def room(self, max_in_flight: int, in_flight: int) -> int:
         """Return how many generations the batch may submit now.
 
-        :param max_in_flight: the batch's own limit.
         :param in_flight: the batch's generations that have not ended, and its creates of unknown outcome.
         :raises ViduError: when the account may submit nothing at all, or its balance cannot be read.
         """

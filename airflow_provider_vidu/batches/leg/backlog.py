@@ -37,13 +37,6 @@ if TYPE_CHECKING:
 class Backlog:
     """The rows that a leg has still to order.
 
-    :param settings: of the batch.
-    :param rows: all rows, by their keys.
-    :param journal: of the batch, opened.
-    :param collector: takes over each generation.
-    :param submitter: sends the creates.
-    :param spending: of the batch.
-    :param hook: reads the account's balance.
     :param log: gets a line when the account is full.
     :param check: raises when the task is no longer wanted.
     """
@@ -104,7 +97,6 @@ class Backlog:
     def share(self, catalogue: Catalogue, owner: str) -> None:
         """Let equal rows of the batch, and equal orders of other tasks, share one create.
 
-        :param catalogue: of the destination.
         :param owner: names the batch in its claims.
         """
 
@@ -269,10 +261,7 @@ class Backlog:
         self._log.info("%s %d rows wait.", why, len(self._pending))
 
     def _may_spend(self) -> bool:
-        """Whether the budget allows one more generation now.
-
-        :raises ViduError: when it never will.
-        """
+        """Whether the budget allows one more generation now; raises ViduError when it never will."""
         if self._account.has_floor:
             self._account.check()
         state, limit = self._state, self._settings.max_credits

@@ -79,9 +79,6 @@ def changed_rows(state: BatchState, owner: str, keys: Collection[str]) -> ViduCo
     """Return the error of a try whose rows change with each of its legs; None if they do not.
 
     Each leg parses the DAG file and renders the rows again. Without it, each would order the rows that are new to it.
-
-    :param owner: identifies the task instance.
-    :param keys: of the rows in this leg.
     """
     order = state.order_of(owner)
     gone, new = sum(key not in keys for key in state.open), sum(not state.knows(key) for key in keys)

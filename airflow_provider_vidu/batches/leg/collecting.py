@@ -106,10 +106,7 @@ class Collector:
 
     All methods belong to the leg's own thread; other threads only send requests and store files.
 
-    :param settings: of the batch.
     :param config: the connection, already looked up.
-    :param destination: the folder of the files.
-    :param log: gets warnings.
     :param usual: returns how long a generation usually takes, in seconds, if that is known.
     """
 

@@ -50,12 +50,7 @@ MOST_NAMED: Final = 5
 class BatchRun:
     """A leg of a batch.
 
-    :param settings: of the batch.
-    :param rows: all rows.
-    :param batch: the batch's name.
-    :param destination: the folder of the files.
     :param journal: of the batch, opened.
-    :param log: gets one line of progress.
     :param spending: counts the credits under the budgets of the DAG; nothing does if omitted.
     :raises ViduConfigError: when the connection is unusable.
     """

@@ -61,10 +61,7 @@ class BatchSpending:
             raise self._pending.with_traceback(None)
 
     def count_paid(self, job: Open, state: BatchState) -> None:
-        """Make what a generation costs visible to the other tasks; repeating it changes nothing.
-
-        :param state: of the batch, with the generation.
-        """
+        """Make what a generation costs visible to the other tasks; repeating it changes nothing."""
         if self._spending is None:
             return
         if job.marker:

@@ -57,12 +57,7 @@ class Submitted:
 class Submitter:
     """Submits rows through one connection.
 
-    :param hook: sends the requests.
-    :param journal: records intents and outcomes.
-    :param storage_conn_id: the Airflow connection of the rows' files.
-    :param log: gets warnings.
     :param check: raises right before a send if the create is no longer wanted.
-    :param spending: of the batch.
     :param artifact: which file of each generation is kept; None for the result, whatever its medium.
     """
 
@@ -275,10 +270,7 @@ def path_of(dialect: Dialect, body: Mapping[str, Any], endpoint: str | None, art
 
 
 def fields_of(row: Row) -> tuple[dict[str, Any], str | None]:
-    """Return the request of a row, and its endpoint.
-
-    :raises ViduError: when the row cannot be ordered.
-    """
+    """Return the request of a row, and its endpoint; raises ViduError when the row cannot be ordered."""
     if row.problem is not None:
         raise row.problem
     fields = request_of(row.arguments, required_arguments(row.arguments))

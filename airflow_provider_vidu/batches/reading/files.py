@@ -76,9 +76,6 @@ def uri_of(rows: Any) -> str | None:
 def rows_in(given: Any, rows_format: str | None = None, storage_conn_id: str | None = None) -> Any:
     """Return the rows that an argument holds, unchecked: a list, also as JSON text, or what a file holds.
 
-    :param given: the rendered argument.
-    :param rows_format: of a file; None to decide by the extension.
-    :param storage_conn_id: the Airflow connection of a file's store.
     :raises ViduConfigError: when it is empty, or its file cannot be read.
     """
     named = given.strip() if isinstance(given, str) else given
@@ -98,7 +95,6 @@ def read_rows(path: Any, rows_format: str | None = None, storage_conn_id: str | 
 
     :param path: a local path, a URL of an object store, or a path object.
     :param rows_format: ``jsonl``, ``csv`` or ``parquet``; None to decide by the extension.
-    :param storage_conn_id: the Airflow connection of its store.
     :raises ViduConfigError: when the file is missing, not allowed, too large, or not of that format.
     :raises ViduStorageError: when its store failed for a possibly transient reason.
     """

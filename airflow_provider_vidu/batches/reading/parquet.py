@@ -49,7 +49,6 @@ _OLD_PADDING_BYTES: Final = 100
 def parquet_rows(content: bytes, check_values: Callable[[int], None], most_columns: int) -> Iterator[Any]:
     """Yield the rows of a file.
 
-    :param content: the file.
     :param check_values: raises if a number of values is too large.
     :param most_columns: how many columns it may have.
     :raises ViduConfigError: when it is too large, or is not Parquet.
@@ -231,9 +230,6 @@ def _size(array: Any) -> tuple[int, int]:
 
 
 def check_unpacked(size: int) -> None:
-    """Refuse a file of rows that takes too much memory.
-
-    :raises ViduConfigError: when it does.
-    """
+    """Refuse, with a ViduConfigError, a file of rows that takes too much memory."""
     if size > _MOST_UNPACKED_BYTES:
         raise ViduConfigError(f"The file of rows unpacks to more than {_MOST_UNPACKED_BYTES:,} bytes: split it.")

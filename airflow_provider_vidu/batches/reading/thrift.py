@@ -27,7 +27,6 @@ class CompactReader:
     No other reader may find another meaning: two fields of one number, field numbers that it would cut to 16 bits,
     lists of another kind than it expects, and kinds that Parquet does not use are errors. Integers are returned uncut.
 
-    :param content: the bytes.
     :param most_bytes: how many bytes all structs together may take, where a text counts as one.
     """
 

@@ -36,7 +36,6 @@ class MediaField:
     """A field that holds media.
 
     :param path: its name, or the dot-separated names that lead to it; lists on the way are entered.
-    :param kind: its medium.
     :param inline: whether it takes a data URI.
     """
 

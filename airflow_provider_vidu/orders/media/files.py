@@ -48,7 +48,6 @@ class MediaFile:
     """A file that a request names, read at most once.
 
     :param source: a local path, a URL of an object store, or a path object of Airflow or ``pathlib``.
-    :param kind: the required medium.
     :param where: the field that names it, for errors.
     :param storage_conn_id: the Airflow connection of its store, unless the URL names one.
     """
@@ -203,10 +202,8 @@ class MediaFile:
 
 @contextmanager
 def opened_input(source: Any, where: str, storage_conn_id: str | None) -> Iterator[BinaryIO]:
-    """Open another input file than media, in any store, within the same limits.
+    """Open another input file than media within the limits, and with the arguments, of a :class:`MediaFile`.
 
-    :param source: a local path, a URL of an object store, or a path object of Airflow or ``pathlib``.
-    :param where: the argument that names it, for errors.
     :raises ViduConfigError: when it is missing or not allowed.
     :raises ViduStorageError: when its store failed for a possibly transient reason.
     """

@@ -93,7 +93,6 @@ class Prepared:
         """Return the request to send: files become data URIs, or are uploaded at no cost.
 
         :param hook: uploads files that are too large for the request, or not allowed inline in their field.
-        :param log: gets one line for each upload.
         :raises ViduError: when a file cannot be read or sent.
         """
         total = len(json.dumps(self._digested(), default=str, skipkeys=True))

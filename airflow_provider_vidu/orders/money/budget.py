@@ -45,7 +45,6 @@ class ViduBudget:
     per: Period = "run"
 
     def __post_init__(self) -> None:
-        """Check the arguments."""
         if isinstance(self.credits, (bool, str)) or number(self.credits) is None or self.credits <= 0:
             raise ViduConfigError(f"ViduBudget: credits must be a number above 0, not {sanitized(self.credits, 40)!r}.")
         if self.per not in get_args(Period):
@@ -90,10 +89,7 @@ def check_budget(budget: ViduBudget, prices: Sequence[float], lost: int = 0, unp
 
 
 def checked_budget(value: object) -> ViduBudget | None:
-    """Return the argument ``budget``.
-
-    :raises ViduConfigError: when it is something else than a budget.
-    """
+    """Return the argument ``budget``; raises ViduConfigError when it is something else than a budget."""
     if value is None or isinstance(value, ViduBudget):
         return value
     raise ViduConfigError(

@@ -27,8 +27,6 @@ _NO_MONTH: Final = "000000"
 class Scope:
     """The period that a budget counts: a DAG run, or a day of a DAG.
 
-    :param per: the kind of period.
-    :param dag_id: the DAG.
     :param run_id: the DAG run; ignored for a day.
     :param at: for a day, the time of the create; for a run, a time that never changes; None if there is none.
     """

@@ -44,7 +44,6 @@ class Ledger(ABC):
     def add(self, prefix: str, name: str, facts: Mapping[str, Any]) -> None:
         """Store an entry durably before returning.
 
-        :param prefix: of the period.
         :param name: of the entry, which begins with the prefix.
         :param facts: plain JSON about the generation, for people who look at it.
         """

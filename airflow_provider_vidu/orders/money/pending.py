@@ -29,10 +29,7 @@ Query = Callable[[str, str, str | None], Generation]
 def observe(entries: Ledger, scope: Scope, generation: Generation, facts: Mapping[str, Any]) -> None:
     """Enter what an answer says about the price of a generation; repeating it changes nothing.
 
-    :param entries: the ledger.
-    :param scope: the period.
     :param generation: as it was answered.
-    :param facts: of its entries.
     """
     if generation.credits:
         known = {**facts, "credits": generation.credits}
@@ -48,10 +45,6 @@ def observe(entries: Ledger, scope: Scope, generation: Generation, facts: Mappin
 def has_news(entries: Ledger, scope: Scope, names: Sequence[str], query: Query, log: Any) -> bool:
     """Query some open generations; return whether one of them is open no longer.
 
-    :param entries: the ledger.
-    :param scope: the period.
-    :param names: of their entries.
-    :param query: of one generation.
     :param log: gets a line about each that could not be queried.
     """
     is_news = False

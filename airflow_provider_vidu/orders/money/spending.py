@@ -53,16 +53,12 @@ class NoSpending:
         return False
 
     def count_paid(self, record: Record, endpoint: str | None = None) -> None:
-        """Make what a generation costs visible to the other tasks; repeating it changes nothing.
-
-        :param endpoint: where it was submitted.
-        """
+        """Make what a generation costs visible to the other tasks; repeating it changes nothing."""
 
     def observe(self, generation: Generation, at: float, endpoint: str | None = None) -> None:
         """Count by a later answer what a generation costs whose create named no price; repeating it changes nothing.
 
         :param at: when it was submitted, in epoch seconds.
-        :param endpoint: where it was submitted.
         """
 
     def count_lost(self, record: Record) -> None:
@@ -83,7 +79,6 @@ class Spending(NoSpending):
     :param task: the task; its DAG's budgets count what it spends.
     :param budget: the limit on the run or the day; None if there is none.
     :param cap: the most credits of one generation; None if there is none.
-    :param log: gets one line for each decision.
     :param query: of an open generation without a price; None if nothing can be queried.
     """
 
@@ -197,7 +192,6 @@ class Spending(NoSpending):
         It is paid for and may have run, so it is kept, even above the cap.
 
         :param ordered_at: when it was submitted, as ISO 8601; None if unknown.
-        :param endpoint: where it was submitted.
         """
         is_limited = self._cap is not None or (self._budget is not None and generation.is_done)
         if generation.credits is None and is_limited:

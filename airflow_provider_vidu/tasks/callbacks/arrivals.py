@@ -36,7 +36,6 @@ def callback_base_url() -> str | None:
 def address_for(context: Mapping[str, Any], *, nudges: str = "") -> CallbackAddress | None:
     """Return a new callback address for a task's order; None if callbacks are off or this Airflow has no route for it.
 
-    :param nudges: the connection whose event triggers a callback nudges; empty if it resumes the task.
     :raises ViduConfigError: when the option cannot be parsed.
     """
     base = callback_base_url()
@@ -53,10 +52,7 @@ def address_for(context: Mapping[str, Any], *, nudges: str = "") -> CallbackAddr
 
 @dataclass(slots=True)
 class Arrivals:
-    """Whether the callbacks of one connection arrive, as far as the triggers of this process can tell.
-
-    :param conn_id: the Airflow connection.
-    """
+    """Whether the callbacks of one connection arrive, as far as the triggers of this process can tell."""
 
     conn_id: str
     missed: int = 0

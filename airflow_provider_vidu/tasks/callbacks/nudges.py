@@ -31,7 +31,6 @@ _readers: weakref.WeakSet[Nudges] = weakref.WeakSet()
 def nudges_of(store: Any, log: Any) -> Nudges | None:
     """Return the nudges of an asset; None if there can be none.
 
-    :param store: the asset's state store, as Airflow gives it to a trigger; None before Airflow 3.3.
     :param log: gets a line when nudges come for the first time, and one when they cannot be read.
     """
     try:
@@ -41,11 +40,7 @@ def nudges_of(store: Any, log: Any) -> Nudges | None:
 
 
 class Nudges:
-    """The nudges of one asset, read by its trigger.
-
-    :param store: the asset's state store.
-    :param log: as for :func:`nudges_of`.
-    """
+    """The nudges of one asset, read by its trigger."""
 
     def __init__(self, store: Any, log: Any) -> None:
         self._store = store

@@ -54,8 +54,6 @@ def new_address(base_url: str, instance: UUID, *, nudges: str = "") -> CallbackA
     """Return the address for a new order.
 
     :param base_url: the API server's address as :func:`checked_base` returns it.
-    :param instance: the id of the task instance.
-    :param nudges: as for :class:`CallbackAddress`.
     """
     raw = instance.bytes + secrets.token_bytes(SECRET_BYTES)
     token = base64.urlsafe_b64encode(raw).decode("ascii")

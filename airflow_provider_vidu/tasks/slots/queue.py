@@ -65,10 +65,7 @@ def task_key(ti: Any) -> str | None:
 
 
 class SlotQueue:
-    """The waiting tasks and the watched generations of one connection on one event loop.
-
-    :param conn_id: the Airflow connection.
-    """
+    """The waiting tasks and the watched generations of one connection on one event loop."""
 
     def __init__(self, conn_id: str) -> None:
         self.conn_id = conn_id
@@ -103,10 +100,8 @@ class SlotQueue:
     ) -> Iterator[_Watching]:
         """Count a generation as one that runs, until its watch ends.
 
-        :param generation_id: the generation.
         :param ti: the task instance whose trigger watches it.
         :param since: when it was submitted, in epoch seconds; None if unknown.
-        :param endpoint: where it was submitted.
         """
         key = task_key(ti) if self._gate.expects else None
         self._gate.submitted(generation_id, key, time.time(), since)
@@ -126,7 +121,6 @@ class SlotQueue:
     async def admission(self, waiter: Waiter, report: Callable[[int, int], None], ti: Any = None) -> Predecessor | None:
         """Return when the task may submit, or may start in order to submit after the end of a generation.
 
-        :param waiter: the task.
         :param ti: its task instance, by which the queue notices that it has ended without a create.
         :return: the generation that has to end first, if one has.
         :param report: called with its place and the length of the queue, at first and when the place has changed, at
@@ -227,7 +221,6 @@ class SlotQueue:
             self._changed.set()
 
     async def _pause(self, now: float) -> None:
-        """Sleep until something may have changed."""
         self._changed.clear()
         report_at = self._report_at if self._report_at > now else now + 1
         seconds = min(self._gate.next_at(now), report_at, now + LOG_SECONDS) - now

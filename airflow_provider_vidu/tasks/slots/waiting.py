@@ -34,7 +34,6 @@ long between two polls."""
 class SlotWait:
     """The wait of one task for a free slot. It uses no retry of Airflow's, and counts towards the task's timeout.
 
-    :param operator: the task.
     :param hook: of the connection that the create goes through.
     :param turn: the turn that a trigger has given to the task; None before the first wait.
     :param timeout: seconds that the task may take, this wait included.
@@ -96,7 +95,6 @@ class SlotWait:
 
         The end of a generation also names its price, so a task whose budget may be spent by open ones waits likewise.
 
-        :param submit: sends the create.
         :raises ViduTimeoutError: when the timeout expires first.
         """
         while True:

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.stores.places import Root
-from airflow_provider_vidu.ui.batches import rows
+from airflow_provider_vidu.ui.batches import listing, rows
 from airflow_provider_vidu.ui.batches.journals import NO_ROOT, Read, latest_cost, read_journal
 from airflow_provider_vidu.ui.batches.records import Batch, DryRunError, read_batch, read_batches
 from airflow_provider_vidu.ui.clips import views
@@ -82,7 +82,7 @@ def prepare(state: Any) -> None:
 
 
 def _weight(found: Any) -> int:
-    return ROW_CHARS * len(found.entries if isinstance(found, rows.Chosen) else found)
+    return ROW_CHARS * len(found.entries if isinstance(found, listing.Chosen) else found)
 
 
 def _looks(request: Request) -> PageLooks:
@@ -175,18 +175,18 @@ class FoundRow:
     """
 
     found: Found
-    entries: Sequence[rows.Entry]
+    entries: Sequence[listing.Entry]
     index: int
     clip: Clip
 
     @property
-    def entry(self) -> rows.Entry:
+    def entry(self) -> listing.Entry:
         """The row."""
         return self.entries[self.index]
 
 
 async def _viewed(
-    request: Request, found: Found, what: tuple[Any, ...], view: Callable[[Sequence[rows.Entry]], Any]
+    request: Request, found: Found, what: tuple[Any, ...], view: Callable[[Sequence[listing.Entry]], Any]
 ) -> Any:
     """Return a view of the rows that a batch has begun: made once for all who ask, and a few at once for each DAG.
 
@@ -197,19 +197,19 @@ async def _viewed(
     if state is None:  # nothing to share: another request may know more
         return view([])
     place = (batch.task.dag_id, batch.folder, batch.name, batch.is_over)
-    entries, _ = await shared.get(place, partial(rows.entries, state, is_over=batch.is_over))
+    entries, _ = await shared.get(place, partial(listing.entries, state, is_over=batch.is_over))
     viewed, _ = await shared.get((*place, *what), partial(view, entries))
     return viewed
 
 
-def _clips_of(batch: Batch, shown: Sequence[rows.Entry]) -> list[Clip]:
+def _clips_of(batch: Batch, shown: Sequence[listing.Entry]) -> list[Clip]:
     """Return rows as clips; runs in a thread: the lines of a hundred rows may be megabytes of JSON."""
     return [rows.clip_of(batch, entry) for entry in shown]
 
 
 async def row_at(request: Request, row: str, found: BatchAt) -> FoundRow:
     """Return the row at an address."""
-    entries, index = await _viewed(request, found, ("row", row), partial(rows.found_row, name=row))
+    entries, index = await _viewed(request, found, ("row", row), partial(listing.found_row, name=row))
     if index is None:
         raise HTTPException(404, found.read.problem or NO_ROW)
     (clip,) = await _looks(request).views.run(_clips_of, found.batch, [entries[index]])
@@ -241,8 +241,8 @@ async def batch_data(
 ) -> JSONResponse:
     """Return one page of the rows of a batch, and how many there are in each stage."""
     batch, read, looks = at.batch, at.read, _looks(request)
-    choose = partial(rows.chosen, stage=stage, order=order)
-    wanted: rows.Chosen = await _viewed(request, at, ("sheet", stage, order), choose)
+    choose = partial(listing.chosen, stage=stage, order=order)
+    wanted: listing.Chosen = await _viewed(request, at, ("sheet", stage, order), choose)
     shown = wanted.entries[offset : offset + limit]
     clips = await looks.views.run(_clips_of, batch, shown)
     lives = await asyncio.gather(*(looks.live(clip, SHEET_PATIENCE_SECONDS) for clip in clips))
@@ -264,7 +264,7 @@ async def batch_data(
             "limit": limit,
             "pause": BEHIND_SECONDS if read.is_behind else pause_after(at.cost),
             "total": len(wanted.entries),
-            "counts": rows.counts(read.state or BatchState(), is_over=batch.is_over),
+            "counts": listing.counts(read.state or BatchState(), is_over=batch.is_over),
             "is_cut": False,
             "is_over": batch.is_over,
             "credits": {"sum": whole(wanted.cost), "clips": wanted.priced},

@@ -1,25 +1,24 @@
-"""The rows of a batch as the pages show them: each as a clip, in the stages and orders of a run's sheet. Pure."""
+"""The rows of a batch as the pages show them: each as a clip. Pure."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.batches.lines import STORED, EndedRow, Line
+from airflow_provider_vidu.batches.lines import STORED
 from airflow_provider_vidu.batches.manifest import RETRIED
-from airflow_provider_vidu.batches.state import BatchState, Intent, Open
+from airflow_provider_vidu.batches.state import BatchState, Open
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, moment, text, whole
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.orders.records import owner_named
+from airflow_provider_vidu.ui.batches.listing import Entry, counts
 from airflow_provider_vidu.ui.batches.records import Batch
-from airflow_provider_vidu.ui.clips.cards import STAGE_RANK, STAGES
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.failures import (
     CLEAR_UPSTREAM,
@@ -68,121 +67,6 @@ SHARED: Final = (
     "Other tasks have run this batch, too, and this row may be one of theirs: a try or a clear of a task resumes and "
     "orders its own rows only."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A row that the batch has begun.
-
-    :param key: as in the manifest.
-    :param index: its place among the rows.
-    :param stage: ``working``, ``submitted`` (its batch has ended without collecting it), ``stored`` or ``failed``.
-    :param kept: its line, its open generation, or its intent.
-    """
-
-    key: str
-    index: int
-    stage: str
-    kept: EndedRow | Open | Intent
-
-    @property
-    def name(self) -> str:
-        """What names the row in an address: keys may hold anything."""
-        return hashlib.sha256(self.key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-    @property
-    def line(self) -> Line:
-        """Its line, decoded; empty if it has not ended."""
-        return self.kept.line if isinstance(self.kept, EndedRow) else {}
-
-    @property
-    def submitted(self) -> datetime | None:
-        """When its generation was submitted."""
-        if isinstance(self.kept, Intent):
-            return moment(self.kept.record.at)
-        return moment(self.kept.at if isinstance(self.kept, Open) else self.line.get("submitted_at"))
-
-    @property
-    def is_reused(self) -> bool:
-        """Whether another order has paid for it."""
-        if isinstance(self.kept, Open):
-            return self.kept.is_shared
-        return isinstance(self.kept, EndedRow) and self.kept.is_reused
-
-    @property
-    def credits(self) -> int | float | None:
-        """Its price, if that is known; None if another order has paid it."""
-        return None if isinstance(self.kept, Intent) or self.is_reused else self.kept.credits
-
-
-def entries(state: BatchState, *, is_over: bool) -> list[Entry]:
-    """Return the rows that a batch has begun, in the order of the rows.
-
-    :param is_over: whether its task has ended, so that no row is in progress any more.
-    """
-    found = [
-        Entry(key, _index(row.index), "stored" if row.is_stored else "failed", row)
-        for key, row in state.lines.ended.items()
-    ]
-    open_ones: list[tuple[str, Open | Intent]] = [*state.open.items(), *state.intents.items()]
-    stage = "submitted" if is_over else "working"
-    found += [Entry(str(key), _index(one.index), stage, one) for key, one in open_ones]
-    return sorted(found, key=lambda entry: (entry.index, entry.key))
-
-
-def found_row(found: Sequence[Entry], name: str) -> tuple[Sequence[Entry], int | None]:
-    """Return rows, and the place of one among them; None if it is not there.
-
-    :param name: the row's, in addresses.
-    """
-    return found, next((at for at, entry in enumerate(found) if entry.name == name), None)
-
-
-def _index(value: Any) -> int:
-    return value if isinstance(value, int) and value >= 0 else 2**31
-
-
-def counts(state: BatchState, *, is_over: bool) -> dict[str, int]:
-    """Return how many rows are in each stage of the sheet's filter.
-
-    :param is_over: whether the batch's task has ended.
-    """
-    open_ones = {"submitted" if is_over else "working": len(state.open) + len(state.intents)}
-    return {**dict.fromkeys(STAGES, 0), **open_ones, "stored": state.stored, "failed": state.failed}
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """The rows of a stage, in one of the orders of a sheet.
-
-    :param entries: the rows.
-    :param cost: the sum of their known prices.
-    :param priced: of how many of them a price is known.
-    """
-
-    entries: Sequence[Entry]
-    cost: float
-    priced: int
-
-
-def chosen(found: Sequence[Entry], stage: str | None, order: str) -> Chosen:
-    """Return the rows of a stage (None: all), in one of the orders of a sheet."""
-    ordered = sorted((entry for entry in found if stage in (None, entry.stage)), key=_SORTED_BY[order])
-    prices = [entry.credits for entry in ordered if entry.credits is not None]
-    return Chosen(ordered, float(sum(prices)), len(prices))
-
-
-def _newest(entry: Entry) -> Any:
-    return -(entry.submitted.timestamp() if entry.submitted else float("inf"))
-
-
-_SORTED_BY: Final[Mapping[str, Callable[[Entry], Any]]] = {
-    "scene": lambda entry: 0,
-    "newest": _newest,
-    "cost": lambda entry: (entry.credits is None, -(entry.credits or 0)),
-    "state": lambda entry: STAGE_RANK[entry.stage],
-    "label": lambda entry: entry.key,
-}
 
 
 def clip_of(batch: Batch, entry: Entry) -> Clip:

@@ -29,7 +29,7 @@ from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.stores.places import Root, Spot
 from airflow_provider_vidu.ui import app, sending
 from airflow_provider_vidu.ui import looks as looks_module
-from airflow_provider_vidu.ui.batches import routes, rows
+from airflow_provider_vidu.ui.batches import listing, routes
 from airflow_provider_vidu.ui.batches.journals import Read
 from airflow_provider_vidu.ui.batches.records import Batch
 from airflow_provider_vidu.ui.clips import views, xcoms
@@ -394,7 +394,7 @@ def test_the_lines_of_a_batch_are_read_off_the_event_loop(monkeypatch, kind):
         if kind == "sheet":
             await routes.batch_data(request, "d", "r", found, None, 0, 24)
             return
-        row = await routes.row_at(request, rows.entries(state, is_over=True)[0].name, found)
+        row = await routes.row_at(request, listing.entries(state, is_over=True)[0].name, found)
         if kind == "page":
             await routes.row_data(request, "d", "r", row)
         else:

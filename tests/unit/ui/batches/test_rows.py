@@ -9,8 +9,9 @@ import pytest
 
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.ui.batches.listing import Entry
 from airflow_provider_vidu.ui.batches.records import Batch
-from airflow_provider_vidu.ui.batches.rows import Entry, batch_view, view_of, with_state
+from airflow_provider_vidu.ui.batches.rows import batch_view, view_of, with_state
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED
 
