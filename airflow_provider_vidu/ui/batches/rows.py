@@ -399,6 +399,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
         "is_shared": batch.is_shared,
         "was_marked": batch.task.was_marked,
         "next_try": next_try_of(batch),
+        "waits_for": batch.waits_for,
     }
     if state is None:
         return {

@@ -80,6 +80,16 @@ def test_a_batch_that_no_triggerer_has(pages, age, triggerer, is_told):
     assert (row["outlook"]["waits"] == "unassigned") is is_told
 
 
+@pytest.mark.parametrize("state", ["deferred", "running", "failed"])
+@pytest.mark.parametrize("waits_for", ["prices", "slot", "others", ["slot"], None])
+def test_what_the_next_rows_of_a_batch_wait_for(pages, state, waits_for):
+    """The page said only how many rows are to order; the log said why none was. A leg that runs decides again."""
+    name = f"waits-{state}-{min(waits_for or 'none')}-{type(waits_for).__name__}"
+    _, page = batch_of(pages, name, state=state, waits_for=waits_for)
+    is_told = state == "deferred" and waits_for in ("prices", "slot")
+    assert told(pages, f"{page}/clips.json")["batch"]["waits_for"] == (waits_for if is_told else None)
+
+
 def test_the_page_of_a_row(pages):
     """It has the file, the times and the ways to the rows beside it, and sends the file in ranges."""
     batch, page = batch_of(pages, "rows")
