@@ -200,6 +200,20 @@ def test_a_paid_row_that_was_given_up(pages, generation, status, told_cost):
         assert is_resumed is (status == "success")
 
 
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_paid_row_that_the_service_does_not_find(pages, is_open):
+    """No clear stores its file: a second one pays again. It was said that a clear only stores the file."""
+    batch, page = batch_of(pages, f"not-found-{is_open}", state="failed")
+    job = open_of(batch.rows[0], "916263908724736000", batch.began, None, "r0", credits=20)
+    batch.journal.append(opened("clip-0", job))
+    if not is_open:
+        batch.fail(0, ViduTimeoutError("The timeout of 40 s expired."), is_paid=True)
+    (card,) = told(pages, f"{page}/clips.json")["clips"]
+    error = told(pages, f"{page}/rows/{card['row']}/clip.json")["error"]
+    assert error["cost"].startswith("The service does not find this generation, so its file cannot be stored")
+    assert error["advice"] == ("" if is_open else "The manifest holds the reasons of all rows.")
+
+
 @pytest.mark.parametrize("state", ["failed", "up_for_retry"])
 def test_a_row_that_failed_for_a_temporary_reason(pages, state):
     """That a retry submits it again is said where one is to come; its line in the manifest says so forever."""
@@ -378,6 +392,7 @@ def test_a_folder_outside_of_the_roots_is_not_read(pages, tmp_path):
         sheet = told(pages, pages.at(f"outside-{n}", dag="films") + "/batch/clips.json")
         assert sheet["clips"] == []
         assert "preview_root" in sheet["batch"]["problem"] or "preview roots" in sheet["batch"]["problem"]
+        assert "the manifest has them" not in sheet["batch"]["problem"]  # the batch may not have written it yet
 
 
 @pytest.mark.parametrize("name", ["../films", "a/b", "", None, 7])
