@@ -48,7 +48,7 @@ def test_a_batch_whose_next_rows_wait(visit, pages, waits_for, triggerer):  # no
     pages.add(name, None, dag="batch-waits", state="deferred", batch=place, at=since, deferred=since,
               triggerer=triggerer)  # fmt: skip
     page = visit(f"{pages.at(name, dag='batch-waits')}/batch")
-    page.locator(".batch-problem").wait_for()
+    page.locator(".batch-problem").first.wait_for()
     told = page.locator(".batch").inner_text()
     assert ("The next rows wait for" in told) is (triggerer == 1)
     assert ("No triggerer runs this wait" in told) is (triggerer is None)
