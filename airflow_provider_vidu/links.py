@@ -78,7 +78,7 @@ def publish_batch(context: Mapping[str, Any], place: Mapping[str, Any], *, annou
     """Publish where a task's batch is, so that its page can be opened, and log the page's address.
 
     :param context: the task's context; with an empty one, outside a task, nothing is published.
-    :param place: name, folder, manifest, connection, number of rows, and what it has spent so far; no row.
+    :param place: name, folder, manifest, connection, number of rows, what it has spent, and what it waits for; no row.
     :param announce: whether to log the address: once a try.
     """
     ti = context.get("ti")

@@ -260,7 +260,7 @@ class ViduBatchOperator(SignedURLOperator):
             ti = context.get("ti")
             run.begin(*((order_of(context), ti.dag_id) if is_task_instance(ti) else (Order(0), None)))
             waits.note_begun(context, self.log)
-        publish_batch(context, {**run.place, **run.spent}, announce=not was_resumed)
+        publish_batch(context, run.note, announce=not was_resumed)
         if (ti := context.get("ti")) is not None:
             ti.xcom_push(key=TOKEN_KEY, value=run.token)
         if self._killed:
@@ -272,7 +272,7 @@ class ViduBatchOperator(SignedURLOperator):
             raise
         finally:  # what it has spent counts, however the leg ends
             with suppress(Exception):
-                publish_batch(context, {**run.place, **run.spent}, announce=False)
+                publish_batch(context, run.note, announce=False)
         if isinstance(result, Pending):
             self._wait(result)
         self._ended = (result, run.manifest_digest)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from airflow_provider_vidu.batches.leg.beginning import begun
@@ -33,6 +35,23 @@ def a_clip(n: int) -> bytes:
     from airflow_provider_vidu.sandbox.media.mp4 import clip
 
     return clip(f"kite {n}", seconds=1)
+
+
+@pytest.mark.parametrize("waits_for", ["slot", "prices"])
+@pytest.mark.parametrize("triggerer", [1, None])
+def test_a_batch_whose_next_rows_wait(visit, pages, waits_for, triggerer):  # noqa: F811
+    """Its panel says for what; where no triggerer runs the wait, not that the task goes on by itself."""
+    since = datetime.now(UTC) - timedelta(seconds=90)
+    name = f"waits-{waits_for}-{triggerer}"
+    made = BatchFolder(pages.root, 3, "batch-waits", name=name, conn_id="none")
+    place = {**made.place, "waits_for": waits_for}
+    pages.add(name, None, dag="batch-waits", state="deferred", batch=place, at=since, deferred=since,
+              triggerer=triggerer)  # fmt: skip
+    page = visit(f"{pages.at(name, dag='batch-waits')}/batch")
+    page.locator(".batch-problem").first.wait_for()
+    told = page.locator(".batch").inner_text()
+    assert ("The next rows wait for" in told) is (triggerer == 1)
+    assert ("No triggerer runs this wait" in told) is (triggerer is None)
 
 
 def test_a_batch_is_shown_like_a_mapped_run(visit, pages, batch, picture):  # noqa: F811

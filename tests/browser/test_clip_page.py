@@ -183,6 +183,8 @@ def test_a_wait_without_a_triggerer_whose_service_is_silent(visit, pages):
     pages.add("unattended-silent", "78", state="deferred", watch=watch, at=since, deferred=since)
     page = visit(pages.at("unattended-silent"))
     page.get_by_text("What has become of the generation itself is not known here; it is not paid for again.").wait_for()
+    page.get_by_text("The state is not known", exact=True).wait_for()
+    assert page.get_by_role("link", name="Log of").count() == 1  # with both alerts, it stood there twice
 
 
 def test_a_try_that_has_published_nothing_yet(visit, pages, generation):

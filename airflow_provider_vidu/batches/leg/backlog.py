@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.batches.catalogue import Catalogue, Twins
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.batches.leg.spending import BatchSpending
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.orders.claims import Claim
+
+
+WaitsFor = Literal["prices", "slot"]
 
 
 class Backlog:
@@ -74,11 +77,17 @@ class Backlog:
         """What ends the batch once the open generations have ended; nothing more is submitted."""
         self.submitted = 0
         """How many generations this leg has submitted."""
+        self._waits_for: WaitsFor | None = None
 
     @property
     def has_more(self) -> bool:
         """Whether a row is still to be submitted."""
         return bool(self._pending) and self.error is None
+
+    @property
+    def waits_for(self) -> WaitsFor | None:
+        """What keeps the next row from being ordered beside the batch's own ``max_in_flight``; None if nothing does."""
+        return self._waits_for if self.has_more else None
 
     @property
     def is_ready(self) -> bool:
@@ -170,11 +179,7 @@ class Backlog:
             self.stop(ViduConfigError("dry_run was set while the batch waited. Clear the task without it to continue."))
             return False
         try:
-            if (
-                self._state.deadline_of(self._journal.owner) <= time.time()
-                or self._account.room(self._settings.max_in_flight, self._in_flight) <= 0
-                or not self._may_spend()
-            ):
+            if self._state.deadline_of(self._journal.owner) <= time.time() or not self._is_allowed():
                 return False
         except ViduError as error:
             self.error = error
@@ -256,9 +261,24 @@ class Backlog:
             self.error = error
             return
         self._refusals += 1
+        self._waits_for = "prices" if isinstance(error, ViduPricePendingError) else "slot"
         self._resume_at = time.time() + plan.probe_delay(self._refusals, error.retry_after)
         why = error.reason if isinstance(error, ViduPricePendingError) else f"The account is full ({error.reason})."
         self._log.info("%s %d rows wait.", why, len(self._pending))
+
+    def _is_allowed(self) -> bool:
+        """Whether the account and the budget allow one more generation now; note what it waits for.
+
+        :raises ViduError: when they never will.
+        """
+        self._waits_for = None
+        if self._account.room(self._settings.max_in_flight, self._in_flight) <= 0:
+            self._waits_for = "slot" if self._in_flight < self._settings.max_in_flight else None
+            return False
+        if not self._may_spend():
+            self._waits_for = "prices"
+            return False
+        return True
 
     def _may_spend(self) -> bool:
         """Whether the budget allows one more generation now; raises ViduError when it never will."""

@@ -384,10 +384,11 @@ class BatchRun:
         return {"batch": self._batch, "folder": folder, "manifest": uri, "conn_id": conn_id, "rows": rows}
 
     @property
-    def spent(self) -> dict[str, Any]:
-        """What the batch has spent so far over all of its tries, for the page of the spending."""
+    def note(self) -> dict[str, Any]:
+        """Where the batch is, what it has spent so far over all of its tries, and what its next rows wait for."""
         generations, priced = self.state.ordered
-        return {"generations": generations, "priced": priced, "credits": self.state.credits}
+        spent = {"generations": generations, "priced": priced, "credits": self.state.credits}
+        return {**self.place, **spent, "waits_for": self._backlog.waits_for}
 
     def _cancel(self, jobs: Sequence[Open], why: str, beat: Callable[[], None] | None = None) -> None:
         if jobs:

@@ -332,18 +332,22 @@ def check_balance(config: ViduConfig, balance: Credits) -> None:
 
 
 def no_slot(
-    conn_id: str, seconds: float, trouble: str | None = None, *, is_for_prices: bool = False
+    conn_id: str, seconds: float, trouble: str | None = None, *, is_for_prices: bool = False, had_turn: bool = False
 ) -> ViduTimeoutError:
     """Return the error of a task whose timeout expired before it could submit.
 
     :param seconds: how long it has waited.
     :param trouble: the error that kept the queue from looking for a slot, if there was one.
     :param is_for_prices: whether it waited for the prices of open generations, within its budget; else for a free slot.
+    :param had_turn: whether it was its turn, and a worker began it too late.
     """
     what, advice = "No slot was free within", "Raise the timeout, or submit fewer generations at a time."
     if is_for_prices:
         what = "The budget may be spent by generations whose price was still not known after"
         advice = "Raise the timeout or the budget, or submit fewer generations at a time."
+    if had_turn:
+        what = "It was the task's turn, but a worker began it only after its timeout of"
+        advice = "Raise the timeout, or see that workers begin tasks sooner."
     return ViduTimeoutError(
         f"{what} {duration(seconds)}: nothing was submitted. "
         + (f"The last attempt to find a slot failed: {sentence(trouble)}" if trouble else advice),

@@ -136,7 +136,7 @@ class SlotWait:
 
     def _check_turn(self, turn: Turn) -> None:
         """Wait again if the worker has started so late that the queue may have given the slot to another task."""
-        self._check_time()
+        self._check_time(had_turn=True)
         config = self.hook.config
         is_late = turn.given_at is not None and time.time() - turn.given_at >= ADMITTED_SECONDS
         # A gateway reports nothing to check; waiting again there might never end if every worker starts late.
@@ -159,11 +159,11 @@ class SlotWait:
                 return False
             self.sleep(PREDECESSOR_PAUSE_SECONDS)
 
-    def _check_time(self, refusal: ViduError | None = None) -> None:
+    def _check_time(self, refusal: ViduError | None = None, *, had_turn: bool = False) -> None:
         if time.time() >= self.deadline:
             is_for_prices = isinstance(refusal, ViduPricePendingError)
-            seconds = self.deadline - self.since
-            raise no_slot(self.hook.vidu_conn_id, seconds, is_for_prices=is_for_prices) from refusal
+            conn_id, seconds = self.hook.vidu_conn_id, self.deadline - self.since
+            raise no_slot(conn_id, seconds, is_for_prices=is_for_prices, had_turn=had_turn) from refusal
 
     def _wait(self, refusal: ViduError | None, why: str = "The connection has a limit") -> None:
         self._check_time(refusal)

@@ -47,10 +47,10 @@ _DAMAGE: Final = (
 )  # fmt: skip
 """What the content of an object raises that this package has not written."""
 UNREADABLE: Final = "The batch's journal cannot be read: it was written by another version, or is damaged."
-TOO_LARGE: Final = "The batch is too large to be shown here; its manifest has all rows."
+_IN_MANIFEST: Final = "its manifest, once the batch has written it, has those that had ended then."
+TOO_LARGE: Final = f"The batch is too large to be shown here. Of its rows, {_IN_MANIFEST}"
 NO_ROOT: Final = (
-    "The folder of the batch is not beneath [vidu] preview_roots, so its rows cannot be shown here; the manifest has "
-    "them."
+    f"The folder of the batch is not beneath [vidu] preview_roots, so its rows cannot be shown here: {_IN_MANIFEST}"
 )
 NOT_OF_DAG: Final = "The journal in the folder of this batch does not belong to this DAG."
 BUSY: Final = "The batch's journal is being read; the page retries."

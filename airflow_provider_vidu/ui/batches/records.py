@@ -49,6 +49,7 @@ class Batch:
     :param conn_id: its connection.
     :param rows: how many rows it has.
     :param next_try: when its task may begin its next try, if it is up for retry and that is known.
+    :param waits_for: what its last leg has left its next rows to wait for: ``prices``, ``slot``, or nothing.
     :param is_shared: whether other task instances have run it, too, so that rows may be theirs.
     """
 
@@ -59,6 +60,7 @@ class Batch:
     conn_id: str | None
     rows: int
     next_try: datetime | None = None
+    waits_for: str | None = None
     is_shared: bool = False
 
     @property
@@ -158,4 +160,9 @@ def batch_of(task: TaskFacts, value: Any) -> Batch | None:
         return None
     conn_id, rows = text(known.get("conn_id")), whole(known.get("rows"))
     task = replace(task, watch=note_in(known))
-    return Batch(task, name, folder.rstrip("/") + "/", manifest, conn_id, max(int(rows or 0), 0))
+    # A leg that runs decides again.
+    waits_for = known.get("waits_for") if task.state == "deferred" else None
+    return Batch(
+        *(task, name, folder.rstrip("/") + "/", manifest, conn_id, max(int(rows or 0), 0)),
+        waits_for=waits_for if waits_for in ("prices", "slot") else None,
+    )

@@ -51,6 +51,10 @@ COST_FAILED: Final = (
     "The batch does not know of that failure: the next clear of the task notes it, and the one after that orders this "
     f"row again, and pays for it, {_UNLESS}"
 )
+COST_NOT_FOUND: Final = (
+    "The service does not find this generation, so its file cannot be stored: a clear of the task at most notes that; "
+    f"a later one orders this row again, and pays for it, {_UNLESS}"
+)
 NOT_NOTED: Final = "The batch has not noted this yet: it does at its next poll, or in the next try of its task."
 NOT_YET: Final = (
     "Do not clear the task before the batch has ended: that cancels what it has at the service, as far as the service "
@@ -137,7 +141,7 @@ def _ended(batch: Batch, entry: Entry, view: Mapping[str, Any], live: Live) -> d
     """Return what is different in the view of a row once its line or its generation says how it has ended."""
     has_failed = live.generation is not None and live.generation.failed
     if not (line := entry.line):
-        return {"error": _error_of_open(batch, view, live.generation)}
+        return {"error": _error_of_open(batch, view, live)}
     if entry.stage == "stored":
         # Only a file that is gone is wrong with it.
         again = STORE_AGAIN.format(known=arguments(view["generation_id"], batch.conn_id, text(line.get("endpoint"))))
@@ -157,23 +161,27 @@ def _ended(batch: Batch, entry: Entry, view: Mapping[str, Any], live: Live) -> d
         "advice": _advice_on(error, live.generation if is_paid else None),
         "cost": _cost_of_clear(batch, is_paid=is_paid),
     }
+    if is_paid and isinstance(live.error, exceptions.ViduNotFoundError):
+        told |= {"advice": ADVICE, "cost": COST_NOT_FOUND if batch.is_over else told["cost"]}
     return {**known, "state": "failed", "qualifier": None, "notice": None, "error": told}
 
 
-def _error_of_open(batch: Batch, view: Mapping[str, Any], generation: Generation | None) -> dict[str, Any] | None:
+def _error_of_open(batch: Batch, view: Mapping[str, Any], live: Live) -> dict[str, Any] | None:
     """Return what is wrong with a row that the batch has not collected: its generation has failed, or the task alone.
 
     Of the task, only the row's own page says so: a retry or a clear resumes the row, and the batch's panel has the log.
     """
     if view["error"] is None:
         return None
+    generation = live.generation
     has_failed = generation is not None and generation.failed
     if not batch.is_over:  # it fails alone, or is ordered again in the next try
         return {**view["error"], "advice": NOT_NOTED, "cost": ""} if has_failed else None
     if not has_failed:
         resume = CLEAR_UPSTREAM if batch.task.state == "upstream_failed" else _resume(generation)
         advice = view["error"]["advice"] and resume  # none where the service does not find the generation
-        return {**view["error"], "advice": advice, "cost": COST_RESUMED} if "task" in view else None
+        cost = COST_NOT_FOUND if isinstance(live.error, exceptions.ViduNotFoundError) else COST_RESUMED
+        return {**view["error"], "advice": advice, "cost": cost} if "task" in view else None
     return _error_since(view, "The batch's task has ended: its log says whether it cancelled its open generations.")
 
 
@@ -283,6 +291,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
         "is_shared": batch.is_shared,
         "was_marked": batch.task.was_marked,
         "next_try": next_try_of(batch),
+        "waits_for": batch.waits_for,
     }
     if state is None:
         return {

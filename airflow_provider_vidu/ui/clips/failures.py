@@ -10,7 +10,7 @@ from airflow_provider_vidu.api.dialects.errors import failure_advice
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, number, text
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduNotFoundError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduNotFoundError, ViduRequestError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips.cards import model_of
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
@@ -95,7 +95,7 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
 def _of_download(task: TaskFacts) -> dict[str, Any]:
     title, advice = (
         "The clip is not stored",
-        "Clear that task: the clip is paid for, and downloading it again costs nothing.",
+        "Clear that task: the clip is paid for, and downloading it again costs nothing, if the service still has it.",
     )
     message = _why_failed(task)
     if _was_failed_since(task):
@@ -169,6 +169,36 @@ def _of_file(clip: Clip, lost: Record) -> dict[str, Any]:
 
 def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: Live) -> dict[str, Any]:
     """Say that a task failed, or was marked, whose generation did not, and how to get the clip without paying again."""
+    why, ended = _why_ended(clip, task)
+    known = arguments(clip.generation_id, clip.conn_id, clip.endpoint)
+    wait, download = f"ViduGenerationSensor({known})", f"ViduDownloadOperator({known}, destination=…)"
+    kept = next((record for record in clip.records if not record.is_cover and not record.lost), None)
+    if isinstance(live.error, ViduNotFoundError) and kept is None:  # waiting, or a download, would fail in the same way
+        title, state, advice = ended, "The service does not find the generation itself.", ""
+        if generation is not None and generation.succeeded:
+            state = f"{PAID_FOR} The service does not find it any more."
+    elif generation is not None and is_empty(generation):
+        title, state = f"{ended}, and there is no file", f"{PAID_FOR[:-1]}, but the service returned no file."
+        advice = f"To look again without paying, run {wait}. If it finds none either, ask the service's support."
+    elif generation is not None and generation.succeeded:
+        title, state = f"{ended}, the clip is fine", PAID_FOR
+        advice = f"To use it without paying again, run {download}, or continue from {wait}."
+        if kept is not None:
+            advice = f"A task has stored its file at {redacted(kept.uri, 400)}: use that one."
+    elif live.generation is not None and live.error is None:
+        title, state = f"{ended}, the generation continues", "The generation itself is still under way."
+        advice = f"To wait for it without paying again, run {wait}, then {download}."
+    elif isinstance(live.error, ViduRequestError) and clip.paying is None:  # likewise: the id may be a typing error
+        title, state, advice = ended, "The service refuses the query of the generation itself.", ""
+    else:
+        title, state = ended, "The state of the generation itself is not known; it may be fine."
+        advice = f"To wait for it without paying again, run {wait}."
+    cost = _cost_of_clear(clip, task)
+    return {"title": title, "code": None, "message": f"{why} {state}", "trace_id": None, "advice": advice, "cost": cost}
+
+
+def _why_ended(clip: Clip, task: TaskFacts) -> tuple[str, str]:
+    """Say why a task has no result, and in a title that it has none."""
     is_looked_up = clip.actions is not None and task is (clip.paying or clip.main)
     why, ended = _why_failed(task, is_known_unmarked=is_looked_up), "The task failed"
     if task.was_marked:
@@ -183,27 +213,7 @@ def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: L
         why = f"The task {name_of(task)} failed: the price, {price}, is above its max_credits ({cap:g})."
     elif clip.kills and clip.kills[0].state == "failed":
         why = f"A user marked the {'run' if clip.kills[0].of_run else f'task {name_of(task)}'} as failed."
-    known = arguments(clip.generation_id, clip.conn_id, clip.endpoint)
-    wait, download = f"ViduGenerationSensor({known})", f"ViduDownloadOperator({known}, destination=…)"
-    if generation is not None and is_empty(generation):
-        title, state = f"{ended}, and there is no file", f"{PAID_FOR[:-1]}, but the service returned no file."
-        advice = f"To look again without paying, run {wait}. If it finds none either, ask the service's support."
-    elif generation is not None and generation.succeeded:
-        title, state = f"{ended}, the clip is fine", PAID_FOR
-        kept = next((record for record in clip.records if not record.is_cover and not record.lost), None)
-        advice = f"To use it without paying again, run {download}, or continue from {wait}."
-        if kept is not None:
-            advice = f"A task has stored its file at {redacted(kept.uri, 400)}: use that one."
-    elif live.generation is not None and live.error is None:
-        title, state = f"{ended}, the generation continues", "The generation itself is still under way."
-        advice = f"To wait for it without paying again, run {wait}, then {download}."
-    elif isinstance(live.error, ViduNotFoundError):  # waiting for it again would fail in the same way
-        title, state, advice = ended, "The service does not find the generation itself.", ""
-    else:
-        title, state = ended, "The state of the generation itself is not known; it may be fine."
-        advice = f"To wait for it without paying again, run {wait}."
-    cost = _cost_of_clear(clip, task)
-    return {"title": title, "code": None, "message": f"{why} {state}", "trace_id": None, "advice": advice, "cost": cost}
+    return why, ended
 
 
 def arguments(generation_id: str | None, conn_id: str | None, endpoint: str | None) -> str:

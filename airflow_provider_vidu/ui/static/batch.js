@@ -1,6 +1,11 @@
 // How far a batch is, and the ways to its rows and its manifest.
 import { airflow, airflowTaskPath, copyable, crumb, el, here, logPath, retryText, retryTitle, runPath, taskName, time } from "./common.js";
 
+const WAITS = {
+  slot: "The next rows wait for a free slot: the account is full, or its connection has a limit (max_in_flight). The task orders them by itself.",
+  prices: "The next rows wait for prices: open generations whose price is not known yet may cost what max_credits or the budget leaves. Their end names the prices, and the task goes on by itself.",
+};
+
 /** The path of a batch's page below its run. */
 export function batchPath(batch) {
   const mapped = batch.map_index >= 0 ? `/mapped/${batch.map_index}` : "";
@@ -20,6 +25,7 @@ export function batchPanel(view, batch, { isOwn }) {
     batch.stored !== null && batch.rows > 0 && !batch.is_shared && bar(batch),
     batch.is_unattended && el("p.batch-problem", { role: "alert" }, "No triggerer runs this wait: check that a triggerer runs, and its capacity. What is at the service does not depend on it, and is not paid for again."),
     batch.next_try && el("p.batch-problem", { role: "status" }, `${retryTitle(batch.next_try)}. `, ...retryText(batch.next_try)),
+    batch.waits_for && !batch.is_unattended && el("p.batch-problem", { role: "status" }, WAITS[batch.waits_for]),
     batch.task_state === "failed" && el("p.batch-problem", {}, "The task failed; its ", crumb("log", run + logPath(batch)), ` says why. ${clearing(batch)}`),
     batch.was_marked && el("p.batch-problem", {}, `The task was marked as success before its end: it orders and stores nothing more. ${clearing(batch)}`),
     batch.problem && el("p.batch-problem", {}, batch.problem),

@@ -288,7 +288,7 @@ function alerts(view) {
         { role: "status" },
         el("h2", {}, "No triggerer runs this wait"),
         el("p", {}, `The task does not go on until one does: check that a triggerer runs, and its capacity. ${view.slot ? "Nothing is submitted or paid meanwhile." : atService(view)}`),
-        ways(view),
+        !error && ways(view),
       ),
     notice &&
       el(
@@ -298,7 +298,7 @@ function alerts(view) {
         el("p", {}, notice.code && el("code", {}, notice.code), notice.code && " · ", notice.message),
         notice.trace_id && el("p", {}, "Trace id: ", el("code", {}, notice.trace_id)),
         notice.advice && el("p.quiet", {}, notice.advice),
-        !error && ways(view),
+        !error && !view.is_unattended && ways(view),
       ),
   ];
 }

@@ -167,6 +167,21 @@ def test_no_task_waits_for_the_price_of_rows_that_it_does_not_have(connect, sand
     assert second.run()["stored"] == 1
 
 
+@pytest.mark.vidu_sandbox(price=PRICE, concurrency=1, when_full="refuse")
+@pytest.mark.parametrize("waits_for", ["prices", "slot", None])
+def test_a_batch_that_waits_before_its_next_row_says_for_what(connect, sandbox, tmp_path, monkeypatch, waits_for):
+    """It is noted for its page when the leg defers; at its own ``max_in_flight`` it waits for nothing else."""
+    monkeypatch.setattr(plan, "stays", lambda *_, **__: False)
+    connect("ent-v2")
+    if waits_for == "prices":  # of generations of other tasks
+        error = exceptions.ViduPricePendingError("They may spend the rest.")
+        monkeypatch.setattr(spending.BatchSpending, "check", MagicMock(side_effect=error))
+    task = BatchTask(tmp_path, prompts(3), timeout=10, max_in_flight=1 if waits_for is None else 3)
+    deferred_by(task, sandbox)
+    assert task.xcoms["vidu_batch_place"]["waits_for"] == waits_for
+    assert len(sandbox.creates) == (waits_for != "prices")
+
+
 def test_no_budget_holds_a_service_without_prices(connect, sandbox, tmp_path):
     """As for single tasks; the first file shows that there are none."""
     connect("vidu-native")

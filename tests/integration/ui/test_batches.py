@@ -80,6 +80,16 @@ def test_a_batch_that_no_triggerer_has(pages, age, triggerer, is_told):
     assert (row["outlook"]["waits"] == "unassigned") is is_told
 
 
+@pytest.mark.parametrize("state", ["deferred", "running", "failed"])
+@pytest.mark.parametrize("waits_for", ["prices", "slot", "others", ["slot"], None])
+def test_what_the_next_rows_of_a_batch_wait_for(pages, state, waits_for):
+    """The page said only how many rows are to order; the log said why none was. A leg that runs decides again."""
+    name = f"waits-{state}-{min(waits_for or 'none')}-{type(waits_for).__name__}"
+    _, page = batch_of(pages, name, state=state, waits_for=waits_for)
+    is_told = state == "deferred" and waits_for in ("prices", "slot")
+    assert told(pages, f"{page}/clips.json")["batch"]["waits_for"] == (waits_for if is_told else None)
+
+
 def test_the_page_of_a_row(pages):
     """It has the file, the times and the ways to the rows beside it, and sends the file in ranges."""
     batch, page = batch_of(pages, "rows")
@@ -188,6 +198,20 @@ def test_a_paid_row_that_was_given_up(pages, generation, status, told_cost):
         )
         is_resumed = error["advice"] == "Clear the task: it resumes this row, and stores its file."
         assert is_resumed is (status == "success")
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_paid_row_that_the_service_does_not_find(pages, is_open):
+    """No clear stores its file: a second one pays again. It was said that a clear only stores the file."""
+    batch, page = batch_of(pages, f"not-found-{is_open}", state="failed")
+    job = open_of(batch.rows[0], "916263908724736000", batch.began, None, "r0", credits=20)
+    batch.journal.append(opened("clip-0", job))
+    if not is_open:
+        batch.fail(0, ViduTimeoutError("The timeout of 40 s expired."), is_paid=True)
+    (card,) = told(pages, f"{page}/clips.json")["clips"]
+    error = told(pages, f"{page}/rows/{card['row']}/clip.json")["error"]
+    assert error["cost"].startswith("The service does not find this generation, so its file cannot be stored")
+    assert error["advice"] == ("" if is_open else "The manifest holds the reasons of all rows.")
 
 
 @pytest.mark.parametrize("state", ["failed", "up_for_retry"])
@@ -368,6 +392,7 @@ def test_a_folder_outside_of_the_roots_is_not_read(pages, tmp_path):
         sheet = told(pages, pages.at(f"outside-{n}", dag="films") + "/batch/clips.json")
         assert sheet["clips"] == []
         assert "preview_root" in sheet["batch"]["problem"] or "preview roots" in sheet["batch"]["problem"]
+        assert "the manifest has them" not in sheet["batch"]["problem"]  # the batch may not have written it yet
 
 
 @pytest.mark.parametrize("name", ["../films", "a/b", "", None, 7])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu.exceptions import ViduNotFoundError, ViduRateLimitError
+from airflow_provider_vidu.exceptions import ViduNotFoundError, ViduRateLimitError, ViduRequestError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
@@ -214,11 +214,22 @@ def test_the_advice_names_the_account(note, advised):
     assert advised.removeprefix("ViduGenerationSensor(").rstrip(")") + ", destination=…)" in lost["advice"]
 
 
-def test_an_unknown_generation_is_not_waited_for_again():
-    """The service does not find it, so a second wait would fail in the same way."""
-    shown = view(task(state="failed", watch={"conn_id": "c", "role": "wait"}), live=Live(error=ViduNotFoundError("no")))
-    assert "does not find the generation" in shown["error"]["message"]
-    assert (shown["error"]["advice"], shown["notice"]["message"]) == ("", ViduNotFoundError.advice)
+@pytest.mark.parametrize(
+    ("kind", "says"), [(ViduNotFoundError, "does not find the generation"), (ViduRequestError, "refuses the query")]
+)
+def test_an_unknown_generation_is_not_waited_for_again(kind, says):
+    """The service does not find it, or refuses its id, so a second wait would fail in the same way."""
+    shown = view(task(state="failed", watch={"conn_id": "c", "role": "wait"}), live=Live(error=kind("no")))
+    assert says in shown["error"]["message"]
+    assert (shown["error"]["advice"], shown["notice"]["message"]) == ("", kind.advice)
+
+
+def test_a_clip_that_the_service_no_longer_finds_is_not_called_fine():
+    """What was last known of it leads to no download, which would fail; a file that a task has stored is named."""
+    forgotten = Live(generation("succeeded"), error=ViduNotFoundError("no"))
+    error = view(task(state="failed", watch=WATCH), live=forgotten)["error"]
+    assert (error["title"], error["advice"]) == ("The task failed", "")
+    assert "is paid for. The service does not find it any more." in error["message"]
 
 
 def test_a_sensor_that_failed_costs_nothing():
