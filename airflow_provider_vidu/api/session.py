@@ -73,6 +73,8 @@ class Session(Generic[T]):
             retry cannot help (a page that is too large).
         """
         error.with_context(generation_id=self.generation_id, conn_id=self.conn_id)
+        # Its frames hold it, and the answer: a cycle, which may stay for hours in a large process.
+        error.__traceback__ = None
         if isinstance(error, ViduAuthError) and not self._is_renewed:
             self._refusal, self._is_renewed = error, True
             return 0.0

@@ -22,14 +22,17 @@ from urllib.parse import urlsplit
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.network.addresses import permitted_addresses
-from airflow_provider_vidu.network.framing import MOST_INTERIM
+from airflow_provider_vidu.network.framing import MOST_INTERIM, SWITCHING_PROTOCOLS
 from airflow_provider_vidu.network.limits import DEFAULT_TIMEOUT, SLOW_TIMEOUTS
 from airflow_provider_vidu.network.proxies import login_headers, proxy_for
 from airflow_provider_vidu.network.target import DownloadAccess, Target
 from airflow_provider_vidu.network.tls import ssl_context
 
 MOST_HEADERS: Final = 100
-"""The limit of ``http.client``."""
+_MOST_LINE: Final = 64 * 1024
+"""The limits of ``http.client``."""
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""The name of a header (RFC 9110, 5.1)."""
 
 
 class TooSlowError(TimeoutError):
@@ -85,19 +88,6 @@ class DeadlineReader(io.RawIOBase):
         super().close()
 
 
-class _Lines(io.BufferedReader):
-    """Reads the lines of a head with a blank for each carriage return within them (RFC 9112, 2.2).
-
-    Python's parser of headers ends a line at each: one line of 64 KiB becomes 20,000 headers, and a head of a hundred
-    such lines takes a worker for days, because no deadline interrupts it.
-    """
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        """Return the next line, at most ``size`` bytes of it."""
-        line = super().readline(size)
-        return line[:-2].replace(b"\r", b" ") + line[-2:] if b"\r" in line[:-2] else line
-
-
 class Response(http.client.HTTPResponse):
     """An answer read with a :class:`DeadlineReader`, more tolerant of odd heads than ``http.client``.
 
@@ -108,47 +98,68 @@ class Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **settings: Any) -> None:
         super().__init__(sock, *args, **settings)
         self.deadline = DeadlineReader(self.fp.detach(), sock)
-        self.fp = _Lines(self.deadline)
+        self.fp = io.BufferedReader(self.deadline)
 
     def _read_status(self) -> tuple[str, int, str]:
         # http.client skips only 100, but any interim answer may arrive unrequested (RFC 9110, 15.2).
         for _ in range(MOST_INTERIM + 1):
             line: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]  # not in typeshed
-            if not 102 <= line[1] < 200:
+            if line[1] == SWITCHING_PROTOCOLS or line[1] >= 200:
                 # Some proxies write the version of the connection behind them ("HTTP/2 200"), as both API clients read.
                 is_later = re.fullmatch(r"HTTP/[2-9](?:\.[0-9])?", line[0]) is not None
                 return ("HTTP/1.1", *line[1:]) if is_later else line
-            http.client.parse_headers(self.fp)
+            _read_headers(self.fp)
         raise http.client.HTTPException(f"more than {MOST_INTERIM} interim answers (1xx) arrived, but no final one")
 
     def begin(self) -> None:
         """Read the head of the answer; raises ``http.client.HTTPException`` when it is not HTTP."""
-        super().begin()
-        if self.headers.defects:
-            _recover(self.headers)
-        if self.chunked or self.length is not None:
-            return
+        version, self.status, reason = self._read_status()
+        if not version.startswith("HTTP/1.") and version != "HTTP/0.9":
+            raise http.client.UnknownProtocol(version)
+        self.version = 10 if version in ("HTTP/0.9", "HTTP/1.0") else 11
+        self.code, self.reason = self.status, reason.strip()
+        self.headers = self.msg = _read_headers(self.fp)
+        self.chunked, self.chunk_left = self.headers.get("transfer-encoding", "").lower() == "chunked", None
         lengths = {part.strip() for value in self.headers.get_all("content-length", ()) for part in value.split(",")}
-        if self.headers.get("transfer-encoding", "").strip().lower() == "chunked":
-            self.chunked, self.chunk_left = True, None
-        elif len(lengths) == 1 and re.fullmatch("[0-9]{1,19}", length := lengths.pop()):
-            self.length = int(length)
-        else:
-            return
-        self.will_close = self._check_close()  # type: ignore[attr-defined]  # not in typeshed
+        is_clear = len(lengths) == 1 and re.fullmatch("[0-9]{1,19}", next(iter(lengths))) is not None
+        self.length = int(lengths.pop()) if is_clear and not self.chunked else None
+        if self.status in (SWITCHING_PROTOCOLS, 204, 304):
+            self.length = 0
+        is_delimited = self.chunked or self.length is not None
+        self.will_close = not is_delimited or self._check_close()  # type: ignore[attr-defined]  # not in typeshed
+
+    def _read_next_chunk_size(self) -> int:
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]  # not in typeshed
+        if size < 0:
+            # http.client would read everything that comes into memory at -1, and raise a bare error at other sizes.
+            raise ValueError  # the answer ends here, as with any other line that is no size
+        return size
 
 
-def _recover(headers: http.client.HTTPMessage) -> None:
-    """Add the headers after a line that is not a header, at which Python's parser stops.
+def _read_headers(lines: io.BufferedIOBase) -> http.client.HTTPMessage:
+    """Read the headers up to the empty line after them, without lines that are none.
 
-    That parser splits lines at more characters than HTTP does, and could make a million headers of a hundred lines.
+    ``http.client`` reads them as those of an e-mail, which no deadline interrupts. It ends a line at each carriage
+    return, and looks for the boundary of a multipart in quadratic time: a head of 120 kB took ten seconds, one of a
+    hundred such lines hours, and some boundaries were a bare ``ValueError``.
     """
-    for line in re.split(r"\r?\n", str(headers.get_payload()))[:MOST_HEADERS]:
-        name, colon, value = line.partition(":")
-        if colon and name.strip():
-            headers[name.strip()] = value.strip()
-    headers.set_payload("")
-    headers.defects.clear()
+    headers = http.client.HTTPMessage()
+    name, value = "", ""
+    for _ in range(MOST_HEADERS):
+        line = lines.readline(_MOST_LINE + 1)
+        if len(line) > _MOST_LINE:
+            raise http.client.LineTooLong("header line")
+        text = line.decode("latin-1").rstrip("\r\n").replace("\r", " ")  # RFC 9112, 2.2
+        if text.startswith((" ", "\t")):
+            value += text
+            continue
+        if _NAME.fullmatch(name):
+            headers[name] = value.strip(" \t")  # not the last byte of an "à" in UTF-8, which Latin-1 calls a blank
+        if line in (b"\r\n", b"\n", b""):
+            return headers
+        name, colon, value = text.partition(":")
+        name = name.strip() if colon else ""
+    raise http.client.HTTPException(f"got more than {MOST_HEADERS} headers")
 
 
 def dial(addresses: Iterable[str], port: int, limit: Callable[[], float]) -> socket.socket:

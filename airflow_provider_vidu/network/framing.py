@@ -168,8 +168,11 @@ class AnswerReader:
         self._until_close = False
 
     @property
-    def failure(self) -> FramingError | None:
-        """What is wrong behind the bytes of the body that were returned last, if anything."""
+    def failure(self) -> str | None:
+        """What is wrong behind the bytes of the body that were returned last, if anything.
+
+        Never the error itself: its traceback holds the frames that it went through, and the answer in them.
+        """
         return None if self._chunks is None else self._chunks.failure
 
     @property
@@ -195,7 +198,7 @@ class AnswerReader:
         """Note that the connection has ended; raises FramingError when the answer is incomplete."""
         self.is_spoiled = True
         if self.failure is not None:
-            raise self.failure
+            raise FramingError(self.failure)
         if self.head is None and self._buffer.find(b"\n") > 0:
             self._take_head(bytes(self._buffer) + b"\n\n")  # the status has arrived
         if self.head is None:
@@ -276,7 +279,7 @@ class _Chunks:
         self.is_last = False
         """Whether the last chunk has arrived; its trailers may be missing."""
         self.ended = False
-        self.failure: FramingError | None = None
+        self.failure: str | None = None
         """Why nothing more is read. What came before it counts: the id of a create may be in it."""
         self._is_first = True
         self._left = 0
@@ -295,12 +298,12 @@ class _Chunks:
         :raises FramingError: when they are not chunks, from their first byte on.
         """
         if self.failure is not None:
-            raise self.failure
+            raise FramingError(self.failure)
         body: list[bytes] = []
         try:
             is_surplus = self._take(data, body)
         except FramingError as error:
-            self.failure = error
+            self.failure = str(error)
             if not body:
                 raise
             is_surplus = True
@@ -379,7 +382,7 @@ def canonically(reader: AnswerReader, data: bytes) -> Iterator[bytes]:
         else:
             reader.end()
     except FramingError as error:
-        failure = error
+        failure = str(error)
     head = reader.head
     if head is not None and not had_head:
         if reader.ended and failure is None:  # nearly every answer: aiohttp takes it in one step
@@ -391,7 +394,7 @@ def canonically(reader: AnswerReader, data: bytes) -> Iterator[bytes]:
     if head is not None and reader.ended and not had_ended and head.has_body:
         yield chunk(b"")
     if failure is not None:
-        raise failure
+        raise FramingError(failure)
 
 
 @dataclass(frozen=True, slots=True)

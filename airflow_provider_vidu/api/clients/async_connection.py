@@ -70,8 +70,18 @@ class _Protocol(ResponseHandler):
             self._pass_on(self._tunnel, data)
         elif not self.was_used:
             self.early += data
-        elif self.transport is not None:
-            self.transport.close()  # these bytes belong to no request
+        else:
+            self.close()  # these bytes belong to no request
+
+    def close(self) -> None:
+        """Close the connection at once.
+
+        Over TLS, a transport that is closed in order waits half a minute for the peer to do so as well: a gateway that
+        did not would cost a socket per poll.
+        """
+        if self.transport is not None:
+            self.transport.abort()
+        super().close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End an answer that only the end of its connection delimits."""
@@ -101,8 +111,8 @@ class _Protocol(ResponseHandler):
         when = self.idle_since + KEEPALIVE_SECONDS if self.exchange is None else self.exchange.check_time(now)
         if when > now:
             self.wake_at(when)
-        elif self.transport is not None:
-            self.transport.close()
+        else:
+            self.close()
 
     # -- a tunnel, used by aiohttp -----------------------------------------------------------------
 
@@ -285,6 +295,7 @@ class Exchange:
             self._connector.keep(connection, self._target)
         else:
             connection.close()
+        self._error = None  # its traceback holds this exchange, and the frames with what has arrived of the answer
 
     # -- called by the connection ------------------------------------------------------------------
 
@@ -295,7 +306,7 @@ class Exchange:
         try:
             body, failure = reader.feed(data), reader.failure
         except FramingError as error:
-            body, failure = b"", error
+            body, failure = b"", str(error)
         if body:
             self._pieces.append(body)
             self._held += len(body)
@@ -303,7 +314,7 @@ class Exchange:
                 self._is_held = True
                 self._transport.pause_reading()
         if failure is not None:
-            self._fail(aiohttp.ClientPayloadError(str(failure)))
+            self._fail(aiohttp.ClientPayloadError(failure))
         elif body or reader.ended:
             self._wake()
 

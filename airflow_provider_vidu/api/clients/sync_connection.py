@@ -117,8 +117,8 @@ class _Answer(Response):
         return b"".join(iter(self.read1, b""))
 
     def _next(self) -> bytes:
-        if (failure := self._reader.failure) is not None:
-            raise failure
+        if self._reader.failure is not None:
+            raise FramingError(self._reader.failure)
         data = self.fp.read1(_SLICE_BYTES)
         if data:
             return self._reader.feed(data)

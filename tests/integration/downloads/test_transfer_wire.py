@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import ssl
@@ -18,6 +19,7 @@ from airflow_provider_vidu.exceptions import (
     ViduDownloadError,
     ViduDownloadRefusedError,
     ViduIncompleteError,
+    ViduURLExpiredError,
 )
 from airflow_provider_vidu.network.target import DownloadAccess, Target
 from tests.integration.downloads.test_transfer import BODY, LOOPBACK, Shelf
@@ -518,3 +520,67 @@ def test_carriage_returns_within_a_line_do_not_end_it():
     with Server(answer) as server:
         assert fetch(server.url()).size == len(BODY)
     assert time.thread_time() - began < 2
+
+
+def test_a_redirect_whose_last_byte_is_a_blank_in_latin_1():
+    """The path is UTF-8 as the server wrote it."""
+
+    def answer(request, wire):
+        wire.send(b"HTTP/1.1 302 Found\r\nLocation: /voil\xc3\xa0\r\nContent-Length: 0\r\n\r\n")
+
+    with Server(answer, whole(BODY)) as server:
+        fetch(server.url())
+    assert server.requests[1].target == "/voil%C3%A0"
+
+
+TYPE = b"Content-Type: multipart/mixed; boundary"
+
+
+@pytest.mark.fault(
+    "stores and files", "a boundary of quotes and semicolons, or one that Python cannot decode", outcome="survived",
+    seen="the file, at once",
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'Content-Type: multipart/mixed;"' + b"\r\n ".join([b";" * 60_000] * 20),
+        TYPE + b"*" + b"9" * 5000 + b"*=x",
+        TYPE + b"*=a%00b''x",
+        TYPE + b"*=idna''x%FF",
+        TYPE + b'="a"\r\nnonsense\r\n--a',
+        b"Content-Type: message/rfc822\r\nnonsense",
+    ],
+    ids=["semicolons", "digits", "charset", "codec", "multipart", "message"],
+)
+def test_headers_are_not_read_as_those_of_an_email(line):
+    """Python's parser looked for the boundary in quadratic time, past every deadline, or raised a bare ValueError."""
+
+    def answer(request, wire):
+        wire.send(b"HTTP/1.1 200 OK\r\n" + line + b"\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY)
+
+    began = time.thread_time()
+    with Server(answer) as server:
+        assert fetch(server.url()).size == len(BODY)
+    assert time.thread_time() - began < 2
+
+
+@pytest.mark.fault(
+    "stores and files", "an error with a chunk of -1 bytes and 64 MiB behind it", outcome="clear error",
+    seen="{ViduURLExpiredError}",
+)  # fmt: skip
+@pytest.mark.parametrize("size", [b"-1", b"-5"])
+def test_a_chunk_of_less_than_nothing_is_none(size):
+    """Python would read all that comes into memory, or raise a bare ValueError."""
+    sent = 0
+
+    def answer(request, wire):
+        nonlocal sent
+        wire.send(b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n" + size + b"\r\n")
+        with contextlib.suppress(OSError):
+            for _ in range(64):
+                wire.sock.sendall(b"x" * 2**20)
+                sent += 2**20
+
+    with Server(answer) as server, pytest.raises(ViduURLExpiredError):
+        fetch(server.url())
+    assert sent < 32 * 2**20

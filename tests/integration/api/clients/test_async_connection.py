@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
+import socket
+import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aiohttp
 import pytest
+import trustme
 
 from airflow_provider_vidu.api.clients import async_client as async_client_module
 from airflow_provider_vidu.api.clients import async_connection
 from airflow_provider_vidu.api.clients.async_client import AsyncClient, async_client
-from airflow_provider_vidu.api.clients.async_connection import Connector
+from airflow_provider_vidu.api.clients.async_connection import Connector, Exchange
+from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.exceptions import ViduError, ViduTransportError
 
 pytestmark = pytest.mark.integration
@@ -360,3 +366,75 @@ async def test_a_cancelled_poll_takes_its_connection_along(monkeypatch):
         with pytest.raises(asyncio.CancelledError):
             await poll
         assert (await client.get_generation("g")).status == "running"
+
+
+async def test_a_peer_that_never_ends_its_tls_holds_no_socket(monkeypatch):
+    """Its half of the end does not come: a poll that waited for it would leave a socket for half a minute."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    listener = socket.create_server(("127.0.0.1", 0))
+    polls = 5
+    ended = threading.Semaphore(0)
+
+    def serve(sock: socket.socket) -> None:
+        with sock.dup() as raw, context.wrap_socket(sock, server_side=True) as encrypted:
+            encrypted.recv(4096)
+            encrypted.sendall(ANSWER.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            with contextlib.suppress(ConnectionError):
+                while raw.recv(4096):  # until the client has closed its socket, whatever TLS says before
+                    pass
+            ended.release()
+
+    def accept() -> None:
+        for _ in range(polls):
+            threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    fields = {
+        "conn_type": "vidu",
+        "host": f"https://127.0.0.1:{listener.getsockname()[1]}",
+        "password": "sk-async-exchange",
+        "extra": {"dialect": "ent-v2", "timeout": 5, "verify": False},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(fields))
+    with listener:
+        async with async_client("vidu_default") as client:
+            for _ in range(polls):
+                await client.get_generation("g")
+            for _ in range(polls):
+                assert await asyncio.to_thread(ended.acquire, timeout=5)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n" + BODY,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\nzzz\r\n" % (len(BODY), BODY),
+        b"HTTP/1.1 200 OK\r\n",
+        b"nonsense" * 9,
+        ANSWER.replace(b"200", b"503"),
+        ANSWER.replace(b'"}', b'" '),
+    ],
+    ids=["cut", "chunks", "head", "no head", "refusal", "no JSON"],
+)
+async def test_a_failed_poll_keeps_no_answer(monkeypatch, answer):
+    """Errors that held their own frames held the answers in them: in a process of a triggerer's size, for hours."""
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        peer.send(answer)
+
+    def kept() -> list[object]:
+        return [item for item in gc.get_objects() if isinstance(item, (Exchange, ApiAnswer))]
+
+    async with serving(monkeypatch, handler) as (client, _):
+        gc.collect()
+        before = len(kept())
+        gc.disable()
+        try:
+            with contextlib.suppress(ViduError):
+                await client.get_generation("g")
+                raise AssertionError
+            assert len(kept()) == before
+        finally:
+            gc.enable()
