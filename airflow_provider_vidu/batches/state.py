@@ -183,6 +183,13 @@ class BatchState:
         """
         return self.orders_of.get(owner) if owner and self.orders_of else self.order
 
+    def may_know(self, owner: str) -> bool:
+        """Whether a task instance has run the batch, or has perhaps been forgotten since, because many have.
+
+        :param owner: identifies the task instance, over all of its tries; empty outside of a task.
+        """
+        return self.order_of(owner) is not None or len(self.orders_of) >= MOST_OWNERS
+
     def since_of(self, owner: str) -> float:
         """Return when a task instance's latest try began, in epoch seconds."""
         return self.times_of.get(owner, (self.since, self.deadline))[0]

@@ -251,7 +251,7 @@ class ViduBatchOperator(SignedURLOperator):
         journal = Journal(destination, name, log=self.log, owner=owner_of(context))
         with retryable_after_wait(was_resumed=was_resumed):  # the connection of the store may have been deleted
             waits.open_journal(self, journal, name, event, settings.timeout, was_resumed=was_resumed)
-        if journal.state.order is None and (was_resumed or waits.was_begun(context)):
+        if not journal.state.may_know(journal.owner) and (was_resumed or waits.was_begun(context)):
             raise waits.vanished(journal, name, destination, event)
         spending = BatchSpending(Spending(context, self, self.budget, None, self.log, queried_once))
         with waits.paused_without_connection(self, journal, name, was_resumed=was_resumed):

@@ -151,8 +151,11 @@ def _notes(context: Any) -> RecordStore | None:
 def vanished(journal: Journal, name: str, destination: Destination, event: Any) -> ViduConfigError:
     """Return the error of a task that has begun its batch, and finds no trace of it after a wait or in a retry.
 
+    There may be a journal of the same name, which other tasks have begun.
+
     It is not retryable: before Airflow 3.3, a retry would order all rows again.
     """
+    there = "there is no journal" if journal.state.order is None else "this task is not in the journal"
     with suppress(ViduError):
         journal.end()
     known = mapping(event)
@@ -161,7 +164,7 @@ def vanished(journal: Journal, name: str, destination: Destination, event: Any) 
     ended = known.get("ended")
     ids = ", ".join(sanitized(one, 80) for one in ended[:_NAMED_IDS]) if isinstance(ended, list) else ""
     return ViduConfigError(
-        f"The task has begun its batch ({begun}), but there is no journal of batch {name} in "
+        f"The task has begun its batch ({begun}), but {there} of batch {name} in "
         f"{sanitized(destination.file(HIDDEN_FOLDER).uri, 300)}. Its generations are paid for, so nothing was ordered"
         f"{f' (ended: {ids})' if ids else ''}. Either the folder was removed, or it is on the disk of another worker, "
         "or destination or batch renders to another value each time, such as the current time: use a value of the DAG "

@@ -12,7 +12,7 @@ from typing import Any, Final
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError, ViduStorageError
 from airflow_provider_vidu.stores.naming import MAX_NAME_BYTES
-from airflow_provider_vidu.stores.schemes import is_precondition_failed
+from airflow_provider_vidu.stores.schemes import conflict_in, is_precondition_failed
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +122,7 @@ def storage_error(verb: str, uri: str, error: Exception, *, certain: bool = True
     reasons = {
         PermissionError: "permission denied",
         FileNotFoundError: "the bucket or folder does not exist",
+        FileExistsError: "the store reports a conflict",
         IsADirectoryError: "a folder of that name exists",
         NotADirectoryError: "a part of the path is a file",
     }
@@ -174,16 +175,15 @@ class FsspecWriter(AtomicWriter):
                 if self._fs.exists(self._path):
                     raise file_exists_error(self.uri)
             self._complete()
-        except FileExistsError:
-            raise file_exists_error(self.uri) from None
         except ViduDownloadRefusedError:
             raise
         except Exception as error:  # each store has its own exceptions
             published = self._is_published(error)
             if not published:
-                if not self._replace and is_precondition_failed(error):
+                if not self._replace and self._means_a_file(error):
                     raise file_exists_error(self.uri) from None
-                raise storage_error("completed", self.uri, error, certain=published is not None) from error
+                known = conflict_in(error) or error
+                raise storage_error("completed", self.uri, known, certain=published is not None) from error
             log.warning("The store's last answer was lost (%s), but %s is complete.", redacted(error), self.uri)
         self._done = True
 
@@ -196,6 +196,21 @@ class FsspecWriter(AtomicWriter):
             self._abandon()
         except Exception as error:  # noqa: BLE001 - best effort; the original failure matters more
             log.warning("The incomplete upload of %s could not be removed: %s", self.uri, redacted(error))
+
+    def _means_a_file(self, error: Exception) -> bool:
+        """Whether the store has refused to complete the file because there is one of that name.
+
+        gcsfs reports each 412 so, also that of an organization's policy, and keeps nothing of the answer.
+        """
+        if (known := conflict_in(error)) is not None:
+            return bool(getattr(known, "error_code", None) == "BlobAlreadyExists")
+        if is_precondition_failed(error) or not isinstance(error, FileExistsError):
+            return is_precondition_failed(error)
+        try:
+            self._fs.invalidate_cache()
+            return bool(self._fs.exists(self._path))
+        except Exception:  # noqa: BLE001 - the role may have only permission to write
+            return True
 
     def _is_published(self, error: Exception) -> bool | None:
         """Return whether the file was completed although the store reported ``error``; None if unknown."""

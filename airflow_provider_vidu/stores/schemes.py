@@ -174,6 +174,17 @@ def is_precondition_failed(error: BaseException) -> bool:
     return 412 in _statuses(error)
 
 
+def conflict_in(error: BaseException) -> Exception | None:
+    """Return what Azure has answered if adlfs reports that a file exists; None for any other error.
+
+    adlfs reports each 409 so: a policy that protects the blob, a container that is being deleted.
+    """
+    one: BaseException | None = error if isinstance(error, FileExistsError) else None
+    while one is not None and not isinstance(getattr(one, "error_code", None), str):
+        one = one.__cause__ or one.__context__  # older versions name no cause
+    return one if isinstance(one, Exception) else None
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and its causes: adlfs wraps a store's answer in a RuntimeError, s3fs in an OSError."""
     while error is not None:

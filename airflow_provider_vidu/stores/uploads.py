@@ -211,7 +211,26 @@ class AzureUpload(UploadWriter):
             log.warning("%s is stored, but without its content type %s: %s", self.uri, kind, redacted(error))
 
     def _is_published(self, error: Exception) -> bool | None:
+        # Azure's client repeats a request whose answer was lost; the store may then refuse to replace what it has made.
+        if self._is_complete():
+            return True
         return False if is_refusal(error) else None
+
+    def _is_complete(self) -> bool:
+        from fsspec.asyn import sync
+
+        file = self._file
+
+        async def blocks() -> list[str]:
+            async with file.container_client.get_blob_client(blob=file.blob) as client:
+                committed, _ = await client.get_block_list("committed")
+                return [block.id for block in committed]
+
+        try:
+            own = list(file._block_list)  # their ids are random
+            return bool(own) and sync(file.loop, blocks) == own
+        except Exception:  # noqa: BLE001 - there is no such blob, or the role may have only permission to write
+            return False
 
     def _abandon(self) -> None:
         _mark_closed(self._file)

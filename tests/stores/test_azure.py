@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_vidu.batches.journal import Journal
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
 from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.stores.uploads import AzureUpload
@@ -13,6 +14,7 @@ from tests.stores.test_publishing import LARGE, NEW, OLD, file_of, write
 
 # A status that Azure's client does not try again; 503 would be tried for a minute.
 LOST = b"HTTP/1.1 501 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+FORBIDDEN = b"HTTP/1.1 403 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 def behind(door, azurite, azure, monkeypatch):
@@ -21,11 +23,49 @@ def behind(door, azurite, azure, monkeypatch):
     point_at(AzureContainer._found(text, azure.conn_id), monkeypatch)
 
 
-@pytest.mark.parametrize("after", [True, False], ids=["arrived", "not-arrived"])
-def test_nobody_can_tell_when_an_answer_is_lost(azurite, azure, after, monkeypatch):
-    """An upload cannot be asked what became of it; what lies there is whole, and the error promises no more."""
+def commits(request):
+    """Return whether a request completes an upload."""
+    return "comp=blocklist" in request.target and request.method == "PUT"
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_completed_upload_whose_answer_is_lost_counts(azurite, azure, replace, monkeypatch):
+    """The blob tells of which blocks it was made, so the task does not fail."""
+    with Door(azurite.url, lambda request: LOST if commits(request) else None, after=True) as door:
+        behind(door, azurite, azure, monkeypatch)
+        writer = file_of(azure).writer(len(LARGE), replace=replace)
+        write(writer, LARGE)
+        writer.publish()
+        assert door.turned_away
+    assert azure.content("a.mp4") == LARGE
+
+
+def test_a_completed_upload_that_is_completed_again_counts(azurite, azure, monkeypatch):
+    """Azure's client repeats a request whose answer was lost; Azure refuses to replace what that has made."""
+
+    def busy_once(request):
+        return None if door.turned_away or not commits(request) else refusal(500, "OperationTimedOut")
+
+    with Door(azurite.url, busy_once, after=True) as door:
+        behind(door, azurite, azure, monkeypatch)
+        writer = file_of(azure).writer(len(NEW), replace=False)
+        write(writer, NEW)
+        writer.publish()
+        assert door.turned_away
+    assert azure.content("a.mp4") == NEW
+
+
+@pytest.mark.parametrize("can_read", [True, False])
+def test_nobody_can_tell_when_an_answer_is_lost(azurite, azure, can_read, monkeypatch):
+    """Without an answer, or the permission to read the blob, the error promises no more than that it is whole."""
     azure.put("a.mp4", OLD)
-    with Door(azurite.url, lambda request: LOST if "comp=blocklist" in request.target else None, after=after) as door:
+
+    def lost(request):
+        if commits(request):
+            return LOST
+        return FORBIDDEN if "comp=blocklist" in request.target and not can_read else None
+
+    with Door(azurite.url, lost, after=not can_read) as door:
         behind(door, azurite, azure, monkeypatch)
         writer = file_of(azure).writer(len(LARGE), replace=True)
         write(writer, LARGE)
@@ -33,7 +73,37 @@ def test_nobody_can_tell_when_an_answer_is_lost(azurite, azure, after, monkeypat
             writer.publish()
         writer.discard()
         assert door.turned_away
-    assert azure.content("a.mp4") == (LARGE if after else OLD)
+    assert azure.content("a.mp4") == (OLD if can_read else LARGE)
+
+
+@pytest.mark.parametrize("replace", [True, False])
+@pytest.mark.parametrize("code", ["BlobImmutableDueToPolicy", "ContainerBeingDeleted"])
+def test_not_every_conflict_is_a_file(azurite, azure, code, replace, monkeypatch):
+    """The error says what Azure has said, and a retry may help: adlfs reports that a file exists."""
+    with Door(azurite.url, lambda request: refusal(409, code) if commits(request) else None) as door:
+        behind(door, azurite, azure, monkeypatch)
+        writer = file_of(azure).writer(len(NEW), replace=replace)
+        write(writer, NEW)
+        with pytest.raises(ViduStorageError, match=f"{code}.*Nothing was published"):
+            writer.publish()
+        writer.discard()
+    assert azure.keys() == []
+
+
+def test_a_batch_ends_at_a_conflict(azurite, azure, monkeypatch):
+    """A name that is refused and not taken is not taken for another process's, again and again."""
+    with Door(azurite.url, lambda request: refusal(409, "ContainerBeingDeleted") if commits(request) else None) as door:
+        behind(door, azurite, azure, monkeypatch)
+        journal = Journal(Destination(azure.uri("out/"), azure.conn_id), "spring", sleep=lambda _: None)
+        with pytest.raises(ViduStorageError, match="ContainerBeingDeleted"):
+            journal.open()
+
+
+def refusal(status, code):
+    """Return an error as Azure words it."""
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+    head = f"HTTP/1.1 {status} x\r\nx-ms-error-code: {code}\r\nContent-Type: application/xml\r\nContent-Length: "
+    return f"{head}{len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
 
 def test_a_file_that_came_meanwhile_is_replaced_or_stays(azure):
@@ -85,9 +155,6 @@ def test_a_scheme_of_hadoop_is_refused(azure, conn_id, scheme):
     with pytest.raises(ViduConfigError, match="There is no file system") as caught:
         Destination(azure.uri("a.mp4").replace("abfs", scheme)).file()
     assert "pip install" not in str(caught.value)
-
-
-FORBIDDEN = b"HTTP/1.1 403 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 def test_replace_only_writes(azurite, azure, monkeypatch):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_vidu import exceptions
-from tests.integration.batches.batch_task import BatchTask
+from tests.integration.batches.batch_task import BatchTask, deferred_by
 from tests.integration.batches.test_several_tasks import prompts
 from tests.integration.orders.test_clears import Accessor, is_33  # noqa: F401 - a fixture
 
@@ -64,3 +64,23 @@ def test_a_try_that_paid_nothing_needs_no_folder(connect, sandbox, tmp_path):
     sandbox.rotate_keys([key])
     assert task.run()["stored"] == 2
     assert len(sandbox.creates) == 2
+
+
+@pytest.mark.parametrize("deferrable", [False, True], ids=["retry", "wait"])
+def test_a_journal_of_other_tasks_is_not_taken_for_the_own_one(connect, sandbox, tmp_path, deferrable):
+    """Of a named batch, another worker's disk may hold what another run has begun: it does not know what is paid."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path / "here", prompts(2), batch="spring", deferrable=deferrable)
+    task.further["task_state_store"] = Accessor()
+    waiting = deferred_by(task, sandbox) if deferrable else task.run() and None
+    other = BatchTask(tmp_path / "there", [{"key": "other", "prompt": "a dog"}], batch="spring", deferrable=False)
+    other.run_id = "r2"
+    assert other.run()["stored"] == 1
+    task.kwargs["destination"] = other.kwargs["destination"]
+    with pytest.raises(exceptions.ViduConfigError, match="this task is not in the journal of batch spring"):
+        task.run(waiting)
+    assert len(sandbox.creates) == 3
+    task.clear()
+    assert task.run()["stored"] == 2
+    assert len(sandbox.creates) == 5
+    assert other.run()["stored"] == 1

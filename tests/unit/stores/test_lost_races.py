@@ -1,4 +1,4 @@
-"""A file that another task stores meanwhile, in stores that refuse to replace it with a bare 412."""
+"""A file that another task stores meanwhile, and other conflicts that a store or its client words in the same way."""
 
 from __future__ import annotations
 
@@ -70,3 +70,55 @@ def test_a_bare_412_says_that_another_file_is_there(status, replace, error):
     writer.discard()
     assert type(caught.value) is error
     assert store.upload.is_aborted
+
+
+class AzureError(Exception):
+    """What Azure's client raises."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"ErrorCode:{code}")
+        self.status_code, self.error_code = 409, code
+
+
+@pytest.mark.parametrize("names_cause", [True, False])
+@pytest.mark.parametrize(
+    ("code", "replace", "error", "message"),
+    [
+        ("BlobAlreadyExists", False, DestinationExistsError, "exists already"),
+        ("BlobImmutableDueToPolicy", False, ViduStorageError, "ErrorCode:BlobImmutableDueToPolicy. Nothing was"),
+        ("BlobImmutableDueToPolicy", True, ViduStorageError, "ErrorCode:BlobImmutableDueToPolicy. Nothing was"),
+        (None, False, ViduStorageError, "the store reports a conflict"),
+        (None, True, ViduStorageError, "the store reports a conflict"),
+    ],
+)
+def test_a_conflict_need_not_be_a_file(monkeypatch, names_cause, code, replace, error, message):
+    """Each 409 is a file that exists to adlfs, and each 412 to gcsfs; with "replace" that cannot be it."""
+    store = Store(409)
+
+    def refuse() -> None:
+        try:
+            if code is not None:
+                raise AzureError(code)
+        except AzureError as known:
+            if names_cause:
+                raise FileExistsError("bucket/a.mp4") from known
+            raise FileExistsError("bucket/a.mp4")  # noqa: B904 - as older versions of adlfs
+        raise FileExistsError("bucket/a.mp4")
+
+    monkeypatch.setattr(store.upload, "commit", refuse)
+    writer = UploadWriter(store, "bucket/a.mp4", "abfs://bucket/a.mp4", 4, replace=replace)
+    with pytest.raises(ViduError, match=message) as caught:
+        writer.publish()
+    assert type(caught.value) is error
+
+
+def test_a_conflict_is_a_file_where_one_is_seen(monkeypatch):
+    """Nothing of the answer is kept by gcsfs: the store is looked at, and where that is forbidden its word counts."""
+    for seen in (lambda _: True, lambda _: 1 / 0):
+        store = Store(412)
+        looks = iter([lambda _: False, seen])
+        monkeypatch.setattr(store, "exists", lambda path, looks=looks: next(looks)(path))
+        monkeypatch.setattr(store.upload, "commit", lambda: (_ for _ in ()).throw(FileExistsError("bucket/a.mp4")))
+        writer = UploadWriter(store, "bucket/a.mp4", "gs://bucket/a.mp4", 4, replace=False)
+        with pytest.raises(DestinationExistsError):
+            writer.publish()
