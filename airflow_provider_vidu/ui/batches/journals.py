@@ -11,7 +11,8 @@ import threading
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -71,13 +72,16 @@ class _Followed:
     bytes: int = 0
     values: int = 0
     is_behind: bool = False
+    parsing: float = 0.0
+    """The seconds of a processor that its parsing took, of all looks together."""
 
 
 _kept: OrderedDict[str, _Followed] = OrderedDict()
 _costs: OrderedDict[str, float] = OrderedDict()
 _kept_lock = threading.Lock()
-_parsing = threading.Lock()
-"""Parsing keeps the other threads waiting and takes much memory, so one journal at a time is parsed."""
+_parser = ThreadPoolExecutor(1, "vidu-journals")
+"""Parsing keeps the other threads waiting, and what is unpacked and parsed takes much memory: one journal at a time.
+All in one thread: the C library keeps for each thread what that has allocated once, and eight kept 400 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +108,14 @@ def read_journal(folder: str, batch: str, dag_id: str) -> Read:
     base = _base(folder, batch)
     if place_of(base + "x") is None:
         return Read(problem=NO_ROOT)
-    began = time.thread_time()
+    followed = _followed(base)
+    began, before = time.thread_time(), followed.parsing
     try:
-        return _read(base, dag_id)
+        return _read(followed, base, dag_id)
     finally:
         with _kept_lock:
-            _costs[base] = time.thread_time() - began
+            _forget_what_is_too_much()  # only now is known how much it is
+            _costs[base] = time.thread_time() - began + followed.parsing - before
             _costs.move_to_end(base)
             while len(_costs) > MAX_COSTS:
                 _costs.popitem(last=False)
@@ -128,8 +134,7 @@ def _base(folder: str, batch: str) -> str:
     return f"{folder}{HIDDEN_FOLDER}/{batch}/"
 
 
-def _read(base: str, dag_id: str) -> Read:
-    followed = _followed(base)
+def _read(followed: _Followed, base: str, dag_id: str) -> Read:
     # Where another look is at it, this one shows what is known: a store may be slow.
     if not followed.lock.acquire(timeout=0 if followed.leg else LOOK_SECONDS):
         if not followed.leg:
@@ -154,6 +159,8 @@ def _read(base: str, dag_id: str) -> Read:
     # Copies of plain dicts are atomic: another look may be applying events meanwhile.
     copied = replace(
         state,
+        orders_of=dict(state.orders_of),
+        times_of=dict(state.times_of),
         intents=dict(state.intents),
         open=dict(state.open),
         lines=state.lines.copy(),
@@ -171,9 +178,13 @@ def _followed(base: str) -> _Followed:
     with _kept_lock:
         found = _kept.setdefault(base, _Followed())
         _kept.move_to_end(base)
-        while len(_kept) > MAX_KEPT or (len(_kept) > 1 and _is_too_much(_kept.values())):
-            _kept.popitem(last=False)
+        _forget_what_is_too_much()
         return found
+
+
+def _forget_what_is_too_much() -> None:
+    while len(_kept) > MAX_KEPT or (len(_kept) > 1 and _is_too_much(_kept.values())):
+        _kept.popitem(last=False)
 
 
 def _is_too_much(kept: Collection[_Followed]) -> bool:
@@ -192,13 +203,26 @@ def _follow(followed: _Followed, base: str) -> None:
         if content is None:
             followed.is_behind = False
             return
-        followed.bytes += len(content)
-        # In one text of all lines: a list for each of millions of empty ones would take as long as their values.
-        for event in _parsed(followed, b"[" + b",".join(content.splitlines()) + b"]"):
-            followed.state.apply(event)
-            followed.is_ended = followed.is_ended or event.get("e") in ("end", "seal")
-        followed.next += 1
-        _check_size(followed)
+        _parser.submit(_timed, _apply, followed, content).result()
+
+
+def _timed(apply: Callable[[_Followed, bytes], None], followed: _Followed, content: bytes) -> None:
+    began = time.thread_time()
+    try:
+        apply(followed, content)
+    finally:
+        followed.parsing += time.thread_time() - began
+
+
+def _apply(followed: _Followed, content: bytes) -> None:
+    """Add the events of an object."""
+    followed.bytes += len(content)
+    # In one text of all lines: a list for each of millions of empty ones would take as long as their values.
+    for event in _parsed(followed, b"[" + b",".join(content.splitlines()) + b"]"):
+        followed.state.apply(event)
+        followed.is_ended = followed.is_ended or event.get("e") in ("end", "seal")
+    followed.next += 1
+    _check_size(followed)
 
 
 def _parsed(followed: _Followed, content: bytes) -> Any:
@@ -208,14 +232,13 @@ def _parsed(followed: _Followed, content: bytes) -> Any:
     """
     if followed.bytes > MAX_STATE_BYTES or content.count(b'"') > MAX_QUOTES:
         raise PreviewError(TOO_LARGE)
-    with _parsing:
-        followed.values += value_count(content, 0)
-        if followed.values > MAX_VALUES:
-            raise PreviewError(TOO_LARGE)
-        try:
-            return parse(content, most_values=MAX_VALUES)
-        except TooManyValuesError:
-            raise PreviewError(TOO_LARGE) from None
+    followed.values += value_count(content, 0)
+    if followed.values > MAX_VALUES:
+        raise PreviewError(TOO_LARGE)
+    try:
+        return parse(content, most_values=MAX_VALUES)
+    except TooManyValuesError:
+        raise PreviewError(TOO_LARGE) from None
 
 
 def _check_size(followed: _Followed) -> None:
@@ -237,12 +260,19 @@ def _read_snapshot(followed: _Followed, base: str, until: float) -> None:
             return
         if preview.size > MAX_PACKED_BYTES:
             raise PreviewError(TOO_LARGE)
-        unpacking = zlib.decompressobj(31)
-        content = unpacking.decompress(preview.read(0, preview.size), MAX_STATE_BYTES)
-        if unpacking.unconsumed_tail:
-            raise PreviewError(TOO_LARGE)
+        packed = preview.read(0, preview.size)
     finally:
         preview.close()
+    _parser.submit(_timed, _apply_snapshot, followed, packed).result()
+    followed.version = version
+
+
+def _apply_snapshot(followed: _Followed, packed: bytes) -> None:
+    """Go on from a packed state, unless it is older than what was read."""
+    unpacking = zlib.decompressobj(31)
+    content = unpacking.decompress(packed, MAX_STATE_BYTES)
+    if unpacking.unconsumed_tail:
+        raise PreviewError(TOO_LARGE)
     known = _Followed(bytes=len(content))
     snapshot = _parsed(known, content)
     leg = int(snapshot["leg"])
@@ -251,7 +281,6 @@ def _read_snapshot(followed: _Followed, base: str, until: float) -> None:
         followed.leg, followed.next, followed.is_ended = leg, 1, True
         followed.bytes, followed.values = known.bytes, known.values
         _check_size(followed)
-    followed.version = version
 
 
 def _content(uri: str, most: int) -> bytes | None:

@@ -267,6 +267,12 @@ def _readable_json(element: Any, compiler: Any, **more: Any) -> str:
 
 
 @compiles(is_json, "sqlite")
+def _decodable_json(element: Any, compiler: Any, **more: Any) -> str:
+    # SQLite makes bytes of half a pair that Python cannot decode. Its REGEXP is Python's.
+    text = compiler.process(element.clauses, **more)
+    return rf"(json_valid({text}) = 1 AND (instr({text}, '\u') = 0 OR {text} NOT REGEXP '{_NOT_IN_TEXT}'))"
+
+
 @compiles(is_json, "mysql")
 @compiles(is_json, "mariadb")
 def _json_valid(element: Any, compiler: Any, **more: Any) -> str:

@@ -250,3 +250,13 @@ def test_one_dag_does_not_hide_the_others(pages, monkeypatch):
     assert found.is_cut
     assert [row.dag_id for row in found.rows if row.dag_id in ("spend-quiet", "spend-loud")].count("spend-loud") == 2
     assert "spend-quiet" in [row.dag_id for row in found.rows]
+
+
+def test_half_a_surrogate_pair_breaks_no_page(pages):
+    """The XComs of one DAG ended everyone's page with an error, and the sheet of their own run."""
+    spend(pages, "spend-halves", 0, {"credits": 5})
+    spend(pages, "spend-halves", 1, {"credits": "\ud800", "model": "\ud800"})
+    spend(pages, "spend-halves", 2, {"model": None, "credits": 5}, fields={"model": "\udfff"})
+    assert sum(count for _, count, _ in settled(pages, "spend-halves", 2).values()) == 2
+    run = pages.at("make", dag="spend-halves").partition("/tasks/")[0]
+    assert pages.get(f"{run}/clips.json", user="admin").status_code == 200

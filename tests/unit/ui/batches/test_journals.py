@@ -7,6 +7,8 @@ import gzip
 import json
 import threading
 import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -99,6 +101,48 @@ def test_a_later_look_does_not_change_what_a_page_is_made_of(journal):
     assert (list(after.earlier), after.stored, after.credits, after.ordered) == (["b", "a"], 0, 6, (2, 2))
 
 
+def test_a_later_look_does_not_change_whose_tasks_a_page_names(journal):
+    """A page goes through the tasks that have run a batch, and another look adds one meanwhile."""
+    folder, read = journal
+    order = {"e": "order", "order": {"order": 1, "request": "r"}, "since": 1, "deadline": 2, "dag": "dag"}
+    (folder / "leg-000001").mkdir()
+    (folder / "leg-000001" / "000001.jsonl").write_text(json.dumps({**order, "owner": "one"}) + "\n")
+    before = read().state
+    (folder / "leg-000001" / "000002.jsonl").write_text(json.dumps({**order, "owner": "two"}) + "\n")
+    after = read().state
+    assert (list(before.orders_of), list(before.times_of)) == (["one"], ["one"])
+    assert (list(after.orders_of), list(after.times_of)) == (["one", "two"], ["one", "two"])
+
+
+def test_many_journals_at_once_take_the_memory_of_few(tmp_path, monkeypatch):
+    """Each look at a sheet of 20 large ones unpacked eight at once, in as many threads, and kept eight: 400 MB."""
+    monkeypatch.setenv("AIRFLOW__VIDU__PREVIEW_ROOTS", f"file://{tmp_path}")
+    content = state_of(lines=[{"key": "a", "status": "stored", "prompt": "x" * 1000}])
+    monkeypatch.setattr(journals, "MAX_KEPT_BYTES", 2 * len(content))
+    threads, all_know, made = set(), threading.Barrier(6, timeout=20), zlib.decompressobj
+    follow = journals._follow
+
+    def unpacking(*args):
+        threads.add(threading.get_ident())
+        return made(*args)
+
+    def following(*args):
+        all_know.wait()
+        follow(*args)
+
+    monkeypatch.setattr(journals.zlib, "decompressobj", unpacking)
+    monkeypatch.setattr(journals, "_follow", following)
+    for name in "abcdef":
+        folder = tmp_path / ".vidu" / name
+        folder.mkdir(parents=True)
+        (folder / "state.json.gz").write_bytes(gzip.compress(content, 1))
+    with ThreadPoolExecutor(6) as looks:
+        found = list(looks.map(lambda name: read_journal(f"file://{tmp_path}/", name, "dag"), "abcdef"))
+    assert [read.problem for read in found] == [None] * 6
+    assert len(threads) == 1
+    assert 0 < sum(one.bytes for one in journals._kept.values()) <= 2 * len(content)
+
+
 def test_the_state_with_the_highest_number_is_shown(journal):
     """The objects that follow the others may be gone, and a process that was taken over may still write those."""
     folder, read = journal
@@ -145,7 +189,7 @@ async def test_a_page_of_large_journals_backs_off(journal, monkeypatch, kind):
     """Of many, each look reads some from the start: one viewer's sheet of twenty kept a processor busy."""
     folder, read = journal
     (folder / "state.json.gz").write_bytes(gzip.compress(state_of() if kind == "usual" else b"{", 1))
-    clock = iter((10.0, 12.0))
+    clock = iter((10.0, 20.0, 21.0, 11.0))  # of the thread that looks, and within that of the one that parses
     monkeypatch.setattr(journals.time, "thread_time", lambda: next(clock))
     folder_uri = f"file://{folder.parent.parent}/"
     batch = Batch(TaskFacts("dag", "run", "task", -1, None), "films", folder_uri, "file:///m", None, 5)
