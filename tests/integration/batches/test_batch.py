@@ -37,13 +37,6 @@ def prompts(count: int) -> list[dict[str, str]]:
     return [{"key": f"clip{n}", "prompt": f"a cat {n}"} for n in range(count)]
 
 
-@pytest.fixture
-def short_stay(monkeypatch) -> None:
-    """Let a leg defer as soon as it has nothing to do."""
-    monkeypatch.setattr(plan, "STAY_SECONDS", 0.0)
-    monkeypatch.setattr(plan, "stays", lambda *_, **__: False)
-
-
 @pytest.mark.vidu_sandbox(concurrency=50)
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
 def test_from_rows_to_files(dialect, sandbox, tmp_path, deferrable):

@@ -51,12 +51,6 @@ def told(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) ->
     return caplog.text + "".join(capfd.readouterr())
 
 
-@pytest.fixture
-def short_stay(monkeypatch) -> None:
-    """Let a leg defer as soon as it has nothing to do."""
-    monkeypatch.setattr(plan, "stays", lambda *_, **__: False)
-
-
 @pytest.mark.fault(
     "orders",
     "two runs of one batch at the same time",

@@ -66,6 +66,7 @@ def test_a_try_that_paid_nothing_needs_no_folder(connect, sandbox, tmp_path):
     assert len(sandbox.creates) == 2
 
 
+@pytest.mark.usefixtures("short_stay")
 @pytest.mark.parametrize("deferrable", [False, True], ids=["retry", "wait"])
 def test_a_journal_of_other_tasks_is_not_taken_for_the_own_one(connect, sandbox, tmp_path, deferrable):
     """Of a named batch, another worker's disk may hold what another run has begun: it does not know what is paid."""
