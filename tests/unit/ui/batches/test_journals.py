@@ -35,6 +35,7 @@ from airflow_provider_vidu.ui.threads import READS_EACH, Reads
 def journal(tmp_path, monkeypatch):
     """Return the folder of a journal beneath a preview root, and a function that reads it."""
     monkeypatch.setenv("AIRFLOW__VIDU__PREVIEW_ROOTS", f"file://{tmp_path}")
+    journals._kept.clear()  # pytest may give a test with a similar name the folder of an earlier one
     folder = tmp_path / ".vidu" / "films"
     folder.mkdir(parents=True)
     return folder, lambda: read_journal(f"file://{tmp_path}/", "films", "dag")
