@@ -30,7 +30,7 @@ def commits(request):
 
 @pytest.mark.parametrize("replace", [True, False])
 def test_a_completed_upload_whose_answer_is_lost_counts(azurite, azure, replace, monkeypatch):
-    """The blob tells of which blocks it was made, so the task does not fail."""
+    """The blocks of the blob are those of this upload, so the task does not fail."""
     with Door(azurite.url, lambda request: LOST if commits(request) else None, after=True) as door:
         behind(door, azurite, azure, monkeypatch)
         writer = file_of(azure).writer(len(LARGE), replace=replace)

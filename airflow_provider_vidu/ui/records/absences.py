@@ -18,7 +18,7 @@ class BatchError(LookupError):
 
 
 class NotYetError(LookupError):
-    """A task has not ended, and has no id in its latest try: Airflow has removed those of earlier ones.
+    """A task has not ended, and its latest try has published no id: Airflow has removed those of earlier ones.
 
     :param try_number: its latest try.
     :param next_try: when Airflow may begin its next try; None if it is not up for retry, or that is not known.

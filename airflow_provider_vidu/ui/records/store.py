@@ -119,7 +119,7 @@ def read_page(
     :raises NoIterationError: when the task is in a loop and there is no region.
     :raises BatchError: when it is a batch.
     :raises EndedError: when it has ended and has no id.
-    :raises NotYetError: when it has not ended and has no id in its latest try.
+    :raises NotYetError: when it has not ended and its latest try has published no id.
     """
     if not -1 <= index <= MAX_MAP_INDEX or not _are_names(dag_id, run_id, task_id):
         return None
