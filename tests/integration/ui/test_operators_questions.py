@@ -158,7 +158,7 @@ def test_when_a_task_is_retried(pages, generation, is_known):
 
 @pytest.mark.parametrize("tried", [1, 2])
 def test_when_a_task_without_a_generation_is_retried(pages, tried):
-    """Such as one whose connection does not answer: no page shows it, and the operator asks when it goes on."""
+    """Such as one whose connection does not answer: it has nothing to show, and the operator asks when it goes on."""
     from airflow.sdk import DAG
 
     from airflow_provider_vidu.operators import ViduGenerateOperator
