@@ -230,7 +230,8 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.batches.leg.spending import BatchSpending
         from airflow_provider_vidu.batches.plan import TOKEN_KEY, Pending, ended_in
         from airflow_provider_vidu.operators import batch_waits as waits
-        from airflow_provider_vidu.operators.shared_names import batch_name, check_mapped, may_share_files
+        from airflow_provider_vidu.operators.mapping.arguments import check_mapped
+        from airflow_provider_vidu.operators.mapping.shared_names import batch_name, may_share_files
         from airflow_provider_vidu.operators.submitting import queried_once
         from airflow_provider_vidu.orders.money.spending import Spending
         from airflow_provider_vidu.orders.order import Order
@@ -245,7 +246,7 @@ class ViduBatchOperator(SignedURLOperator):
             return self._dry_run(context, rows, settings, name, destination)
         if not was_resumed and may_share_files(self, context):
             self.log.warning(
-                "All instances of this mapped task have one destination: a row replaces the file of a row with the "
+                "Several instances of this mapped task have one destination: a row replaces the file of a row with the "
                 "same key in another instance. Put {{ ti.map_index }} into destination, or {generation_id} into naming."
             )
         journal = Journal(destination, name, log=self.log, owner=owner_of(context))

@@ -130,6 +130,7 @@ class ViduDownloadOperator(SignedURLOperator):
     @without_known_causes
     def execute(self, context: Any) -> dict[str, Any]:
         """Download and store the file, fill the outlets' events, and return the record of the file."""
+        from airflow_provider_vidu.operators.mapping.shared_names import check_own_file
         from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
         from airflow_provider_vidu.orders.results import log_others
         from airflow_provider_vidu.tasks.outlets import report_stored
@@ -137,7 +138,7 @@ class ViduDownloadOperator(SignedURLOperator):
         context = {} if context is None else context  # in a user's unit test
         url, generation_id = self._rendered()
         skip_after_dry_run(url, generation_id)
-        self._check_mapping(context)
+        check_own_file(self, context, self.destination, self._written_destination)
         if generation_id is not None:
             publish(
                 context,
@@ -267,16 +268,6 @@ class ViduDownloadOperator(SignedURLOperator):
                 "Neither video_url nor generation_id has a value: the upstream task returned nothing. Check its XCom."
             )
         return _checked_url(url), None
-
-    def _check_mapping(self, context: Any) -> None:
-        """Refuse a mapped task whose instances would write the same file, and warn if they may."""
-        from airflow_provider_vidu.operators.shared_names import check_own_file
-
-        if not check_own_file(self, context, self.destination, self._written_destination):
-            self.log.warning(
-                "Several instances of this mapped task may have the same destination. End it with a slash, or put "
-                "{{ ti.map_index }} into the name."
-            )
 
     def _own(self, target: FileTarget, most: int, url: str | None, generation_id: str | None) -> StoredRecord | None:
         """Return the record of an existing file if it has the bytes of the result, which are fetched to compare."""

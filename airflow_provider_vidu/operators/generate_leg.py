@@ -12,6 +12,7 @@ from airflow_provider_vidu.defaults import OFF_PEAK_WAIT_SECONDS, WAIT_SECONDS
 from airflow_provider_vidu.events import Turn, callback_in, id_in
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduGenerationFailedError
 from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, Role, is_task_instance, publish, result_of
+from airflow_provider_vidu.operators.mapping.arguments import check_mapped, mapped_to_nothing
 from airflow_provider_vidu.operators.reuse import (
     REQUEST_NOTE,
     SHARED_NOTE,
@@ -20,7 +21,6 @@ from airflow_provider_vidu.operators.reuse import (
     claim_lost,
     reused_result,
 )
-from airflow_provider_vidu.operators.shared_names import check_mapped, mapped_to_nothing
 from airflow_provider_vidu.operators.storing import ResultStore
 from airflow_provider_vidu.operators.waiting import GenerationWait
 from airflow_provider_vidu.orders.arguments import arguments_of

@@ -93,7 +93,7 @@ class ResultStore:
         :param written: the destination as the DAG's author wrote it.
         :raises ViduConfigError: naming the destination.
         """
-        from airflow_provider_vidu.operators.shared_names import check_own_file
+        from airflow_provider_vidu.operators.mapping.shared_names import check_own_file
 
         if problem := self._obstacle():
             raise ViduConfigError(f"Nothing was ordered: the file could not be stored. {problem.rstrip('.')}.")

@@ -77,6 +77,12 @@ def test_nothing_is_ordered_for_a_destination_that_cannot_be(sandbox, told):
     assert [create for create in sandbox.creates if create.body.get("prompt") == "refused"] == []
 
 
+def test_one_name_for_two_instances_is_refused_before_the_order(sandbox, told):
+    """A running instance compares the list of the upstream task that it is mapped over."""
+    assert (told["states"]["twice[0]"], told["states"]["twice[1]"]) == ("failed", "failed")
+    assert [create for create in sandbox.creates if create.body.get("prompt") == "one name for two"] == []
+
+
 def test_a_task_publishes_what_it_submits_with_the_hook(sandbox, told):
     """Each generation has an id and a note of its own; what the create's answer alone says outlives a second call."""
     pages = told["published"]

@@ -68,6 +68,15 @@ with DAG("handed_over", schedule=None, render_template_as_native_obj=True) as da
 
     published()
 
+    @task
+    def equal() -> list[str]:
+        """One prompt for two instances, which name their files after it."""
+        return ["one name for two"] * 2
+
+    ViduGenerateOperator.partial(
+        task_id="twice", model="viduq2", destination=f"{HOME}/twice/{{{{ task.prompt }}}}.mp4", **DATABASE
+    ).expand(prompt=equal())
+
     refused = ViduGenerateOperator(task_id="refused", prompt="refused", model="viduq2", **DATABASE)
     refused >> ViduDownloadOperator(task_id="nowhere", destination="nowhere://clips/", generation_id="1")
 

@@ -19,7 +19,7 @@ from airflow_provider_vidu.batches import manifest, plan
 from airflow_provider_vidu.batches.leg import backlog
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduBudget
-from airflow_provider_vidu.operators.shared_names import batch_name
+from airflow_provider_vidu.operators.mapping.shared_names import batch_name
 from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.tasks import handover
 from airflow_provider_vidu.triggers import ViduBatchTrigger

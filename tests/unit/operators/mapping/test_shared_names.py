@@ -10,13 +10,13 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.operators import ViduBatchOperator
-from airflow_provider_vidu.operators.shared_names import (
+from airflow_provider_vidu.operators import ViduBatchOperator, ViduGenerateOperator
+from airflow_provider_vidu.operators.mapping.arguments import destinations_of, mapped_to_nothing
+from airflow_provider_vidu.operators.mapping.shared_names import (
     batch_name,
-    destinations_of,
+    check_own_file,
     is_shared,
     is_shared_in,
-    mapped_to_nothing,
     may_share_files,
     one_file_for_all,
 )
@@ -35,7 +35,7 @@ from tests.rows import each_row
         ("/data/{{ ti.map_index }}.mp4", False),
         ("/data/{{ task_instance['map_index'] }}.mp4", False),
         ("/data/{{ dag_run.conf['names'][ti.map_index] }}.mp4", False),
-        ("/data/{{ ti.xcom_pull('name') }}.mp4", False),
+        ("/data/{{ ti.xcom_pull('name') }}.mp4", None),
         ("/data/{{ ti.id }}.mp4", False),
         ("/data/{{ task.generation_id }}.mp4", False),
         ("/data/{{ task.generation['model'] }}.mp4", None),
@@ -67,7 +67,10 @@ def test_only_what_is_of_one_instance_makes_a_name_of_its_own(destination, share
 def test_what_is_not_mapped_over_is_the_same_for_all():
     """Of two covers and videos of one generation, each has its artifact alone."""
     assert is_shared("/data/{{ task.generation_id }}.mp4", {"artifact"}) is True
-    assert is_shared("/data/{{ task.artifact }}.bin", {"artifact"}) is False
+    written = "/data/{{ task.artifact }}.bin"
+    assert is_shared(written, {"artifact"}) is None
+    assert is_shared_in(mapped({"artifact": ["cover", "video"]}, destination=written), written) is False
+    assert is_shared_in(mapped({"artifact": ["cover", "cover"]}, destination=written), written) is True
 
 
 XCOM = object()
@@ -98,12 +101,13 @@ def mapped(value, **partial):
         ({"destination": ["/a.mp4", "/b.mp4"], "generation_id": XCOM}, "/b.mp4", None),
         ({"destination": ["/{{ task.generation_id }}.mp4"], "generation_id": ["x", "y"]},
          "/{{ task.generation_id }}.mp4", False),
-        ({"destination": XCOM}, "/a.mp4", False),
+        ({"destination": XCOM}, "/a.mp4", None),
+        ({"destination": XCOM}, "/a/", False),
         ({"destination": XCOM, "generation_id": ["x", "y"]}, "/a.mp4", True),
         ([{"destination": "/a.mp4"}, {"destination": "/a.mp4"}], "/a.mp4", True),
         ([{"destination": "/a.mp4"}, {"destination": "/b.mp4"}], "/a.mp4", False),
-        ([{"destination": "/a.mp4"}, XCOM], "/a.mp4", False),
-        (XCOM, "/a.mp4", False),
+        ([{"destination": "/a.mp4"}, XCOM], "/a.mp4", None),
+        (XCOM, "/a.mp4", None),
         ({"destination": ["/a.mp4"], "generation_id": ["x"]}, "/a.mp4", False),
         ([{"destination": "/a.mp4"}], "/a.mp4", False),
     ],
@@ -129,21 +133,81 @@ def test_a_destination_that_is_mapped_over(value, written, shared):
         ([{"prompt": "kite", "parameters": {"seed": 1}}, {"prompt": "pond", "parameters": {"seed": 1}}],
          "/{{ task.parameters['seed'] }}.mp4", True),
         ([{"prompt": "kite"}, {"prompt": "kite"}], "/{{ task.prompt }}-{{ ti.map_index }}.mp4", False),
-        ([{"prompt": "{{ ti.map_index }}"}, {"prompt": "{{ ti.map_index }}"}], "/{{ task.prompt }}.mp4", False),
-        ([{"prompt": XCOM}, {"prompt": XCOM}], "/{{ task.prompt }}.mp4", False),
+        ([{"prompt": "{{ ti.map_index }}"}, {"prompt": "{{ ti.map_index }}"}], "/{{ task.prompt }}.mp4", None),
+        ([{"prompt": XCOM}, {"prompt": XCOM}], "/{{ task.prompt }}.mp4", None),
         ([{"prompt": "kite"}, {"prompt": "kite", "destination": "/b/{{ task.prompt }}.mp4"}],
          "/{{ task.prompt }}.mp4", False),
         ({"prompt": ["kite", "pond", "kite"]}, "/{{ ds }}/{{ task.prompt }}.mp4", True),
         ({"prompt": ["kite", "pond"]}, "/{{ task.prompt }}.mp4", False),
         ({"prompt": ["kite", "pond"], "parameters": [{"seed": 1}, {"seed": 2}]}, "/{{ task.prompt }}.mp4", True),
-        ({"prompt": ["kite", "pond"], "parameters": XCOM}, "/{{ task.prompt }}.mp4", False),
-        ({"prompt": XCOM, "parameters": [{"seed": 1}, {"seed": 1}]}, "/{{ task.prompt }}.mp4", False),
+        ({"prompt": ["kite", "pond"], "parameters": XCOM}, "/{{ task.prompt }}.mp4", None),
+        ({"prompt": XCOM, "parameters": [{"seed": 1}, {"seed": 1}]}, "/{{ task.prompt }}.mp4", None),
         ({"prompt": ["kite"] * 2}, "/{{ task.prompt }}/", False),
     ],
 )  # fmt: skip
 def test_a_name_from_a_mapped_value_that_two_instances_share(value, written, shared):
     """A prompt with several seeds is paid for each of them, so its files need more than the prompt as their name."""
     assert is_shared_in(mapped(value, destination=written), written) is shared
+
+
+class Returned:
+    """The XCom of an upstream task, as Airflow refers to it in the DAG and resolves it in a running instance."""
+
+    def __init__(self, values: Any) -> None:
+        self._values = values
+
+    def resolve(self, context: Any) -> Any:
+        if isinstance(self._values, Exception):
+            raise self._values
+        return self._values
+
+
+TWICE = [{"prompt": "kite", "destination": "/k.mp4"}, {"prompt": "kite", "destination": "/k.mp4"}]
+
+
+@pytest.mark.fault(
+    "stores and files",
+    "mapped files whose names are equal values of an upstream task",
+    outcome="refused",
+    seen="an error before anything is paid; a warning where the values cannot be compared",
+)
+@each_row(
+    ("value", "written", "shared"),
+    [
+        (Returned(TWICE), "/k.mp4", True),
+        (Returned([TWICE[0], {**TWICE[1], "destination": "/l.mp4"}]), "/k.mp4", False),
+        (Returned([{"prompt": "kite"}, {"prompt": "pond"}]), "/{{ task.prompt }}.mp4", False),
+        (Returned([{"prompt": "kite"}, {"prompt": "kite"}]), "/{{ task.prompt }}.mp4", True),
+        ({"destination": Returned(["/k.mp4", "/k.mp4"])}, "/k.mp4", True),
+        ({"destination": Returned(["/k.mp4", "/l.mp4"])}, "/k.mp4", False),
+        ({"prompt": Returned(["kite", "pond", "kite"])}, "/{{ task.prompt }}.mp4", True),
+        ({"prompt": Returned(["kite"])}, "/kite.mp4", False),
+        ({"generation": Returned([{"id": "1", "prompt": "kite"}, {"id": "2", "prompt": "kite"}])},
+         "/{{ task.generation.prompt }}.mp4", True),
+        ({"generation": Returned([{"id": "1", "prompt": "kite"}, {"id": "2", "prompt": "pond"}])},
+         "/{{ task.generation.prompt }}.mp4", False),
+        ({"generation": Returned(iter([]))}, "/{{ task.generation.prompt }}.mp4", None),
+        ({"generation": Returned(OSError("the API server is away"))}, "/{{ task.generation.prompt }}.mp4", None),
+        (Returned([{"prompt": "kite"}, None]), "/{{ task.prompt }}.mp4", None),
+        (Returned([{"prompt": str(number)} for number in range(6_000)]), "/{{ task.prompt }}.mp4", None),
+    ],
+)  # fmt: skip
+def test_a_name_from_an_upstream_task_is_compared_in_a_running_instance(value, written, shared):
+    """A list is compared as if it stood in the DAG; what has one value per instance would be read once for each."""
+    assert is_shared_in(mapped(value, destination=written), written, context={}) is shared
+
+
+@each_row(
+    ("value", "is_warned"),
+    [(XCOM, True), ({"prompt": XCOM}, True), (Returned([{"prompt": "kite"}, {"prompt": "pond"}]), False)],
+)
+def test_what_cannot_be_compared_is_in_the_log_of_the_task(value, is_warned, caplog, capsys):
+    """The author knows whether the prompts differ."""
+    written = "/{{ task.prompt }}.mp4"
+    operator = ViduGenerateOperator(task_id="g", prompt="kite", model="viduq2", destination=written)
+    ti, dag = SimpleNamespace(map_index=1), SimpleNamespace(task_dict={"g": mapped(value, destination=written)})
+    check_own_file(operator, {"ti": ti, "dag": dag}, "/kite.mp4", written)
+    assert ("may have the same destination" in caplog.text + capsys.readouterr().out) is is_warned
 
 
 def test_a_destination_beside_what_is_mapped_over():
@@ -178,7 +242,9 @@ def in_instance(mapped: Any, partial: dict[str, Any] | None = None, **arguments:
     :param partial: its other arguments.
     """
     operator = ViduBatchOperator(**{"task_id": "b", "rows": [], "destination": "/clips/", **arguments})
-    task = SimpleNamespace(expand_input=SimpleNamespace(value=mapped), partial_kwargs=partial or arguments)
+    task = SimpleNamespace(
+        expand_input=SimpleNamespace(value=mapped), partial_kwargs=partial or {"destination": "/clips/", **arguments}
+    )
     ti = SimpleNamespace(dag_id="d", run_id="r", task_id="b", map_index=1)
     return operator, {"ti": ti, "dag": SimpleNamespace(task_dict={"b": task})}
 
@@ -194,28 +260,38 @@ TWO = {"rows": [["x"], ["y"]]}
         (TWO, {"batch": "spring", "destination": "/clips/{{ ti.map_index }}/"}, False),
         (TWO, {"batch": "spring-{{ ti.map_index }}"}, False),
         (TWO, {}, False),
-        ({**TWO, "batch": ["a", "b"]}, {"batch": "a"}, False),
-        ({**TWO, "destination": ["/a/", "/b/"]}, {"batch": "a", "destination": "/a/"}, False),
+        ({**TWO, "destination": ["/a/", "/b/"]}, {"batch": "a", "destination": "/a/"}, True),
+        ({"rows": [["x"]], "destination": ["/a/", "/b/"]}, {"batch": "a", "destination": "/a/"}, False),
         ([{"rows": ["x"], "batch": "a"}, {"rows": ["y"], "batch": "b"}], {"batch": "a"}, False),
         ([{"rows": ["x"]}, {"rows": ["y"]}], {"batch": "a"}, True),
         ({"rows": [["x"]]}, {"batch": "a"}, False),
         (XCOM, {"batch": "a", "destination": "/clips/"}, True),
+        ({"rows": [["x"], ["y"]], "batch": ["a", "b"]}, {"batch": "a"}, True),
+        ({"rows": [["x"]], "batch": ["a", "b"]}, {"batch": "a"}, False),
+        ({"rows": [["x"], ["y"]], "batch": ["a", "b"]}, {"batch": "a", "destination": "/{{ ti.map_index }}/"}, False),
+        ({"rows": Returned([["x"], ["y"]]), "batch": ["a", "b"]}, {"batch": "a"}, True),
+        ([{"rows": ["x"], "batch": "a"}, {"rows": ["y"], "batch": "a"}], {"batch": "a"}, True),
     ],
 )
 def test_instances_with_one_name_are_refused(mapped, arguments, is_refused):
     """Each would take the batch over from the others, with other rows, before anything is ordered."""
     operator, context = in_instance(mapped, **arguments)
     if is_refused:
-        with pytest.raises(ViduConfigError, match="All instances of this mapped task"):
+        with pytest.raises(ViduConfigError, match="Several instances of this mapped task"):
             batch_name(operator, context)
     else:
         assert batch_name(operator, context)
 
 
 def test_a_name_from_an_xcom_may_differ():
-    """The DAG does not show it."""
-    operator, context = in_instance(XCOM, {"rows": XCOM}, batch="a")
-    assert batch_name(operator, context) == "a"
+    """The DAG does not show it; a list of rows does when the task runs."""
+    partial = {"destination": "/clips/"}
+    for mapped in (XCOM, Returned([{"rows": ["x"], "batch": "a"}, {"rows": ["y"], "batch": "b"}])):
+        operator, context = in_instance(mapped, partial, batch="a")
+        assert batch_name(operator, context) == "a"
+    twice = Returned([{"rows": ["x"], "batch": "a"}, {"rows": ["y"], "batch": "a"}])
+    with pytest.raises(ViduConfigError, match="Several instances"):
+        batch_name(*in_instance(twice, partial, batch="a"))
 
 
 @each_row(

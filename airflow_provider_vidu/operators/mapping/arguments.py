@@ -1,0 +1,138 @@
+"""The arguments of a mapped task's instances: which the DAG or an upstream task gives to each of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice, product
+from typing import Any, Final, TypeGuard
+
+from airflow_provider_vidu.common.text import redacted
+from airflow_provider_vidu.exceptions import ViduConfigError
+
+log = logging.getLogger(__name__)
+
+_NEVER_OMITTED: Final = frozenset({"max_credits", "budget", "destination"})
+"""Arguments that a row from another task does not omit by holding None."""
+_MOST_COMPARED: Final = 5_000
+"""Instances whose arguments are compared: expand() makes one for each combination."""
+
+
+def mapped_to_nothing(operator: Any, context: Any) -> set[str]:
+    """Return the arguments that a task is mapped over and that are None in this instance, as an upstream task has it.
+
+    A None that the author has written into the DAG's own list, or into a row of it, is meant.
+
+    :param operator: the instance of the mapped operator.
+    :param context: its task's context.
+    """
+    task = task_in_dag(operator, context)
+    if isinstance(expanded := expanded_of(task), Mapping):
+        listed = ((name, is_listed(value) and any(one is None for one in value)) for name, value in expanded.items())
+        given = {name for name, is_meant in listed if not is_meant}
+    elif expanded is None:
+        return set()
+    else:
+        given = _given_in_row(expanded, getattr(context.get("ti"), "map_index", -1), operator, task, context.get("dag"))
+    return {name for name in given if getattr(operator, name, None) is None}
+
+
+def _given_in_row(expanded: object, index: int, operator: Any, task: Any, dag: Any) -> set[str]:
+    """Return the arguments in a row of ``expand_kwargs`` of which None is not meant.
+
+    In a row of the DAG, these are all that the author has filled in. In one that comes from another task, an empty
+    field counts as omitted, as in a row of a batch, unless that would remove a limit, or lose the file.
+    """
+    if is_listed(expanded) and 0 <= index < len(expanded) and isinstance(row := expanded[index], Mapping):
+        return {name for name, value in row.items() if value is not None}
+    # What Airflow has made the instance of: the row, the arguments of all instances, and the DAG's defaults.
+    known = set(getattr(operator, "_BaseOperator__init_kwargs", {})) - set(getattr(task, "partial_kwargs", {}))
+    defaults = getattr(dag, "default_args", None) or {}
+    return {name for name in known & _NEVER_OMITTED if name not in defaults or defaults[name] is not None}
+
+
+def check_mapped(operator: Any, context: Any, names: Collection[str]) -> None:
+    """Refuse an instance of a mapped task that an upstream task has given no value for an argument.
+
+    Without it, the task would do something else: spend without its limit, or order another product.
+
+    :param names: of the arguments that matter.
+    :raises ViduConfigError: naming the argument.
+    """
+    if lost := mapped_to_nothing(operator, context).intersection(names):
+        raise ViduConfigError(f"{min(lost)} is None: check the XCom that it is mapped over. Nothing was submitted.")
+
+
+def destinations_of(task: Any) -> list[Any]:
+    """Return the destinations of a mapped operator's instances that are written in the DAG."""
+    written = getattr(task, "partial_kwargs", {}).get("destination")
+    destinations = [] if written is None else [written]
+    expanded = expanded_of(task)
+    if isinstance(expanded, Mapping):
+        listed = expanded.get("destination")
+        return [*destinations, *listed] if is_listed(listed) else destinations
+    if isinstance(expanded, Sequence):
+        destinations += [row["destination"] for row in expanded if isinstance(row, Mapping) and "destination" in row]
+    return destinations
+
+
+def rows_in(task: Any, expanded: object) -> tuple[list[dict[str, Any]], bool]:
+    """Return the arguments of each instance as far as they are known, and whether they are all known."""
+    rows: Iterator[Mapping[str, Any]] = iter(())
+    is_whole = False
+    if isinstance(expanded, Mapping):
+        listed = {name: value for name, value in expanded.items() if is_listed(value)}
+        rows = (dict(zip(listed, values, strict=True)) for values in product(*listed.values()))
+        is_whole = len(listed) == len(expanded)
+    elif is_listed(expanded):
+        rows = (row for row in expanded if isinstance(row, Mapping))
+        is_whole = all(isinstance(row, Mapping) for row in expanded)
+    partial = getattr(task, "partial_kwargs", {})
+    compared = [{**partial, **row} for row in islice(rows, _MOST_COMPARED)]
+    return compared, is_whole and next(rows, None) is None
+
+
+def expanded_of(task: Any, context: Any = None) -> Any:
+    """Return what a task is mapped over; with a context, a list of an upstream task instead of the reference to it."""
+    value = getattr(getattr(task, "expand_input", None), "value", None)
+    if context is None or value is None:
+        return value
+    if isinstance(value, Mapping):
+        return {name: _resolved(one, context) for name, one in value.items()}
+    return _resolved(value, context)
+
+
+def _resolved(value: Any, context: Any) -> Any:
+    """Return the list behind an XCom; the reference itself if an upstream task has one value per instance."""
+    if is_listed(value) or not hasattr(value, "resolve"):
+        return value
+    try:
+        found = value.resolve(context)
+    except Exception as error:  # noqa: BLE001 - whatever reads XComs; a check that fails must not stop an order
+        log.debug("Could not compare the names of the instances: %s", redacted(error))
+        return value
+    return found if is_listed(found) else value
+
+
+def is_single(expanded: object) -> bool:
+    """Whether the DAG shows that there is only one instance."""
+    if isinstance(expanded, Mapping):
+        return all(is_listed(value) and len(value) == 1 for value in expanded.values())
+    return isinstance(expanded, Sequence) and len(expanded) == 1
+
+
+def is_listed(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether these are values of which each makes an instance, not a reference to an upstream task."""
+    return isinstance(value, (list, tuple))
+
+
+def task_in_dag(operator: Any, context: Any) -> Any:
+    """Return the task as its DAG holds it, mapped or not; None without a DAG, as in a user's unit test."""
+    tasks = getattr(context.get("dag"), "task_dict", None)
+    return tasks.get(operator.task_id) if isinstance(tasks, Mapping) else None
+
+
+def is_mapped(ti: Any) -> bool:
+    """Whether a task instance is one of several of its task."""
+    index = getattr(ti, "map_index", -1)
+    return isinstance(index, int) and index >= 0

@@ -1,0 +1,227 @@
+"""Whether the instances of a mapped task share a name, as far as the DAG shows it: a file's, or a batch's.
+
+Instances often run on different machines, so none can see what another one has written. Instead, their arguments are
+compared: as the author wrote them, and in a running instance also those that are mapped over the list of an upstream
+task. What cannot be compared is unknown, which the task's log says: values from a mapped upstream task, templates with
+a user's own macro. Not detected: different templates that render to one name, and two tasks with one destination.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.links import is_task_instance
+from airflow_provider_vidu.operators.mapping.arguments import (
+    expanded_of,
+    is_listed,
+    is_mapped,
+    is_single,
+    rows_in,
+    task_in_dag,
+)
+from airflow_provider_vidu.operators.mapping.templates import names_in, value_in, varies
+from airflow_provider_vidu.orders.records import iteration_of, names_of
+from airflow_provider_vidu.stores.naming import stem_of
+from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template, path_text
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.operators.batch import ViduBatchOperator
+
+
+def is_shared(destination: object, mapped: Collection[str] | None = None) -> bool | None:
+    """Whether all instances of a mapped task with this destination would write the same file.
+
+    :param destination: as the DAG's author wrote it, before templates are rendered.
+    :param mapped: the arguments that are mapped over; None if unknown.
+    :return: None if unknown, as for some templates.
+    """
+    text = path_text(destination)
+    if text is None or is_folder(text.strip()):
+        return False
+    if not is_template(text):
+        return True
+    differ = [varies(path, mapped) for path in names_in(text)]
+    if True in differ:
+        return False
+    return None if None in differ else True
+
+
+def is_shared_in(task: Any, destination: object, context: Any = None) -> bool | None:
+    """Whether several instances of a mapped operator would write the same file; None if unknown.
+
+    :param task: the mapped operator (``partial(…).expand(…)``), or the one inside a mapped group.
+    :param destination: of one of its instances, as the DAG's author wrote it.
+    :param context: of a running instance, to read the lists that the task is mapped over.
+    """
+    text = path_text(destination)
+    if text is None or is_folder(text.strip()):
+        return False
+    expanded = expanded_of(task, context)
+    if is_single(expanded):
+        return False
+    shared = _is_shared_in(task, expanded, destination)
+    if shared is True:
+        return True
+    is_equal = _has_equal_names(task, expanded, text)
+    return is_equal if is_equal is True or shared is None else False
+
+
+def _is_shared_in(task: Any, expanded: object, destination: object) -> bool | None:
+    if isinstance(expanded, Mapping):
+        mapped = set(expanded)
+        return _of_product(expanded, mapped, destination) if "destination" in mapped else is_shared(destination, mapped)
+    partial = str(getattr(task, "partial_kwargs", {}).get("destination"))
+    if is_listed(expanded):
+        rows = [row for row in expanded if isinstance(row, Mapping)]
+        mapped = {name for row in rows for name in row}
+        named = [row["destination"] for row in rows if "destination" in row]
+        is_whole = len(rows) == len(expanded)
+        if named and _count(named, destination) < 2:
+            return False if is_whole else None
+        return is_shared(destination, mapped if is_whole else None)
+    return None if expanded is not None and partial != str(destination) else is_shared(destination)
+
+
+def is_same_for_all(task: Any, name: str, written: object) -> bool:
+    """Whether an argument certainly has the same value in all instances of a mapped operator, as far as the DAG shows.
+
+    :param task: the mapped operator, or the one inside a mapped group.
+    :param name: of the argument.
+    :param written: its value in one of the instances, before templates are rendered.
+    """
+    text, expanded = path_text(written), expanded_of(task)
+    if text is None or is_single(expanded):
+        return False
+    rows = [expanded] if isinstance(expanded, Mapping) else expanded if is_listed(expanded) else []
+    mapped = {each for row in rows if isinstance(row, Mapping) for each in row}
+    is_known = expanded is None or bool(rows)
+    if name in mapped or (not is_known and str(getattr(task, "partial_kwargs", {}).get(name)) != str(written)):
+        return False
+    return (
+        is_shared(text.strip().rstrip("/"), mapped if rows and all(isinstance(row, Mapping) for row in rows) else None)
+        is True
+    )
+
+
+def check_own_file(operator: Any, context: Any, destination: object, written: object) -> None:
+    """Refuse an instance of a mapped task if others would write the same file: all would succeed, and one file remain.
+
+    If they may, the task's log says so.
+
+    :param destination: as rendered.
+    :param written: as the DAG's author wrote it.
+    :raises ViduConfigError: naming the destination.
+    """
+    if not is_mapped(context.get("ti")) or is_folder(checked_destination(destination)):
+        return
+    task = task_in_dag(operator, context)
+    shared = is_shared_in(task, written)
+    if shared is None:
+        shared = is_shared_in(task, written, context)
+    if shared:
+        raise ViduConfigError(one_file_for_all(written))
+    if shared is None:
+        operator.log.warning(
+            "Several instances of this mapped task may have the same destination, and the last one would replace the "
+            "files of the others. End it with a slash, or put {{ ti.map_index }} into the name."
+        )
+
+
+def one_file_for_all(destination: object) -> str:
+    """Return the error of a mapped task whose instances would write the same file (:func:`is_shared`)."""
+    return (
+        f"Several instances of this mapped task would write the same file, {sanitized(destination, 120)!r}, and only "
+        "the last one would remain. End destination with a slash, so that each file is named after its generation_id, "
+        "or give each instance its own destination, by expand_kwargs or with {{ ti.map_index }} in the name."
+    )
+
+
+def batch_name(operator: ViduBatchOperator, context: Any) -> str:
+    """Return the name of a task's batch, a plain file name: as given, or of this task instance.
+
+    :raises ViduConfigError: when it was rendered to nothing, or several instances of a mapped task would have it.
+    """
+    given = operator.batch.strip() if isinstance(operator.batch, str) else operator.batch
+    ti = context.get("ti")
+    if given not in (None, "", "None"):
+        if is_mapped(ti) and (
+            _is_same(operator, context, "batch", "destination")
+            or _is_repeated(operator, context, "batch", "destination")
+        ):
+            raise ViduConfigError(
+                f"Several instances of this mapped task would be the one batch {sanitized(given, 120)!r}, each with "
+                "rows of its own. Omit batch, or put {{ ti.map_index }} into it or into destination. Nothing was "
+                "ordered."
+            )
+        return stem_of(str(given), None)
+    if operator.written["batch"] is not None:  # under another name, everything would be ordered again
+        raise ViduConfigError(
+            "batch is empty: check the XCom or the param that it is templated from. Nothing was ordered."
+        )
+    if not is_task_instance(ti):
+        return stem_of(operator.task_id, None)
+    identity = "\n".join(names_of(ti, iteration_of(context)))  # each iteration of a loop orders its own
+    return f"{stem_of(operator.task_id, None)}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+
+
+def may_share_files(operator: ViduBatchOperator, context: Any) -> bool:
+    """Whether rows of several instances of a mapped task replace each other's files if they have equal keys."""
+    if not is_mapped(context.get("ti")) or "generation_id" in operator.naming:
+        return False
+    return _is_repeated(operator, context, "destination") or _is_same(operator, context, "destination")
+
+
+def _of_product(expanded: Mapping[str, Any], mapped: set[str], destination: object) -> bool | None:
+    """Whether one value of a mapped destination is combined with several values of the other arguments."""
+    listed = expanded["destination"]
+    lengths = {len(value) if is_listed(value) else 0 for name, value in expanded.items() if name != "destination"}
+    if not is_listed(listed) and lengths <= {1}:
+        return None
+    others = mapped - {"destination"}
+    if lengths <= {1}:
+        return is_shared(destination, others) if _count(listed, destination) > 1 else False
+    shared = is_shared(destination, others)
+    # expand() makes an instance for each pair; only the run shows how many there are (0).
+    return None if shared and max(lengths) < 2 else shared
+
+
+def _has_equal_names(task: Any, expanded: object, template: str) -> bool | None:
+    """Whether a template names the files of two instances after equal arguments; None if some cannot be compared.
+
+    An example is one prompt with two seeds, and the prompt as the name.
+    """
+    if not is_template(template):
+        return None
+    used = [path for path in names_in(template) if varies(path, None) is not False]
+    rows, is_whole = rows_in(task, expanded)
+    same = [row for row in rows if str(row.get("destination")).strip() == template.strip()]
+    names = [tuple(value_in(path, row) for path in used) for row in same]
+    known = [values for values in names if values and None not in values]
+    if len(known) > len(set(known)):
+        return True
+    return False if known and is_whole and len(known) == len(same) else None
+
+
+def _is_same(operator: ViduBatchOperator, context: Any, *names: str) -> bool:
+    task = task_in_dag(operator, context)
+    return all(is_same_for_all(task, name, operator.written[name]) for name in names)
+
+
+def _is_repeated(operator: ViduBatchOperator, context: Any, *names: str) -> bool:
+    """Whether another instance of a mapped task has the same arguments, of which none depends on the instance."""
+
+    def texts(arguments: Mapping[str, Any]) -> list[str]:
+        return [(path_text(arguments.get(name)) or "").strip().rstrip("/") for name in names]
+
+    task, written = task_in_dag(operator, context), texts(operator.written)
+    rows, _ = rows_in(task, expanded_of(task, context))
+    same = sum(texts(row) == written for row in rows)
+    return same > 1 and all(is_shared(text) is True for text in written)
+
+
+def _count(listed: Sequence[Any], destination: object) -> int:
+    return sum(str(one).strip() == str(destination).strip() for one in listed)

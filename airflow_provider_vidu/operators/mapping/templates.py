@@ -1,0 +1,85 @@
+"""The names that a template uses, and whether each has a different value in each instance of a mapped task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Final
+
+from airflow_provider_vidu.stores.paths import is_template
+
+_OF_ONE_INSTANCE: Final = frozenset({"map_index", "id", "key"})
+"""Fields that differ between task instances; the other fields may be equal."""
+_OF_ALL_INSTANCES: Final = frozenset({"dag_id", "task_id", "run_id", "dag_run", "dag", "owner", "operator", "queue"})
+_OF_ONE_GENERATION: Final = frozenset({"generation", "generation_id", "video_url"})
+"""Arguments of the download that differ between its instances, if they are mapped; the others may be equal."""
+_IDS: Final = frozenset({"generation_id", "id", "task_id", "video_url"})
+"""Fields of a generation that no other one has; two may have one prompt."""
+_UNIQUE: Final = re.compile(r"map_index|uuid\d?|random|randint|(?:utc)?now|time|time_ns|token_\w+")
+"""Names with a new value at each use, in any position."""
+_OF_THE_RUN: Final = re.compile(
+    r"ds|ds_nodash|ts|ts_nodash|ts_nodash_with_tz|run_id|dag|dag_run|logical_date|execution_date|data_interval_\w+"
+    r"|prev_\w+|next_\w+|yesterday_\w+|tomorrow_\w+|params|var|conn|conf|macros|inlets|outlets|test_mode"
+    r"|task_instance_key_str|triggering_asset_events"
+)
+"""Template variables of Airflow with the same value in all instances of a run."""
+
+
+def varies(path: tuple[str, ...], mapped: Collection[str] | None) -> bool | None:
+    """Whether a name in a template has a different value in each instance; None if unknown."""
+    root, first = path[0], path[1] if len(path) > 1 else ""
+    if root != "macros" and _OF_THE_RUN.fullmatch(root):
+        return False
+    if any(map(_UNIQUE.fullmatch, path)):
+        return True
+    if root in ("ti", "task_instance"):
+        if first == "task":
+            return varies(path[1:], mapped)
+        return True if first in _OF_ONE_INSTANCE else False if first in _OF_ALL_INSTANCES else None
+    if root == "task":
+        if first in _OF_ALL_INSTANCES or (mapped is not None and first and first not in mapped):
+            return False
+        is_id = first in _OF_ONE_GENERATION and (first != "generation" or len(path) < 3 or path[2] in _IDS)
+        return True if is_id else None
+    return False if root == "macros" else None
+
+
+def names_in(template: str) -> Iterator[tuple[str, ...]]:
+    """Yield the names in a template, each with the attributes taken of it: ``("ti", "map_index")``."""
+    from jinja2 import Environment, TemplateError, nodes
+
+    def walk(node: Any) -> Iterator[tuple[str, ...]]:
+        path: list[str] = []
+        inner = node
+        while isinstance(inner, (nodes.Getattr, nodes.Getitem)):
+            if isinstance(inner, nodes.Getattr):
+                path.insert(0, inner.attr)
+            elif isinstance(inner.arg, nodes.Const):
+                path.insert(0, str(inner.arg.value))
+            else:
+                yield from walk(inner.arg)
+            inner = inner.node
+        if isinstance(inner, nodes.Name):
+            yield (inner.name, *path)
+            return
+        if isinstance(inner, nodes.Filter) and inner.name == "random":
+            yield ("a filter",)
+        for child in inner.iter_child_nodes():
+            yield from walk(child)
+
+    try:
+        yield from walk(Environment(autoescape=True).parse(template))
+    except TemplateError:
+        yield ("a template of another kind",)
+
+
+def value_in(path: tuple[str, ...], row: Mapping[str, Any]) -> str | None:
+    """Return the value that a name in a template has in an instance; None if the DAG does not show it."""
+    root, *rest = path[1:] if path[0] in ("ti", "task_instance") else path
+    if root != "task" or not rest or rest[0] not in row:
+        return None
+    value = row[rest.pop(0)]
+    while rest and isinstance(value, Mapping) and rest[0] in value:
+        value = value[rest.pop(0)]
+    is_plain = isinstance(value, (str, int, float, Mapping, list, tuple))
+    return repr(value) if is_plain and not is_template(repr(value)) else None
