@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from airflow_provider_vidu.api.dialects.levels import seed_of
 from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.batches.lines import FAILED, STORED, EndedRow, Line, Lines
 from airflow_provider_vidu.batches.rows import Row
@@ -134,13 +135,13 @@ def _spent(job: Open, generation: Generation | None) -> dict[str, Any]:
     price, seed = job.credits, job.seed
     if generation is not None:
         price = price if generation.credits is None else generation.credits
-        seed = seed or strict_int(generation.raw.get("seed"))
+        seed = seed or seed_of(generation.raw)
     return {"credits": price, "seed": seed}
 
 
 def job_of(row: Row, generation: Generation, endpoint: str | None, request: str, now: float) -> Open:
     """Return what is kept of a generation that was just submitted."""
-    seed = strict_int(generation.raw.get("seed"))
+    seed = seed_of(generation.raw)
     return open_of(row, generation.id, now, endpoint, request, credits=generation.credits, seed=seed)
 
 

@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_vidu.api.dialects.levels import seed_of
 from airflow_provider_vidu.api.endpoints import CONTENT, FLAGS, MEDIA_FIELDS, NUMBERS, typed
 from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.common.artifacts import BESIDE_THE_RESULT, Artifact, family_of
-from airflow_provider_vidu.common.values import strict_int
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.arguments import NAMES, OBJECTS, WORD_NONE, is_nothing, is_word_none, leaves
 from airflow_provider_vidu.orders.media.fields import as_list, read_json
@@ -116,7 +116,7 @@ def facts_of_create(
     facts = {
         "created_at": at.isoformat() if at else None,
         "credits": generation.credits,
-        "seed": strict_int(generation.raw.get("seed")),
+        "seed": seed_of(generation.raw),
         "asked": "others" if arguments is None else _terms_digest(arguments),
     }
     return {name: value for name, value in facts.items() if value}

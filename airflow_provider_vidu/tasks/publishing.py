@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from airflow.providers.common.compat.sdk import get_current_context
 
+from airflow_provider_vidu.api.dialects.levels import seed_of
 from airflow_provider_vidu.api.ids import checked_id
-from airflow_provider_vidu.common.values import strict_int
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import MAX_PUBLISHED, Role, is_task_instance, publish, published_number
 from airflow_provider_vidu.models import Generation
@@ -63,6 +63,6 @@ def _facts_of(known: Generation | None) -> list[tuple[str, Any]]:
     return [
         ("created_at", known.created_at.isoformat() if known.created_at else None),
         ("credits", known.credits),
-        ("seed", strict_int(known.raw.get("seed"))),
+        ("seed", seed_of(known.raw)),
         ("model", known.model),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from airflow_provider_vidu.common.values import embedded, shortened, text
+from airflow_provider_vidu.common.values import embedded, shortened, strict_int, text, whole
 from airflow_provider_vidu.models import GenerationStatus
 
 Level = Mapping[str, Any]
@@ -98,6 +98,22 @@ def first(job: Level, inner: Level, convert: Callable[[Any], Any], *names: str) 
             if name in level and (converted := convert(level[name])) is not None:
                 return converted
     return None
+
+
+def seed_of(payload: Level) -> int | None:
+    """Return the seed of the job that an answer describes, also inside an envelope; None if it has none."""
+    seed: int | None = first(*job_and_inner(payload), _whole, "seed")
+    return seed
+
+
+def trace_id_of(payload: Level) -> str | None:
+    """Return the id under which the service's support finds the job of an answer; None if it has none."""
+    trace_id: str | None = first(*job_and_inner(payload), text, "trace_id")
+    return trace_id
+
+
+def _whole(value: Any) -> int | None:
+    return strict_int(whole(value))
 
 
 def short(value: Any, chars: int) -> str | None:

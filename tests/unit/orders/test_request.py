@@ -180,6 +180,22 @@ def test_what_the_order_knows():
     assert (found.prompt, found.model, parameters) == ("q", "m", {"seed": 5})
 
 
+@each_row(
+    "answer",
+    [
+        {"seed": 42},
+        {"seed": "42"},
+        {"code": "success", "data": {"task_id": "7", "state": "created", "seed": 42}},
+        {"code": "success", "data": '{"id": "7", "state": "created", "seed": 42}'},
+        {"status": "success", "data": {"task_id": "7", "status": "QUEUED", "data": {"seed": 42}}},
+    ],
+)
+def test_the_seed_that_the_service_chose_is_found_in_an_envelope(answer):
+    """Only the create's answer has it, and a gateway may wrap that."""
+    facts = facts_of_create(CREATED.model_copy(update={"raw": answer}), None, arguments(prompt="p"))
+    assert facts["seed"] == 42
+
+
 def test_arguments_of_another_rendering_say_nothing():
     """A prompt that differs with each try, or with each leg of it, is not passed off as that of the generation."""
     first, again = arguments(prompt="take 1", model="m"), arguments(prompt="take 2", model="m")
