@@ -54,14 +54,13 @@ def check_downstream(operator: Any, log: Any) -> None:
 
 def _downloads(operator: Any) -> Iterator[tuple[Any, bool]]:
     """Yield the downloads downstream of a task, and whether each of them runs whenever the task succeeds."""
-    try:
-        sure = _behind(operator)
-        tasks = {task_id: operator.dag.task_dict[task_id] for task_id in sure}
-    except Exception:  # noqa: BLE001 - without a DAG (a unit test, an operator inside another) nothing is downstream
+    has_dag = getattr(operator, "has_dag", None)
+    if has_dag is None or not has_dag():  # in a unit test, or inside another task: nothing is downstream
         return
-    for task_id, task in tasks.items():
+    for task_id, is_sure in _behind(operator).items():
+        task = operator.dag.task_dict[task_id]
         if _is_a(task, ViduDownloadOperator):
-            yield task, sure[task_id]
+            yield task, is_sure
 
 
 def _behind(operator: Any) -> dict[str, bool]:
