@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 
 from airflow_provider_vidu.common.artifacts import Artifact
 from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.downloads.content import BoxWalk, checked_type, text_kind
 from airflow_provider_vidu.downloads.decisions import Progress
+from airflow_provider_vidu.downloads.digest import Digest
 from airflow_provider_vidu.downloads.unpacking import Unpacker, unpacker_of
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
 from airflow_provider_vidu.stores.base import AtomicWriter, StoredRecord
@@ -55,7 +55,7 @@ class IncomingFile:
         self._unpacker: Unpacker | None = None
         self._head = bytearray()
         """The first bytes of the file, until they prove its type."""
-        self._digest = hashlib.sha256()
+        self._digest = Digest()
         self._boxes = BoxWalk()
         self._writer: AtomicWriter | None = None
 
@@ -79,7 +79,7 @@ class IncomingFile:
         self._check_size(total)
 
     def accept(self, data: memoryview) -> None:
-        """Take the next bytes.
+        """Take the next bytes, which must stay unchanged until those after them are taken.
 
         :raises ViduDownloadRefusedError: when they prove another type than is wanted, or are too many.
         :raises ViduDownloadError: when they are compressed and corrupt.
@@ -138,6 +138,7 @@ class IncomingFile:
         """Discard everything, including buffers: they may quote the key, and an error keeps this object alive."""
         self._head = bytearray()
         self._first = None
+        self._digest.close()
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.discard()

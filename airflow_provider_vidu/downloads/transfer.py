@@ -1,6 +1,6 @@
 """The transfer engine: one file from a URL into a store, whole or not at all.
 
-It uses one buffer, hashes in the same pass and resumes broken transfers. The decisions are elsewhere:
+It uses two buffers in turn, hashes in the same pass and resumes broken transfers. The decisions are elsewhere:
 :mod:`.decisions` interprets answers, :mod:`.content` checks content, :mod:`..network.addresses` checks addresses.
 """
 
@@ -102,7 +102,7 @@ class Transfer:
         self._progress_log = ProgressLog()
         # One from the heap stays with its thread's arena: a thousand small files in a batch's threads kept 30 MiB.
         private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        self._buffer = memoryview(mmap.mmap(-1, BUFFER_BYTES, flags=private))
+        self._buffers = [memoryview(mmap.mmap(-1, BUFFER_BYTES, flags=private)) for _ in range(2)]
         self._seconds = 0.0
         """Seconds spent receiving the file's bodies, without requests, pauses and the end of an upload."""
         self._fresh_urls = 0
@@ -246,10 +246,11 @@ class Transfer:
         self._pace.start(began, file.received)
         self._progress_log.start(began, file.received, file.total)
         before, first = self._seconds, None
-        while count := stream.readinto(self._buffer):
+        while count := stream.readinto(self._buffers[0]):
             now = clock()
             first = now if first is None else first
-            file.accept(self._buffer[:count])
+            file.accept(self._buffers[0][:count])
+            self._buffers.reverse()  # the last piece may still be hashed
             self._seconds = before + now - first
             if line := self._progress_log.line(now, file.received, file.total):
                 self._log.info("%s", line)
