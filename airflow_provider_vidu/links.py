@@ -93,6 +93,11 @@ def publish_batch(context: Mapping[str, Any], place: Mapping[str, Any], *, annou
         log.info("Watch: %s%s%s/batch", _base("api"), PAGE_PREFIX, _clip_path(ti))
 
 
+def resolved(published: Any) -> Any:
+    """Return an XCom's value; None for the address of an object, which a process without the XCom back end reads."""
+    return None if isinstance(published, str) and "://" in published else published
+
+
 def publish(
     context: Mapping[str, Any],
     generation_id: str,

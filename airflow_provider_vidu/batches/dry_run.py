@@ -14,7 +14,7 @@ from airflow_provider_vidu.batches.catalogue import Catalogue
 from airflow_provider_vidu.batches.journal import lines_of
 from airflow_provider_vidu.batches.leg.submitting import fields_of, path_of
 from airflow_provider_vidu.batches.lines import STORED, Line
-from airflow_provider_vidu.batches.manifest import shown_of
+from airflow_provider_vidu.batches.manifest import manifest_name, shown_of
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.common.text import redacted
@@ -53,7 +53,7 @@ def dry_run(
     :return: plain JSON: how many rows would be submitted (by endpoint), how many have a file, which would fail and why
         (the first of them), and the known prices.
     """
-    lines = lines_in(destination, f"{batch}.manifest.jsonl")
+    lines = lines_in(destination, manifest_name(batch))
     earlier = lines_in(destination, _manifest_of(earlier_result(context), destination))
     prices = _Prices(rows, [lines, earlier])
     catalogue = Catalogue.of(destination, hook.config, settings.artifact, log)

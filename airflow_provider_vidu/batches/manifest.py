@@ -40,6 +40,11 @@ RETRIED: Final = " A retry submits it again."
 _FACTS: Final = ("duration", "fps", "width", "height")
 
 
+def manifest_name(batch: str) -> str:
+    """Return the name of a batch's manifest, beside its files."""
+    return f"{batch}.manifest.jsonl"
+
+
 def stored_line(
     row: Row,
     job: Open,

@@ -12,7 +12,7 @@ from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
 from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.common.values import mapping, number
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduTimeoutError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError, ViduTimeoutError
 from airflow_provider_vidu.links import is_task_instance
 from airflow_provider_vidu.tasks.deferral import batch_resumable
 
@@ -146,6 +146,36 @@ def _notes(context: Any) -> RecordStore | None:
     from airflow_provider_vidu.orders.records import store_for
 
     return store_for(context)
+
+
+def check_journal(journal: Journal, name: str, destination: Destination) -> None:
+    """Refuse to begin a batch anew beside its manifest: whoever moved the files may have left the hidden folder.
+
+    :raises ViduConfigError: when there is a manifest, and no trace in the journal.
+    :raises ViduStorageError: when the store does not say whether there is one; a missing permission is no reason.
+    """
+    if journal.state.order is not None:
+        return
+    from airflow_provider_vidu.batches.manifest import manifest_name
+    from airflow_provider_vidu.stores.schemes import is_forbidden
+    from airflow_provider_vidu.stores.small_files import is_there
+
+    manifest = destination.file(manifest_name(name))
+    try:
+        if not is_there(manifest):
+            return
+    except ViduStorageError as error:
+        if error.__cause__ is not None and is_forbidden(error.__cause__):
+            return
+        raise
+    with suppress(ViduError):
+        journal.end()
+    raise ViduConfigError(
+        f"There is a manifest of batch {name}, {sanitized(manifest.uri, 300)}, but what is paid for is not in "
+        f"{sanitized(destination.file(f'{HIDDEN_FOLDER}/{name}').uri, 300)}/, so nothing was ordered. Restore that "
+        "folder: a copy of the files omits it easily, because its name begins with a dot. To order all rows again, "
+        "remove both, or give the batch another name."
+    )
 
 
 def vanished(journal: Journal, name: str, destination: Destination, event: Any) -> ViduConfigError:

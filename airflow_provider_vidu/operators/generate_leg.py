@@ -11,7 +11,7 @@ from airflow_provider_vidu.common.values import given, mapping
 from airflow_provider_vidu.defaults import OFF_PEAK_WAIT_SECONDS, WAIT_SECONDS
 from airflow_provider_vidu.events import Turn, callback_in, id_in
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduGenerationFailedError
-from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, Role, is_task_instance, publish, result_of
+from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, Role, is_task_instance, publish, resolved, result_of
 from airflow_provider_vidu.operators.mapping.arguments import check_mapped, mapped_to_nothing
 from airflow_provider_vidu.operators.reuse import (
     REQUEST_NOTE,
@@ -401,4 +401,6 @@ class GenerateLeg:
 def _pulled(context: Context, key: str) -> Any:
     """Return an XCom that an earlier leg of this try pushed."""
     ti: Any = context.get("ti")
-    return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index) if is_task_instance(ti) else None
+    if not is_task_instance(ti):
+        return None
+    return resolved(ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index))

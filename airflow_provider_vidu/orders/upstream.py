@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import moment, text, web_url, whole
 from airflow_provider_vidu.exceptions import ViduConfigError
 
@@ -74,7 +75,13 @@ def given_id(generation_id: object) -> str:
     """Return an id that a template, a file or a task gave; raises ViduConfigError when it is not valid."""
     from airflow_provider_vidu.api.ids import checked_id
 
-    return checked_id(stripped(generation_id))
+    checked = checked_id(stripped(generation_id))
+    if "://" in checked:  # the service has no use for it, and must not see where Airflow keeps its data
+        raise ViduConfigError(
+            f"generation_id is an address instead of an id: {redacted(checked, 120)!r}. If it is where the upstream "
+            "task's XCom is kept, this worker lacks that task's [core] xcom_backend. The URL of a file is a video_url."
+        )
+    return checked
 
 
 def id_of(generation: object) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from airflow_provider_vidu.common.text import redacted
 
 STATE_KEY: Final = "vidu_finished"
+_NOTHING: Final = object()
 
 
 class AssetMemory:
@@ -21,15 +23,30 @@ class AssetMemory:
         self._log = log
 
     async def recalled(self) -> object:
-        """Return what was kept last; None if there is nothing, or no store. One that cannot be read is not written."""
+        """Return what was kept last; None if there is nothing, or no store. One that cannot be read is not written.
+
+        ``[workers] state_store_backend`` leaves a reference in Airflow's database. Airflow returns None if its object
+        is gone, and the reference itself to a triggerer without that back end: neither means that nothing was kept.
+        """
         if self.store is None:
             return None
         try:
-            return await self.store.aget(STATE_KEY)
+            memory = await self.store.aget(STATE_KEY, _NOTHING)
         except Exception as error:  # noqa: BLE001 - any backend's error; without the memory, events may repeat
             self._log.warning("Could not read which events were fired before; some may repeat: %s", redacted(error))
             self.store = None
             return None
+        if memory is _NOTHING:
+            return None
+        if not isinstance(memory, Mapping) or "told" not in memory:
+            self._log.warning(
+                "The record of the events that were fired before, the state %s of the asset, is lost, so this trigger "
+                "begins anew: generations that finished meanwhile are not reported, or, with since or generation_ids, "
+                "all are again. All triggerers need the same [workers] state_store_backend and access to its storage.",
+                STATE_KEY,
+            )
+            return None
+        return memory
 
     async def keep(self, memory: dict[str, Any]) -> None:
         """Keep what :meth:`recalled` is to return after a restart."""

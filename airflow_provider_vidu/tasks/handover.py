@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from airflow_provider_vidu.exceptions import ViduError
-from airflow_provider_vidu.links import ID_KEY
+from airflow_provider_vidu.links import ID_KEY, resolved
 from airflow_provider_vidu.polling.retries import Attempts
 
 T = TypeVar("T")
@@ -115,8 +115,13 @@ def _look(ti: Any, key: str | None) -> tuple[str | None, Any]:
     """Return the task instance's state, and what it has published under a key; None if no key is given."""
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-    if not AIRFLOW_V_3_0_PLUS:
-        return _look_into_database(ti, key)
+    look = _look_at_airflow if AIRFLOW_V_3_0_PLUS else _look_into_database
+    state, published = look(ti, key)
+    return state, resolved(published)
+
+
+def _look_at_airflow(ti: Any, key: str | None) -> tuple[str | None, Any]:
+    """Query the API server, as a triggerer of Airflow 3 does."""
     return _state(ti), None if key is None else _published(ti, key)
 
 

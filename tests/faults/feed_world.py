@@ -66,11 +66,11 @@ class FeedWorld(CallbackWorld):
 
     # -- what the trigger sees -------------------------------------------------------------------
 
-    async def aget(self, key: str) -> Any:
+    async def aget(self, key: str, default: Any = None) -> Any:
         """Return what is kept beside the asset."""
         if not self.is_readable and key == NUDGE_KEY:
             raise RuntimeError("the API server does not answer")
-        return json.loads(self.asset[key]) if key in self.asset else None
+        return json.loads(self.asset[key]) if key in self.asset else default
 
     async def aset(self, key: str, value: Any) -> None:
         """Keep something beside the asset."""

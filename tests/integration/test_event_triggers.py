@@ -45,10 +45,10 @@ class Store:
         """The generations that were remembered as reported."""
         return json.loads(self.kept.get(STATE_KEY, "{}")).get("told", [])
 
-    async def aget(self, key: str) -> Any:
+    async def aget(self, key: str, default: Any = None) -> Any:
         """Return a copy of what was stored."""
         self.reads.append(key)
-        return json.loads(self.kept[key]) if key in self.kept else None
+        return json.loads(self.kept[key]) if key in self.kept else default
 
     async def aset(self, key: str, value: Any) -> None:
         """Store plain JSON."""
@@ -258,7 +258,7 @@ async def test_a_store_that_cannot_be_asked_costs_only_the_memory(connect, sandb
     """Several assets that share a trigger have no store in common: it works without."""
 
     class Shared(Store):
-        async def aget(self, key: str) -> Any:
+        async def aget(self, key: str, default: Any = None) -> Any:
             raise ValueError("Task has 2 concrete inlets")
 
         async def aset(self, key: str, value: Any) -> None:
@@ -269,6 +269,27 @@ async def test_a_store_that_cannot_be_asked_costs_only_the_memory(connect, sandb
     async with Watching(made(Shared(), generation_ids="g")) as watching:
         await until(lambda: watching.ids == ["g"])
         await asyncio.sleep(0.2)
+
+
+@pytest.mark.parametrize(
+    "left", [None, {"__airflow_state_ref__": "file:///state/assets/a/vidu_finished"}], ids=["object", "back end"]
+)
+async def test_a_memory_that_is_lost_is_not_taken_for_one(connect, sandbox, capsys, left):
+    """Airflow returns None for a lost object of a state back end, and the reference to a triggerer without that.
+
+    The reference counted as a memory without a line: the whole account was reported, a DAG run for each.
+    """
+    connect("ent-v2")
+    store = Store()
+    store.kept[STATE_KEY] = json.dumps(left)
+    sandbox.add_generation("1", dialect="ent-v2", states=DONE)
+    sandbox.add_generation("2", dialect="ent-v2", states=BUSY)
+    async with Watching(made(store)) as watching:
+        await rounds(sandbox, "list")
+        sandbox.add_generation("2", dialect="ent-v2", states=DONE)
+        await until(lambda: "2" in watching.ids)
+    assert watching.ids == ["2"]
+    assert capsys.readouterr().out.count("the state vidu_finished of the asset, is lost") == 1
 
 
 async def test_a_dialect_without_a_list_says_what_to_do(connect, sandbox, capsys):

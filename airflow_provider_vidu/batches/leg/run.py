@@ -21,6 +21,7 @@ from airflow_provider_vidu.batches.manifest import (
     is_due,
     is_of_another_request,
     manifest,
+    manifest_name,
     progress,
     repeatable,
     stopped,
@@ -373,7 +374,7 @@ class BatchRun:
 
     @property
     def _manifest(self) -> Any:
-        return self._destination.file(f"{self._batch}.manifest.jsonl")
+        return self._destination.file(manifest_name(self._batch))
 
     @property
     def place(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.stores import local
 from tests.integration.batches.batch_task import BatchTask, deferred_by
 from tests.integration.batches.test_several_tasks import prompts
 from tests.integration.orders.test_clears import Accessor, is_33  # noqa: F401 - a fixture
@@ -85,3 +86,44 @@ def test_a_journal_of_other_tasks_is_not_taken_for_the_own_one(connect, sandbox,
     assert task.run()["stored"] == 2
     assert len(sandbox.creates) == 5
     assert other.run()["stored"] == 1
+
+
+@pytest.mark.fault(
+    "orders",
+    "the files of a batch were moved without `.vidu/`, or some of its states are gone; another run, or a clear",
+    outcome="clear error",
+    seen="nothing is ordered; the error names manifest and folder, and says how to order all rows again",
+)
+@pytest.mark.parametrize("named", [True, False], ids=["named", "cleared"])
+def test_a_manifest_without_a_journal_orders_nothing(connect, sandbox, tmp_path, named):
+    """Another run of a named batch, or a clear: neither has a note of an earlier try."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, prompts(2), deferrable=False, **({"batch": "spring"} if named else {}))
+    assert task.run()["stored"] == 2
+    shutil.rmtree(tmp_path / ".vidu")
+    if named:
+        task.run_id = "r2"
+    else:
+        task.clear()
+    for _ in range(2):
+        with pytest.raises(exceptions.ViduConfigError, match=r"manifest of batch .*so nothing was ordered") as error:
+            task.run()
+        assert not error.value.retryable
+    assert len(sandbox.creates) == len(task.lines) == 2
+    (manifest,) = tmp_path.glob("*.manifest.jsonl")
+    manifest.unlink()
+    assert task.run()["stored"] == 2
+
+
+def test_a_role_that_may_not_read_the_manifest_orders(connect, sandbox, tmp_path, monkeypatch):
+    """It needs to read ``.vidu/`` alone: on S3, without the permission to list, a missing object is forbidden, too."""
+    connect("ent-v2")
+    read = local.LocalFile.read
+
+    def forbidden(file):
+        if file.uri.endswith(".manifest.jsonl"):
+            raise exceptions.ViduStorageError("Forbidden.") from PermissionError(13, "Permission denied")
+        return read(file)
+
+    monkeypatch.setattr(local.LocalFile, "read", forbidden)
+    assert BatchTask(tmp_path, prompts(1), deferrable=False).run()["stored"] == 1

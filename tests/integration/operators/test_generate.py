@@ -962,6 +962,21 @@ def test_a_retry_that_is_refused(connect, sandbox, status, monkeypatch):
     assert len(sandbox.creates) == 1
 
 
+def test_a_worker_without_the_xcom_back_end_resumes_by_the_event(connect, sandbox):
+    """It reads the address of an object where an earlier leg has stored the id, which the service must not see."""
+    connect("ent-v2")
+    task = Task(deferrable=True)
+    with pytest.raises(TaskDeferred):
+        task.start()
+    generation_id = task.xcoms["generation_id"]
+    task.xcoms |= dict.fromkeys(task.xcoms, "s3://bucket/xcom/d/r/t/0b1c")
+    sandbox.advance(1000)
+    event = {"version": 1, "outcome": "succeeded", "generation_id": generation_id}
+    found = ViduGenerateOperator(**task.kwargs).execute_complete(task.context(), event)
+    assert found["id"] == generation_id
+    assert {one.id for one in sandbox.requests("query")} == {generation_id}
+
+
 @pytest.mark.parametrize("leg", ["another's event", "given up"])
 def test_a_resumed_task_that_is_refused(connect, sandbox, leg):
     """After another's event the trigger waits on; after a lost trigger the error leaves a retry possible."""

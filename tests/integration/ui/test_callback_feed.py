@@ -103,10 +103,10 @@ class Beside:
         self._asset = asset
         self.reads = 0
 
-    async def aget(self, key: str) -> Any:
+    async def aget(self, key: str, default: Any = None) -> Any:
         """Return the latest nudge; there is no memory."""
         self.reads += key == NUDGE_KEY
-        return await asyncio.to_thread(nudged_at, self._pages, self._asset) if key == NUDGE_KEY else None
+        return await asyncio.to_thread(nudged_at, self._pages, self._asset) if key == NUDGE_KEY else default
 
     async def aset(self, key: str, value: Any) -> None:
         """Keep nothing."""

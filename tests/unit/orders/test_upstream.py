@@ -33,6 +33,14 @@ def test_without_an_id(handed):
         id_of(handed)
 
 
+@each_row("handed", ["s3://conn@bucket/xcom/d/r/t/0b1c", " file:///xcom/d\n", {"id": "https://h/v.mp4?sig=secret"}])
+def test_an_address_is_no_id(handed):
+    """A worker without the XCom back end sent the service where Airflow keeps its data, and called the clip unknown."""
+    with pytest.raises(ViduConfigError, match="is an address instead of an id") as error:
+        id_of(handed)
+    assert "secret" not in str(error.value)
+
+
 @each_row(("handed", "artifact", "expected"), [
     (DONE, None, URL), (DONE.as_xcom(), "video", URL), (DONE.as_xcom(), "cover", COVER),
     (DONE.as_xcom(), "watermarked", None), ({"uri": "s3://b/k", "generation_id": "7"}, None, None), ("7", None, None),

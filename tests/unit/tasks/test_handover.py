@@ -92,6 +92,19 @@ async def test_in_doubt_nothing_is_cancelled(monkeypatch):
     assert await handover.is_handed_over(TI, "g", pause=0) is True
 
 
+@pytest.mark.skipif(AIRFLOW < (3, 0), reason="Airflow 2 reads its database")
+async def test_a_triggerer_without_the_xcom_back_end_cancels_nothing(monkeypatch):
+    """It reads the address of an object where the task has stored an id: its restart cancelled what others wait for."""
+    from airflow.providers.common.compat.sdk import XCom
+
+    monkeypatch.setattr(handover, "_state", lambda _: "deferred")
+    monkeypatch.setattr(XCom, "get_one", lambda **_: "s3://bucket/xcom/d/r/t/0b1c")
+    assert await handover.state_and_generation(TI) == ("deferred", None)
+    assert await handover.is_handed_over(TI, "g", pause=0) is True
+    monkeypatch.setattr(handover, "_state", lambda _: "failed")
+    assert await handover.is_handed_over(TI, "g", pause=0) is False
+
+
 async def test_an_outage_is_sat_out(monkeypatch):
     """An API server that is away for a moment does not decide over a generation."""
     looks(monkeypatch, OSError("away"), ("deferred", "g"))
