@@ -33,7 +33,7 @@ class _Tls(SSLProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take the next bytes, unless too many brought no data."""
         self.received += nbytes
-        app = cast("_App", self._app_protocol)  # type: ignore[attr-defined]  # not in typeshed
+        app = cast("_App", self._app_protocol)
         if self.received > _MOST_WITHOUT_DATA + _BYTES_PER_BYTE * app.received:
             self._transport.abort()  # type: ignore[union-attr]
         else:
