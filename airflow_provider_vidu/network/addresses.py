@@ -7,9 +7,10 @@ a database or the worker itself. Pure except for :func:`system_resolver`.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final
+from typing import Any, Final
 
 from airflow_provider_vidu.common.origins import is_loopback
 from airflow_provider_vidu.common.text import sanitized
@@ -151,3 +152,18 @@ def system_resolver(host: str, port: int) -> list[str]:
     except UnicodeError:
         raise OSError(f"{sanitized(host, 80)!r} is not a host name") from None
     return [str(entry[4][0]) for entry in entries]
+
+
+def few_of_each_family(found: Iterable[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
+    """Return the first of a resolver's entries, in their order.
+
+    :param found: entries with the address family as ``family``.
+    :param most: how many of a family.
+    """
+    met: Counter[int] = Counter()
+    few = []
+    for entry in found:
+        met[entry["family"]] += 1
+        if met[entry["family"]] <= most:
+            few.append(entry)
+    return few

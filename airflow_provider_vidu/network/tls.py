@@ -12,6 +12,7 @@ from typing import Final
 
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.network.guarded import GuardedSocket
 
 BUNDLE_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 """Environment variables that name a CA bundle; the first one set replaces the default trust store."""
@@ -76,6 +77,7 @@ def _unverified() -> ssl.SSLContext:
 def _http1(context: ssl.SSLContext) -> ssl.SSLContext:
     # Neither client supports HTTP/2; some gateways choose it unless the client offers only HTTP/1.1.
     context.set_alpn_protocols(["http/1.1"])
+    context.sslsocket_class = GuardedSocket
     return context
 
 

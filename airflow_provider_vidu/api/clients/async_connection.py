@@ -18,13 +18,18 @@ from aiohttp.connector import Connection
 from multidict import CIMultiDict
 from yarl import URL
 
+from airflow_provider_vidu.api.clients.async_tls import LoopWithTls
 from airflow_provider_vidu.api.messages import ApiRequest
+from airflow_provider_vidu.network.addresses import few_of_each_family
 from airflow_provider_vidu.network.framing import AnswerReader, FramingError, Head, canonically
 from airflow_provider_vidu.network.limits import CHUNK_BYTES
 
 KEEPALIVE_SECONDS: Final = 75.0
 """Longer than the usual poll interval, so that polls need no new handshakes."""
 _READ_BYTES: Final = 8 * 1024
+_MOST_ADDRESSES: Final = 4
+"""Of each family. While none answers, aiohttp tries another one every quarter of a second, each with a socket of its
+own until the timeout, and a DNS answer holds thousands."""
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that may be sent again after a kept connection broke (RFC 9110, 9.2.2)."""
 _NO_ANSWER: Final = "the server closed it without an answer"
@@ -38,6 +43,8 @@ class _Protocol(ResponseHandler):
     number of interim answers at once: a gateway that sent nothing else blocked the event loop.
     """
 
+    received = 0
+    """How many bytes have arrived; those of TLS may be little more."""
     was_used = False
     """Whether an exchange has got this connection before."""
     exchange: Exchange | None = None
@@ -52,7 +59,7 @@ class _Protocol(ResponseHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Limit reads: one of 256 KiB may be full of tiny chunks, and 32 connections read in one turn of the loop."""
-        if hasattr(transport, "max_size"):  # a plain socket's; over TLS the bound on chunk sizes must suffice
+        if hasattr(transport, "max_size"):  # a plain socket's; TLS has its own
             transport.max_size = _READ_BYTES
         self._unread = select.poll()
         self._unread.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
@@ -64,6 +71,7 @@ class _Protocol(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         """Handle bytes of an answer."""
+        self.received += len(data)
         if self.exchange is not None:
             self.exchange.take(data)
         elif self._tunnel is not None:
@@ -363,10 +371,14 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._factory = functools.partial(_Protocol, loop=self._loop)  # type: ignore[assignment]  # a subclass
+        self._loop = cast("asyncio.AbstractEventLoop", LoopWithTls(self._loop))
+        self._factory = functools.partial(_Protocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]  # a subclass
         self._kept: list[Connection] = []
         self._kept_key: object = None
         self._keeps = True
+
+    async def _resolve_host(self, *args: Any, **options: Any) -> Any:
+        return few_of_each_family(await super()._resolve_host(*args, **options), _MOST_ADDRESSES)
 
     def kept(self, target: Target) -> Connection | None:
         """Return a connection to the target, or None if a new one is to be made."""

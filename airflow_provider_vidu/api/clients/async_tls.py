@@ -1,0 +1,100 @@
+"""TLS of the asynchronous client, the same on every event loop: read in small pieces, and few without data."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from asyncio.sslproto import SSLProtocol
+from collections.abc import Callable
+from typing import Any, Final, Protocol, cast
+
+_READ_BYTES: Final = 8 * 1024
+_MOST_WITHOUT_DATA: Final = 128 * 1024
+"""Bytes beyond those for data, per connection; OpenSSL takes certificates of 100 KiB."""
+_BYTES_PER_BYTE: Final = 32
+"""Bytes that one of data may take: a record of its own takes 23."""
+
+
+class _App(Protocol):
+    received: int
+
+
+class _Tls(SSLProtocol):
+    """A connection's TLS.
+
+    A gateway may send session tickets without end, and OpenSSL takes ten microseconds for one of 18 bytes: each of
+    asyncio's reads of 256 KiB held the event loop for a tenth of a second and more, those of uvloop for seconds.
+    """
+
+    max_size = _READ_BYTES
+    received = 0
+    """How many bytes have arrived; over a proxy with TLS of its own, they are data of the TLS below."""
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take the next bytes, unless too many brought no data."""
+        self.received += nbytes
+        app = cast("_App", self._app_protocol)
+        if self.received > _MOST_WITHOUT_DATA + _BYTES_PER_BYTE * app.received:
+            self._transport.abort()  # type: ignore[union-attr]
+        else:
+            super().buffer_updated(nbytes)
+
+
+class LoopWithTls:
+    """The event loop as aiohttp's connector uses it, with TLS of our own.
+
+    uvloop, on which Airflow's API server runs, has one that cannot be limited.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    async def create_connection(
+        self,
+        factory: Callable[[], asyncio.Protocol],
+        *args: Any,
+        ssl: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+        **options: Any,
+    ) -> tuple[asyncio.BaseTransport, asyncio.Protocol]:
+        """Connect a socket to a protocol, as asyncio does it."""
+        if ssl is None:
+            return await self._loop.create_connection(factory, *args, **options)
+        protocol, ready = factory(), self._loop.create_future()
+        tls = _Tls(self._loop, protocol, ssl, ready, False, server_hostname)
+        raw, _ = await self._loop.create_connection(lambda: tls, *args, sock=options["sock"])
+        return await _shaken(tls, raw, ready), protocol
+
+    async def start_tls(
+        self,
+        transport: asyncio.Transport,
+        protocol: asyncio.Protocol,
+        context: ssl.SSLContext,
+        *,
+        server_hostname: str,
+        **_: Any,
+    ) -> asyncio.BaseTransport:
+        """Begin TLS on a connection through a proxy, as asyncio does it."""
+        ready = self._loop.create_future()
+        tls = _Tls(self._loop, protocol, context, ready, False, server_hostname, call_connection_made=False)
+        transport.pause_reading()  # nothing may arrive before the TLS knows its connection
+        transport.set_protocol(tls)
+        self._loop.call_soon(tls.connection_made, transport)
+        self._loop.call_soon(transport.resume_reading)
+        return await _shaken(tls, transport, ready)
+
+
+async def _shaken(tls: _Tls, raw: asyncio.BaseTransport, ready: asyncio.Future[None]) -> asyncio.BaseTransport:
+    """Return the transport after the handshake; raises OSError when the connection ends instead."""
+    try:
+        await ready
+    except BaseException:
+        cast("asyncio.Transport", raw).abort()
+        raise
+    transport: asyncio.BaseTransport | None = tls._app_transport
+    if transport is None:
+        raise ConnectionResetError("the server closed the connection during the TLS handshake")
+    return transport

@@ -1,0 +1,112 @@
+"""TLS messages without data hold neither a worker nor an event loop, and many addresses cost no sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_vidu.api.clients.async_client import async_client
+from airflow_provider_vidu.exceptions import ViduTransportError
+from airflow_provider_vidu.hooks import ViduHook
+from tests.integration.tls_flood import flooding
+
+pytestmark = pytest.mark.integration
+
+FLOOD_SECONDS = 25.0
+SOON = 15.0
+"""Seconds that no request here comes near, even on a busy machine."""
+
+
+def connect(monkeypatch, host: str, timeout: float) -> None:
+    """Define the connection."""
+    fields = {"conn_type": "vidu", "host": host, "password": "sk-tls-flood-1"}
+    extra = {"timeout": timeout, "max_retries": 0, "verify": False}
+    monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(fields | {"extra": extra}))
+
+
+def open_files() -> int:
+    """Return how many files and sockets this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a server sends TLS messages without data, during or after the handshake, and never stops",
+    outcome="clear error",
+    side="sync",
+    seen="ViduTransportError soon after the timeout",
+)
+@pytest.mark.parametrize("kind", ["hello requests", "tickets"])
+def test_a_worker_is_not_held(monkeypatch, tmp_path, kind) -> None:
+    """OpenSSL returns while such messages arrive for no timeout of the socket, and no signal."""
+    with flooding(kind, FLOOD_SECONDS, tmp_path) as host:
+        connect(monkeypatch, host, timeout=0.5)
+        began = time.monotonic()
+        with pytest.raises(ViduTransportError):
+            ViduHook().get_generation("g", retries=0)
+        assert time.monotonic() - began < SOON
+
+
+def _on_uvloop(main: Callable) -> None:
+    pytest.importorskip("uvloop").run(main())
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a server sends TLS messages without data, during or after the handshake, and never stops",
+    outcome="clear error",
+    side="async",
+    seen="ViduTransportError after 128 KiB",
+)
+@pytest.mark.parametrize("run", [lambda main: asyncio.run(main()), _on_uvloop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("kind", ["hello requests", "tickets"])
+def test_an_event_loop_drops_the_connection(monkeypatch, tmp_path, kind, run) -> None:
+    """It would be busy with them until the timeout: on uvloop, for seconds at a time."""
+
+    async def poll() -> None:
+        async with async_client("vidu_default") as client:
+            with pytest.raises(ViduTransportError) as caught:
+                await client.get_generation("g")
+            assert "timed out" not in str(caught.value)
+            assert "silent" not in str(caught.value)
+
+    with flooding(kind, FLOOD_SECONDS, tmp_path) as host:
+        connect(monkeypatch, host, timeout=10.0)
+        began = time.monotonic()
+        run(poll)
+        assert time.monotonic() - began < SOON
+
+
+async def test_many_addresses_cost_few_sockets(monkeypatch) -> None:
+    """Each attempt keeps its socket until the timeout; a DNS answer of 200 addresses opened 1,300."""
+    real = socket.getaddrinfo
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("0.0.0.0", 0))  # noqa: S104 - all addresses of loopback
+        full.listen(0)
+        port = full.getsockname()[1]
+        for filler in (first, second):  # further connects get no answer
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+
+        def found(host, *args, **options):
+            if host != "gateway.test":
+                return real(host, *args, **options)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.1.{n}", port)) for n in range(1, 200)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", found)
+        connect(monkeypatch, f"http://gateway.test:{port}", timeout=3.0)
+        async with async_client("vidu_default") as client:
+            await client.config()
+            before = open_files()
+            poll = asyncio.create_task(client.get_generation("g"))
+            await asyncio.sleep(2.5)
+            assert open_files() - before <= 4
+            with suppress(ViduTransportError):
+                await poll

@@ -1,0 +1,94 @@
+"""A server that sends TLS messages without data, faster than a client takes them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import trustme
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+RECORD = 16_384
+HELLO_REQUESTS = b"\x16\x03\x03\x40\x00" + bytes(RECORD)
+"""A record of 4,096 messages in cleartext that ask the client to begin, as it has already (RFC 5246, 7.4.1.1)."""
+TICKET = bytes.fromhex("0400000e 00000000 00000000 00 0001 41 0000")
+"""A session ticket (RFC 8446, 4.6.1)."""
+
+
+class _Keys:
+    """Encrypts what a server sends after its handshake, with TLS_AES_256_GCM_SHA384."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._cipher = AESGCM(_expanded(secret, b"key", 32))
+        self._start = int.from_bytes(_expanded(secret, b"iv", 12), "big")
+        self._number = 0
+
+    def record(self, messages: bytes) -> bytes:
+        head = b"\x17\x03\x03" + struct.pack(">H", len(messages) + 17)
+        nonce = (self._start ^ self._number).to_bytes(12, "big")
+        self._number += 1
+        return head + self._cipher.encrypt(nonce, messages + b"\x16", head)
+
+
+def _expanded(secret: bytes, label: bytes, length: int) -> bytes:
+    label = b"tls13 " + label
+    info = struct.pack(">HB", length, len(label)) + label + b"\0\1"
+    return hmac.new(secret, info, hashlib.sha384).digest()[:length]
+
+
+def _tickets(sock: socket.socket, log: Path) -> Iterator[bytes]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    context.num_tickets, context.keylog_filename = 0, str(log)
+    came, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(came, sent, server_side=True)
+    for step in (tls.do_handshake, tls.read):
+        while True:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                step()
+                break
+            sock.sendall(sent.read())
+            came.write(sock.recv(65_536))
+    lines = [line.split() for line in log.read_text().splitlines()]
+    keys = _Keys(bytes.fromhex(next(words[2] for words in reversed(lines) if words[0] == "SERVER_TRAFFIC_SECRET_0")))
+    while True:
+        yield b"".join(keys.record(TICKET * (RECORD // len(TICKET))) for _ in range(8))
+
+
+def _hello_requests(sock: socket.socket) -> Iterator[bytes]:
+    sock.recv(65_536)
+    while True:
+        yield HELLO_REQUESTS * 8
+
+
+@contextlib.contextmanager
+def flooding(kind: str, seconds: float, folder: Path) -> Iterator[str]:
+    """Provide the address of a server that floods each client for so many seconds, then ends the connection.
+
+    :param kind: ``hello requests``, during the handshake, or ``tickets``, in place of an answer.
+    :param folder: for the keys of the connections.
+    """
+
+    def serve(sock: socket.socket, number: int) -> None:
+        until = time.monotonic() + seconds
+        pieces = _tickets(sock, folder / f"keys{number}") if kind == "tickets" else _hello_requests(sock)
+        with sock, contextlib.suppress(OSError, ssl.SSLError):
+            while time.monotonic() < until:
+                sock.sendall(next(pieces))
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            for number in range(100):
+                threading.Thread(target=serve, args=(listener.accept()[0], number), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}"
