@@ -23,6 +23,7 @@ from airflow_provider_vidu.ui.batches import routes as batches
 from airflow_provider_vidu.ui.callbacks import routes as callbacks
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.cards import ORDERS, STAGES
+from airflow_provider_vidu.ui.clips.loops import LATER_ITERATIONS
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.slots import slot_view
@@ -163,31 +164,33 @@ async def clip_at(
     except absences.BatchError as error:
         raise HTTPException(404, IS_BATCH) from error
     except absences.EndedError as error:
-        raise HTTPException(404, _ended(error)) from error
+        raise HTTPException(404, _ended(error, is_in_loop=region_id is not None)) from error
     except absences.NotYetError as error:
-        raise HTTPException(404, _not_yet(error)) from error
+        raise HTTPException(404, _not_yet(error, is_in_loop=region_id is not None)) from error
     if found is None:
         raise HTTPException(404, NO_GENERATION)
     return found, cost
 
 
-def _not_yet(error: absences.NotYetError) -> str:
+def _not_yet(error: absences.NotYetError, *, is_in_loop: bool) -> str:
     """Say that a task may yet have a clip: an earlier try, which Airflow has forgotten, may have paid."""
-    known = NO_GENERATION_AGAIN.format(number=error.try_number) if error.try_number > 1 else NO_GENERATION
+    later = f" {LATER_ITERATIONS}" * is_in_loop
+    known = NO_GENERATION_AGAIN.format(number=error.try_number) + later if error.try_number > 1 else NO_GENERATION
     return known if error.next_try is None else known + NEXT_TRY.format(at=error.next_try.astimezone(UTC))
 
 
-def _ended(error: absences.EndedError) -> str:
+def _ended(error: absences.EndedError, *, is_in_loop: bool) -> str:
     """Say why there is no clip, and what to do: an earlier try, which Airflow has forgotten, may have paid."""
+    later = f" {LATER_ITERATIONS}" * is_in_loop
     if not error.has_run and error.try_number <= 1:
         return ENDED_UNRUN.format(state=error.state)
     if error.state == "success" and error.is_open:
-        return ENDED_MARKED + ENDED_BADLY
+        return ENDED_MARKED + ENDED_BADLY + later
     if error.state == "success":
         return ENDED.format(state=error.state) + ENDED_WELL
     if error.try_number > 1:
-        return ENDED_AGAIN.format(state=error.state, number=error.try_number)
-    return ENDED.format(state=error.state) + ENDED_BADLY
+        return ENDED_AGAIN.format(state=error.state, number=error.try_number) + later
+    return ENDED.format(state=error.state) + ENDED_BADLY + later
 
 
 ClipAt = Annotated[tuple[store.Page, float], Depends(clip_at)]

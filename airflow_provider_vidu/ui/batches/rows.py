@@ -28,6 +28,7 @@ from airflow_provider_vidu.ui.clips.failures import (
     arguments,
     is_empty,
 )
+from airflow_provider_vidu.ui.clips.loops import later_iterations
 from airflow_provider_vidu.ui.clips.outlook import retry_view
 from airflow_provider_vidu.ui.clips.pieces import Record
 from airflow_provider_vidu.ui.clips.service import Live
@@ -132,8 +133,10 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dic
     if entry.is_reused:
         known["reused_from"] = redacted(text(entry.line.get("reused_from")) or view["generation_id"] or "", 300)
     found = {**view, **known, **_ended(batch, entry, {**view, **known}, live)}
-    if batch.is_shared and found["error"]:
-        found["error"] = {**found["error"], "cost": f"{SHARED} {found['error']['cost']}".strip()}
+    if found["error"]:
+        before, after = SHARED if batch.is_shared else "", later_iterations([batch.task]) if batch.is_over else ""
+        cost = " ".join(filter(None, (before, found["error"]["cost"], after)))
+        found["error"] = {**found["error"], "cost": cost}
     return found
 
 

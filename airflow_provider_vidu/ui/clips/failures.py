@@ -15,6 +15,7 @@ from airflow_provider_vidu.exceptions import ViduConfigError, ViduNotFoundError,
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips.cards import model_of
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
+from airflow_provider_vidu.ui.clips.loops import later_iterations
 from airflow_provider_vidu.ui.clips.pieces import Record
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import Moment, ended, submitted
@@ -108,7 +109,8 @@ def _of_download(task: TaskFacts) -> dict[str, Any]:
         title = "The clip was not stored again"
         message = _did_not_run(task)
         advice = CLEAR_UPSTREAM
-    return {"title": title, "code": None, "message": message, "trace_id": None, "advice": advice, "cost": ""}
+    cost = later_iterations([task])
+    return {"title": title, "code": None, "message": message, "trace_id": None, "advice": advice, "cost": cost}
 
 
 def _was_failed_since(task: TaskFacts) -> bool:
@@ -159,7 +161,7 @@ def _of_file(clip: Clip, lost: Record) -> dict[str, Any]:
         advice = cost = ""
     elif task.role == "download":
         advice = f"Clear {name_of(task)}: it downloads the clip again, if the service still has it."
-        cost = "That costs nothing."
+        cost = f"That costs nothing. {later_iterations([task])}".strip()
     else:
         advice, cost = (
             STORE_AGAIN.format(known=arguments(clip.generation_id, clip.conn_id, clip.endpoint)),
@@ -232,6 +234,10 @@ def _cost_of_clear(clip: Clip, failed: TaskFacts | None = None) -> str:
 
     :param failed: the task that would be cleared, where its generation is fine; None where the generation failed.
     """
+    return f"{_price_of_clear(clip, failed)} {later_iterations(clip.tasks)}".strip()
+
+
+def _price_of_clear(clip: Clip, failed: TaskFacts | None) -> str:
     paying, reusing = clip.paying, clip.reusing if failed is None else failed
     if reusing is not None and reusing.is_reuse and (failed is not None or paying is None):
         return f"Clearing {name_of(reusing)} submits a generation of its own and pays for it."

@@ -105,14 +105,17 @@ def place_in(row: Any) -> dict[str, Any]:
     return {"task_id": row.task_id, "map_index": row.map_index, "iteration": iteration, "region_id": region_id}
 
 
-def has_run(dag_id: str, run_id: str, task_id: str, index: int) -> Any:
-    """Return the condition that a worker has ever begun a task instance; with regions, any instance of its task.
+def has_run(dag_id: str, run_id: str, task_id: str, index: int, region_id: UUID | None) -> Any:
+    """Return the condition that a worker has ever begun the task instance at an address (:func:`stands_at`).
 
-    A clear leaves the host of the try before, or, since Airflow 3.4, archives its row and makes another one.
+    A clear leaves the host of the try before, or, since Airflow 3.4, archives its row and makes another one, perhaps
+    in another region. The ORM would leave archived rows out.
     """
-    row = aliased(TaskInstance)
+    row = TaskInstance.__table__.alias("earlier").c
     same = [row.dag_id == dag_id, row.run_id == run_id, row.task_id == task_id]
-    same += [] if HAS_REGIONS else [row.map_index == index]
+    same += [row.region_index == index] if HAS_REGIONS else [row.map_index == index]
+    if HAS_REGIONS and region_id is not None:
+        same.append(row.region_id.in_(_successors(task_id, region_id)))
     return exists().where(*same, or_(row.hostname != "", row.pid.is_not(None)))
 
 

@@ -238,7 +238,7 @@ class _Reader:
         dag_id, run_id = self._run
         is_batch = exists().where(same_task(XComModel, TaskInstance), XComModel.key == BATCH_KEY)
         is_open = and_(TaskInstance.next_method.is_not(None), not_(HAS_RESULT)).label("is_open")
-        ran = has_run(dag_id, run_id, task_id, index).label("has_run")
+        ran = has_run(dag_id, run_id, task_id, index, region_id).label("has_run")
         known = (TaskInstance.state, TaskInstance.try_number, is_batch.label("is_batch"), is_open, ran)
         columns = (*known, *key_columns(TaskInstance))
         query = placed(select(*columns).select_from(TaskInstance)).where(

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from airflow_provider_vidu.ui.clips.loops import LATER_ITERATIONS
 from private_airflow import wait_for
 from tests.versions import AIRFLOW
 
@@ -177,3 +178,43 @@ def test_an_unknown_region_is_refused(pages, loop, region):
     """Only an id that this run's loop has leads anywhere."""
     answer = pages.get(pages.at("takes.film", dag="looped", region=region, index=0, then="/clip.json"), user="admin")
     assert answer.status_code in (404, 422)
+
+
+def test_an_iteration_that_no_worker_has_begun(pages):
+    """It has no log, though the same task has run in other iterations, and at other map indexes of its own."""
+    region = pages.add_region("unrun", "takes")
+    own, other = (pages.add_region("unrun", "takes.reel", parent=(region, iteration)) for iteration in range(2))
+    for task, where, ran, unrun in (("takes.film", region, 0, 1), ("takes.reel", own, 1, 0)):
+        pages.add(task, None, dag="unrun", region=where, index=ran, state="failed")
+        pages.add(task, None, dag="unrun", region=where, index=unrun, state="upstream_failed", tried=0, worker="")
+        for index in (ran, unrun):
+            address = pages.at(task, dag="unrun", region=where, index=index, then="/clip.json")
+            detail = pages.get(address, user="admin").json()["detail"]
+            assert ("was never begun by a worker" in detail) is (index == unrun)
+            assert ("log says" in detail) is (index == ran)
+            assert detail.endswith(LATER_ITERATIONS) is (index == ran)
+    # The neighbour of another iteration has the same map index.
+    pages.add("takes.reel", None, dag="unrun", region=other, index=0, state="failed")
+    address = pages.at("takes.reel", dag="unrun", region=own, index=0, then="/clip.json")
+    assert "was never begun by a worker" in pages.get(address, user="admin").json()["detail"]
+
+
+def test_an_iteration_that_has_run_before_a_clear(pages):
+    """Its log is that of an archived try, in the region before: what that one submitted may be paid for."""
+    old = pages.add_region("ran", "takes")
+    new = pages.add_region("ran", "takes", forked_from=old, resumes_from=1)
+    pages.add("takes.film", None, dag="ran", region=old, index=1, state="failed", live=False)
+    pages.add("takes.film", None, dag="ran", region=new, index=1, state="upstream_failed", worker="")
+    address = pages.at("takes.film", dag="ran", region=new, index=1, then="/clip.json")
+    detail = pages.get(address, user="admin").json()["detail"]
+    assert "Its log says why, and whether it sent a request" in detail
+
+
+def test_a_mapped_task_that_no_worker_has_begun(pages):
+    """Another of its map indexes has run."""
+    region = pages.add_region("unrun-mapped", "scene")
+    for index, worker in enumerate(["worker", ""]):
+        pages.add("scene", None, dag="unrun-mapped", index=index, region=region, state="upstream_failed", worker=worker)
+    for index in range(2):
+        address = pages.at("scene", dag="unrun-mapped", index=index, then="/clip.json")
+        assert ("was never begun" in pages.get(address, user="admin").json()["detail"]) is (index == 1)

@@ -13,6 +13,7 @@ from airflow_provider_vidu.ui.batches.listing import Entry
 from airflow_provider_vidu.ui.batches.records import Batch
 from airflow_provider_vidu.ui.batches.rows import batch_view, view_of, with_state
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
+from airflow_provider_vidu.ui.clips.loops import LATER_ITERATIONS
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED
 
 LATEST, EARLIER = 2_000_000_000.0, 1_900_000_000.0
@@ -53,3 +54,16 @@ def test_the_rows_of_other_tasks_of_a_named_batch(is_shared):
     assert told["cost"].startswith("Other tasks have run this batch, too" if is_shared else "Clearing the task orders")
     retried = batch_view(replace(batch, task=replace(task, state="up_for_retry")), state)["next_try"]
     assert ("The rows of other tasks" in retried["does"]) is is_shared
+
+
+@pytest.mark.parametrize("state", ["failed", "running"])
+def test_a_row_of_a_batch_in_a_loop(state):
+    """Airflow's dialog clears the later iterations with the task; a batch that goes on is not to be cleared."""
+    task = TaskFacts("d", "r1", "films", -1, None, state=state, iteration=1, region_id="01a21b08")
+    batch = Batch(task, "spring", "file:///films/", "file:///films/spring.manifest.jsonl", "vidu_default", 1)
+    known = BatchState()
+    error = {"type": "ViduError", "message": "It failed."}
+    known.apply({"e": "line", "line": {"key": "k", "index": 0, "status": "failed", "error": error}})
+    view = {"generation_id": None, "error": None}
+    told = view_of(batch, Entry("k", 0, "failed", known.lines.ended["k"]), view, NOT_ASKED)["error"]
+    assert told["cost"].endswith(LATER_ITERATIONS) is (state == "failed")

@@ -12,6 +12,7 @@ from airflow_provider_vidu.exceptions import ViduNotFoundError, ViduRateLimitErr
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
+from airflow_provider_vidu.ui.clips.loops import LATER_ITERATIONS
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
 from airflow_provider_vidu.ui.clips.xcoms import fields_in, slim
 from airflow_provider_vidu.ui.playing.shelf import Known
@@ -470,3 +471,23 @@ def test_an_old_state_is_told_as_such():
     live = Live(generation("running")).failed(error, NOW)
     notice = view(task(state="deferred", watch=WATCH), live=live, over=False)["notice"]
     assert (notice["is_old"], notice["code"], notice["trace_id"]) == (True, "TooManyRequests", "t-9")
+
+
+@pytest.mark.parametrize("region", ["01a21b08", None])
+@pytest.mark.parametrize(
+    ("role", "status"),
+    [("generate", "failed"), ("generate", "succeeded"), ("wait", "failed"), ("download", "succeeded")],
+)
+def test_a_clear_in_a_loop(region, role, status):
+    """Airflow's dialog clears the later iterations with it, which pay again: even those of a download do."""
+    failed = task(state="failed", watch={**WATCH, "role": role}, ended_at=NOW, region_id=region, iteration=1)
+    cost = view(failed, live=Live(generation(status)))["error"]["cost"]
+    assert cost.endswith(LATER_ITERATIONS) is (region is not None)
+    assert cost.count("later iterations") == (region is not None)
+
+
+def test_a_lost_file_in_a_loop():
+    """Downloading it again costs nothing, and what Airflow clears with it does."""
+    clip = gone(task(watch={"role": "download"}, result={**made(), "file": RECORD}, region_id="r", iteration=0), None)
+    shown = views.clip_view(clip, clip.main, NOT_ASKED, stored=dict.fromkeys([RECORD["uri"]]), now=NOW)
+    assert shown["error"]["cost"] == f"That costs nothing. {LATER_ITERATIONS}"
