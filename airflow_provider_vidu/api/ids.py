@@ -12,7 +12,7 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 MAX_ID_CHARS: Final = 1024
 _MAX_ID_NUMBER: Final = 10**40
 """Far above any id of digits; Python refuses to write very long numbers."""
-_UNFIT_ID: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_UNFIT_ID: Final = re.compile(r"[\ufffd\ud800-\udfff]|://")
 
 
 def checked_id(generation_id: object) -> str:
@@ -21,7 +21,7 @@ def checked_id(generation_id: object) -> str:
     An id of digits becomes a whole number in a DAG with ``render_template_as_native_obj``.
 
     :raises ViduConfigError: when it is neither text nor a whole number, empty, longer than 1,024 characters, a
-        rendered ``None``, or contains control characters.
+        rendered ``None``, an address, or contains control or invisible characters.
     """
     if isinstance(generation_id, int) and not isinstance(generation_id, bool) and 0 <= generation_id < _MAX_ID_NUMBER:
         generation_id = str(generation_id)
@@ -34,26 +34,24 @@ def checked_id(generation_id: object) -> str:
             f"generation_id is {'empty' if not generation_id.strip() else 'the word None'}: "
             "the upstream task returned no id. Check its XCom."
         )
-    # A path segment of dots would be normalized away, encoded or not.
-    if not _is_usable(generation_id):
+    if not is_safe_id(generation_id):
         raise ViduConfigError(
-            f"generation_id {sanitized(generation_id, 60)!r} is too long, all dots, or contains control characters "
-            "or others that cannot be encoded."
+            f"generation_id {sanitized(generation_id, 60)!r} is too long, all dots, an address, or contains control or "
+            "invisible characters or others that cannot be encoded."
         )
     return generation_id
 
 
-def _is_usable(generation_id: str) -> bool:
-    is_blank = not generation_id.strip(" .")
-    return len(generation_id) <= MAX_ID_CHARS and not is_blank and not _UNFIT_ID.search(generation_id)
-
-
 def is_safe_id(generation_id: str) -> bool:
-    """Whether an id in an answer can be queried and logged: no line end, no invisible or bidirectional control.
+    """Whether an id can be queried and logged: no line end, no invisible or bidirectional control, no address.
 
-    U+FFFD stands for characters that stores refuse, so it would name something else.
+    An address may be signed, and triggers mask no signatures. U+FFFD stands for characters that stores refuse, so it
+    would name something else.
     """
-    return _is_usable(generation_id) and not UNPRINTABLE.search(generation_id) and "\ufffd" not in generation_id
+    # A path segment of dots would be normalized away, encoded or not.
+    is_blank = not generation_id.strip(" .")
+    is_unfit = UNPRINTABLE.search(generation_id) or _UNFIT_ID.search(generation_id)
+    return len(generation_id) <= MAX_ID_CHARS and not is_blank and not is_unfit
 
 
 def _hint_for_id(value: object) -> str:

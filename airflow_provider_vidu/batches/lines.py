@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from airflow_provider_vidu.api.ids import checked_id, is_safe_id
+from airflow_provider_vidu.api.ids import checked_id
 from airflow_provider_vidu.common.media_types import without_suffix
 from airflow_provider_vidu.common.values import epoch, mapping, price, strict_int
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduSubmitUnknownError
+from airflow_provider_vidu.exceptions import ViduSubmitUnknownError
 
 Line = dict[str, Any]
 
@@ -36,7 +36,7 @@ def checked_line(line: Any) -> Line:
     if status == FAILED and not (_is_name(error.get("type")) and isinstance(error.get("message"), str)):
         raise ValueError("a failed line without an error")
     if known.get("generation_id") is not None:
-        checked_generation_id(known["generation_id"])
+        checked_id(known["generation_id"])
     size = known.get("size", 0)
     if not isinstance(size, int) or not 0 <= size <= _MOST_BYTES or not isinstance(known.get("request", ""), str):
         raise ValueError("a line with a size or a request that is none")
@@ -46,13 +46,6 @@ def checked_line(line: Any) -> Line:
 def _is_name(kind: Any) -> bool:
     """Whether this may name a class of errors: the summary, which is an XCom, counts them by their names."""
     return isinstance(kind, str) and len(kind) <= _MOST_TYPE_CHARS
-
-
-def checked_generation_id(stored: Any) -> str:
-    """Return the id of a generation; raises ViduConfigError when it is not one."""
-    if not is_safe_id(generation_id := checked_id(stored)):
-        raise ViduConfigError("The id of a generation could forge a log line.")
-    return generation_id
 
 
 @dataclass(frozen=True, slots=True)

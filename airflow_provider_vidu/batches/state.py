@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from airflow_provider_vidu.batches.lines import Earlier, Lines, checked_generation_id, checked_line
+from airflow_provider_vidu.api.ids import checked_id
+from airflow_provider_vidu.batches.lines import Earlier, Lines, checked_line
 from airflow_provider_vidu.common.values import epoch, price, strict_int, text
 from airflow_provider_vidu.orders.order import Record
 
@@ -66,7 +67,7 @@ class Open:
         """Read what an event or a snapshot holds; raises ViduConfigError when the id is not one."""
         index = stored.get("index", -1)
         return cls(
-            checked_generation_id(stored.get("id")),
+            checked_id(stored.get("id")),
             epoch(stored.get("at")) or 0.0,
             credits=price(stored.get("credits")),
             seed=strict_int(stored.get("seed")),

@@ -381,11 +381,11 @@ class GenerateLeg:
         return OFF_PEAK_WAIT_SECONDS if is_off_peak(further_fields(self._arguments)) else WAIT_SECONDS
 
     def _spending(self) -> Spending:
-        from airflow_provider_vidu.operators.submitting import queried_once
+        from airflow_provider_vidu.operators.submitting import queries_of
         from airflow_provider_vidu.orders.money.spending import Spending
 
         task, cap = self._task, checked_cap(self._task.max_credits, self._has_cap)
-        return Spending(self._context, task, task.budget, cap, self._log, queried_once)
+        return Spending(self._context, task, task.budget, cap, self._log, queries_of(task.vidu_conn_id))
 
     def _published_id(self) -> str | None:
         """Return the id that this try published; a new try starts without one."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.operators.generate import ViduGenerateOperator
     from airflow_provider_vidu.operators.reuse import SharedResults
+    from airflow_provider_vidu.orders.money.pending import Query
     from airflow_provider_vidu.orders.money.spending import Spending
     from airflow_provider_vidu.tasks.callbacks.tokens import CallbackAddress
 
@@ -104,15 +105,23 @@ def _check_gaps(
     task.log.warning("%s; the request has only the others' values.", what)
 
 
-def queried_once(conn_id: str, generation_id: str, endpoint: str | None) -> Generation:
-    """Return a generation of any connection, by one request.
+def queries_of(own: str) -> Query:
+    """Return what returns a generation by one request, and raises ViduError when the service does not answer with it.
 
-    :param endpoint: where it was submitted.
-    :raises ViduError: when the service does not answer with it.
+    The entries of a budget name connections, and a user who may edit Variables may have written them: each but the
+    task's own must be of type ``vidu``.
+
+    :param own: the task's connection.
     """
+    from airflow_provider_vidu.api.settings.connection import check_type, type_of
     from airflow_provider_vidu.hooks import ViduHook
 
-    return ViduHook(conn_id).get_generation(generation_id, endpoint=endpoint, retries=0)
+    def queried(conn_id: str, generation_id: str, endpoint: str | None) -> Generation:
+        if conn_id != own:
+            check_type(conn_id, type_of(conn_id))
+        return ViduHook(conn_id).get_generation(generation_id, endpoint=endpoint, retries=0)
+
+    return queried
 
 
 def slot_wait(

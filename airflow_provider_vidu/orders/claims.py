@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_vidu.api.ids import checked_id, is_safe_id
+from airflow_provider_vidu.api.ids import checked_id
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import number
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNotFoundError, ViduSubmitUnknownError
@@ -347,7 +347,4 @@ def _checked(record: Record, began: object) -> Record:
         raise ValueError("a marker that is not one")
     if record.generation_id is None:
         return record
-    generation_id = checked_id(record.generation_id)
-    if not is_safe_id(generation_id):
-        raise ValueError("an id that is not one")
-    return replace(record, generation_id=generation_id)
+    return replace(record, generation_id=checked_id(record.generation_id))

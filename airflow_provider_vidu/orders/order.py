@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from airflow_provider_vidu.api.ids import checked_id, is_safe_id
+from airflow_provider_vidu.api.ids import checked_id
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import epoch, price
 from airflow_provider_vidu.exceptions import ViduConfigError
@@ -187,6 +187,5 @@ def _id(stored: object) -> str | None:
     if stored is None:
         return None
     with suppress(ViduConfigError):
-        if is_safe_id(generation_id := checked_id(stored)):
-            return generation_id
+        return checked_id(stored)
     raise ViduConfigError(f"the order's record names no generation that could exist: {sanitized(stored, 60)!r}")

@@ -244,7 +244,7 @@ class CompletionTracker:
         return delay, None if known == self._problem else f"{worst} Retrying in {delay:.0f} s, and from then on."
 
     def _is_id(self, name: object) -> bool:
-        return isinstance(name, str) and (is_safe_id(name) or name in self._named)
+        return isinstance(name, str) and is_safe_id(name)
 
     def _begin(self) -> float | None:
         """Return the time from which the list is read, in epoch seconds; None for the whole list."""

@@ -14,8 +14,9 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_vidu.api.settings.config import ViduConfig
 from airflow_provider_vidu.api.settings.fields import EXTRA_PREFIX, is_blank
-from airflow_provider_vidu.api.settings.form import EXTRAS
+from airflow_provider_vidu.api.settings.form import CONNECTION_TYPE, EXTRAS
 from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduConfigError,
@@ -90,6 +91,27 @@ async def aresolve(conn_id: str) -> ViduConfig:
     for secret in config.secrets():
         await _amask(secret)
     return config
+
+
+def check_type(conn_id: str, kind: str | None) -> None:
+    """Refuse a connection of another type, whose password must not be sent: its name may be by someone without rights.
+
+    :param kind: its type.
+    :raises ViduConfigError: when it is not ``vidu``.
+    """
+    if kind != CONNECTION_TYPE:
+        raise ViduConfigError(
+            f"The connection {conn_id!r} is of type {kind or 'none'!r}, not {CONNECTION_TYPE!r} (such as "
+            f"{DEFAULT_CONN_ID!r}): nothing was sent.",
+            conn_id=conn_id,
+        )
+
+
+def type_of(conn_id: str) -> str | None:
+    """Return the type of an Airflow connection, in a worker; it raises as :func:`connection_type`."""
+    _check_id(conn_id)
+    conn_type: str | None = _looked_up(conn_id, lambda: _get(conn_id, BaseHook)).conn_type
+    return conn_type
 
 
 async def connection_type(conn_id: str) -> str | None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from airflow_provider_vidu.api.ids import is_safe_id
 from airflow_provider_vidu.common.values import epoch, text
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNotFoundError
 from airflow_provider_vidu.models import Generation
@@ -51,7 +52,10 @@ def has_news(entries: Ledger, scope: Scope, names: Sequence[str], query: Query, 
     for name in random.sample(names, min(len(names), MOST_QUERIES)):
         facts = entries.facts(scope.prefix, name)
         conn_id, generation_id = text(facts.get("conn_id")), text(facts.get("generation_id"))
-        if conn_id is None or generation_id is None or scope.open_entry(generation_id) != name:
+        # A user who may edit Variables may have written them.
+        if conn_id is None or generation_id is None or not is_safe_id(generation_id):
+            continue
+        if scope.open_entry(generation_id) != name:
             continue
         try:
             generation = query(conn_id, generation_id, text(facts.get("endpoint")))

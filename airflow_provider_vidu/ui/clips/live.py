@@ -11,9 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from airflow_provider_vidu.api.settings.connection import aresolve, connection_type
-from airflow_provider_vidu.api.settings.form import CONNECTION_TYPE
-from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
+from airflow_provider_vidu.api.settings.connection import aresolve, check_type, connection_type
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduConfigError,
@@ -283,10 +281,4 @@ async def _asked(key: _Key, before: Live) -> Live:
 
 async def _check_type(conn_id: str) -> None:
     """Refuse other connections: a DAG could name one whose password must not reach Vidu."""
-    kind = await connection_type(conn_id)
-    if kind != CONNECTION_TYPE:
-        raise ViduConfigError(
-            f"The connection {conn_id!r} is of type {kind or 'none'!r}, not {CONNECTION_TYPE!r} (such as "
-            f"{DEFAULT_CONN_ID!r}): nothing was sent.",
-            conn_id=conn_id,
-        )
+    check_type(conn_id, await connection_type(conn_id))

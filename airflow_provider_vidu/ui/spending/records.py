@@ -112,7 +112,8 @@ def account(session: Session, since: datetime) -> Account:
     query = (
         select(ranked)
         .where(ranked.c.nth <= MAX_OF_DAG + 1)
-        .order_by(ranked.c.day.desc(), ranked.c.credits.desc(), ranked.c.dag_id)
+        # In turn from each DAG: a dozen DAGs of one author, with a new model each time, would fill the limit.
+        .order_by(ranked.c.nth, ranked.c.day.desc(), ranked.c.credits.desc(), ranked.c.dag_id)
         .limit(MAX_GROUPS + 1)
     )
     found = session.execute(query).all()
@@ -126,7 +127,9 @@ def account(session: Session, since: datetime) -> Account:
     is_cut = len(found) > len(rows) or len(rows) > MAX_GROUPS
     is_cut = is_cut or (readable or 0) > MAX_GENERATIONS or (batches or 0) > MAX_BATCHES
     begun_again = {row.dag_id: row.tasks for row in session.execute(_begun_again(since))}
-    return Account(tuple(rows[:MAX_GROUPS]), is_cut, notes - int(readable or 0), begun_again)
+    shown = sorted(rows[:MAX_GROUPS], key=lambda row: (-row.credits, row.dag_id))
+    shown.sort(key=lambda row: row.day, reverse=True)
+    return Account(tuple(shown), is_cut, notes - int(readable or 0), begun_again)
 
 
 def _begun_again(since: datetime) -> Any:

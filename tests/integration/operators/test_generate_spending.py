@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,7 +18,8 @@ from airflow_provider_vidu.api.clients.sync_client import SyncClient
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.operators import ViduBudget, ViduGenerateOperator
 from airflow_provider_vidu.orders import lost_order
-from airflow_provider_vidu.orders.money import spending
+from airflow_provider_vidu.orders.money import pending, spending
+from airflow_provider_vidu.orders.money.budget import MOST_UNPRICED
 from airflow_provider_vidu.orders.money.ledger import ListedLedger
 from airflow_provider_vidu.orders.records import StateStore
 from tests.integration.operators.test_generate import Task
@@ -248,6 +250,32 @@ def test_tasks_without_a_budget_are_counted_and_not_refused(official):
         task.submit()
     with pytest.raises(exceptions.ViduBudgetError, match="20 of 10 credits"):
         Spender(2, budget=ViduBudget(credits=10)).start()
+
+
+@pytest.mark.parametrize(
+    ("conn_id", "generation_id"),
+    [
+        ("vidu_default", "1\nThe budget is free\x1b[31m"),
+        ("vidu_default", "1\u2028The budget is free"),
+        ("of_http", "7"),
+    ],
+    ids=["lines", "separator", "another connection"],
+)
+def test_an_entry_that_a_user_forged_forges_no_log_line_and_asks_no_other_service(
+    conn_id, generation_id, official, variables, logged, monkeypatch
+):
+    """Users who may edit Variables write entries: not every connection of the deployment is theirs to use."""
+    other = {"conn_type": "http", "host": official.url, "password": official.key}
+    monkeypatch.setenv("AIRFLOW_CONN_OF_HTTP", json.dumps(other))
+    scope = spending.Scope("run", "d", "r", Spender().run_after)
+    facts = {"conn_id": conn_id, "generation_id": generation_id, "at": 1.0}
+    variables.kept[scope.open_entry(generation_id)] = json.dumps(facts)
+    variables.kept |= {scope.open_entry(f"g{number}"): "{}" for number in range(MOST_UNPRICED)}
+    monkeypatch.setattr(pending, "MOST_QUERIES", 2 * MOST_UNPRICED)
+    with pytest.raises(TaskDeferred):
+        Spender(budget=ViduBudget(credits=5)).start()
+    assert official.requests("query") == []
+    assert "free" not in logged()
 
 
 @pytest.mark.usefixtures("no_price")

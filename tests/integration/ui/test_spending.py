@@ -252,6 +252,23 @@ def test_one_dag_does_not_hide_the_others(pages, monkeypatch):
     assert "spend-quiet" in [row.dag_id for row in found.rows]
 
 
+def test_many_dags_of_one_author_do_not_hide_the_others(pages, monkeypatch):
+    """Each DAG has its newest sums before any has all of them; the account is in its order all the same."""
+    from sqlalchemy.orm import Session
+
+    spend(pages, "spend-hushed", 0, {"credits": 3}, ago=0.5)
+    for index in range(12):
+        spend(pages, f"spend-chorus-{index % 3}", index, {"credits": 900, "model": f"m{index}"})
+    with Session(pages.engine) as session:
+        names = {row.dag_id for row in records.account(session, NOW - timedelta(days=1)).rows}
+        monkeypatch.setattr(records, "MAX_GROUPS", len(names))
+        found = records.account(session, NOW - timedelta(days=1))
+    assert found.is_cut
+    assert {row.dag_id for row in found.rows} == names
+    order = [(row.day, row.credits) for row in found.rows]
+    assert order == sorted(order, reverse=True)
+
+
 def test_half_a_surrogate_pair_breaks_no_page(pages):
     """The XComs of one DAG ended everyone's page with an error, and the sheet of their own run."""
     spend(pages, "spend-halves", 0, {"credits": 5})

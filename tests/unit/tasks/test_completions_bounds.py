@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from airflow_provider_vidu.exceptions import ViduRequestError
-from airflow_provider_vidu.tasks.completions import KEPT, KEPT_CHARS, KEPT_OPEN, MOST_WATCHED, CompletionTracker
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduRequestError
+from airflow_provider_vidu.tasks.completions import KEPT, KEPT_CHARS, KEPT_OPEN, MOST_WATCHED, CompletionTracker, named
 from fault_table import SURVIVED
 from tests.unit.tasks.test_completions import NOW, POLICY, seen, tell
 
@@ -126,10 +126,8 @@ def test_a_memory_that_another_has_written_holds_a_time_that_is_none(odd):
     assert finished.memory()["line"] <= NOW
 
 
-def test_a_named_id_is_remembered_whatever_it_is():
-    """The author of the DAG has named it, and it would be reported again after each restart."""
-    first = CompletionTracker(POLICY, ["g\u200b"])
-    first._report("g\u200b")
-    second = CompletionTracker(POLICY, ["g\u200b"])
-    second.remember(first.memory(), NOW)
-    assert second.to_poll(NOW) == []
+@pytest.mark.parametrize("odd", ["g\u200b", "g\u2028h", "https://h.example/v.mp4?Signature=s"])
+def test_no_id_is_named_that_could_not_be_logged(odd):
+    """The memory names ids by the same rule, so a named one is remembered."""
+    with pytest.raises(ViduConfigError, match="an address, or contains control or invisible characters"):
+        named([odd])

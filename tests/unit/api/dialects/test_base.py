@@ -67,6 +67,12 @@ BAD_IDS = [
     pytest.param("..", id="dots"),
     pytest.param("...", id="three dots"),
     pytest.param("a\ud800", id="lone surrogate"),
+    pytest.param("a\u2028b", id="line separator"),
+    pytest.param("a\x85b", id="next line"),
+    pytest.param("a\u202eb", id="bidirectional override"),
+    pytest.param("a\u200bb", id="invisible"),
+    pytest.param("https://h.example/v.mp4?X-Amz-Signature=5ec7e7", id="signed address"),
+    pytest.param("s3://u:a-word@h.example/v.mp4", id="address with a password"),
 ]
 
 
