@@ -153,8 +153,7 @@ def encode(pictures: Iterable[Picture], *, key_every: int) -> Iterator[EncodedFr
     """Yield one :class:`EncodedFrame` per picture, with a key frame at least every ``key_every`` frames."""
     before: list[bytes] = []
     for number, picture in enumerate(pictures):
-        columns, rows = picture.width // BLOCK, picture.height // BLOCK
-        blocks = [picture.macroblock(column, row) for row in range(rows) for column in range(columns)]
+        blocks = picture.macroblocks()
         since_key = number % key_every
         if since_key == 0:
             yield EncodedFrame(key_frame(blocks), True)

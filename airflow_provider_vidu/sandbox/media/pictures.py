@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 WIDTH = 160
 HEIGHT = 96
@@ -53,17 +54,23 @@ class Picture:
             self.u[start : start + half] = u * half
             self.v[start : start + half] = v * half
 
-    def macroblock(self, column: int, row: int) -> bytes:
-        """Return the 384 samples of one 16 x 16 macroblock in the order of an I_PCM block: Y, then U, then V."""
-        rows = [self.y[i : i + 16] for i in self._starts(self.width, BLOCK, column, row)]
-        for plane in (self.u, self.v):
-            rows += [plane[i : i + 8] for i in self._starts(self.width // 2, BLOCK // 2, column, row)]
-        return b"".join(rows)
+    def macroblocks(self) -> list[bytes]:
+        """Return the 16 x 16 macroblocks, row by row; 384 samples each, in the order of I_PCM: Y, then U, then V."""
+        planes = (
+            (self.y, self.width, BLOCK),
+            (self.u, self.width // 2, BLOCK // 2),
+            (self.v, self.width // 2, BLOCK // 2),
+        )
+        return [b"".join(parts) for parts in zip(*(_blocks(*plane) for plane in planes), strict=True)]
 
-    @staticmethod
-    def _starts(stride: int, edge: int, column: int, row: int) -> range:
-        first = row * edge * stride + column * edge
-        return range(first, first + edge * stride, stride)
+
+def _blocks(plane: bytearray, stride: int, edge: int) -> Iterator[bytes]:
+    """Yield the blocks of a plane, row by row."""
+    lines = struct.unpack(f"{edge}s" * (len(plane) // edge), plane)  # one call cuts all lines of all blocks
+    columns = stride // edge
+    for start in range(0, len(lines), columns * edge):
+        for column in range(start, start + columns):
+            yield b"".join(lines[column : start + columns * edge : columns])
 
 
 def _colour(digest: bytes, at: int, luma: tuple[int, int]) -> tuple[int, int, int]:
@@ -108,10 +115,10 @@ def frames(seed: str, count: int, *, watermark: bool = False) -> Iterator[Pictur
         yield picture
 
 
-def _rgb(picture: Picture, x: int, y: int) -> bytes:
-    chroma = (y // 2) * (picture.width // 2) + x // 2
-    luma = 1.164 * (picture.y[y * picture.width + x] - 16)
-    u, v = picture.u[chroma] - 128, picture.v[chroma] - 128
+@lru_cache(maxsize=16)
+def _rgb(y: int, u: int, v: int) -> bytes:
+    luma = 1.164 * (y - 16)
+    u, v = u - 128, v - 128
     parts = (luma + 1.596 * v, luma - 0.392 * u - 0.813 * v, luma + 2.017 * u)
     return bytes(max(0, min(255, round(part))) for part in parts)
 
@@ -122,8 +129,9 @@ def png(seed: str, *, watermark: bool = False) -> bytes:
     rows = bytearray()
     for y in range(picture.height):
         rows.append(0)
-        for x in range(picture.width):
-            rows += _rgb(picture, x, y)
+        chroma = y // 2 * (picture.width // 2)
+        for x, luma in enumerate(picture.y[y * picture.width : (y + 1) * picture.width]):
+            rows += _rgb(luma, picture.u[chroma + x // 2], picture.v[chroma + x // 2])
     header = struct.pack(">IIBBBBB", picture.width, picture.height, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(rows), 9)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
