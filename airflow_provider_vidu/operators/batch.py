@@ -254,9 +254,8 @@ class ViduBatchOperator(SignedURLOperator):
             waits.open_journal(self, journal, name, event, settings.timeout, was_resumed=was_resumed)
         if not journal.state.may_know(journal.owner) and (was_resumed or waits.was_begun(context)):
             raise waits.vanished(journal, name, destination, event)
-        from airflow_provider_vidu.operators.mapping.arguments import check_mapped
-        from airflow_provider_vidu.operators.mapping.shared_names import batch_name, may_share_files
-        from airflow_provider_vidu.operators.submitting import queries_of
+        queries = queries_of(self.vidu_conn_id)
+        spending = BatchSpending(Spending(context, self, self.budget, None, self.log, queries))
         with waits.paused_without_connection(self, journal, name, was_resumed=was_resumed):
             run = self._run = BatchRun(settings, rows, name, destination, journal, self.log, spending)
         if not was_resumed or journal.state.order_of(journal.owner) is None:

@@ -16,7 +16,6 @@ from airflow_provider_vidu.api.settings.config import ViduConfig
 from airflow_provider_vidu.api.settings.fields import EXTRA_PREFIX, is_blank
 from airflow_provider_vidu.api.settings.form import CONNECTION_TYPE, EXTRAS
 from airflow_provider_vidu.common.text import sanitized
-from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduConfigError,
@@ -101,8 +100,7 @@ def check_type(conn_id: str, kind: str | None) -> None:
     """
     if kind != CONNECTION_TYPE:
         raise ViduConfigError(
-            f"The connection {conn_id!r} is of type {kind or 'none'!r}, not {CONNECTION_TYPE!r} (such as "
-            f"{DEFAULT_CONN_ID!r}): nothing was sent.",
+            f"The connection {conn_id!r} is of type {kind or 'none'!r}, not {CONNECTION_TYPE!r}: nothing was sent.",
             conn_id=conn_id,
         )
 
