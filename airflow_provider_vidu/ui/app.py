@@ -160,7 +160,8 @@ async def clip_at(
     except absences.NoTaskError as error:
         raise HTTPException(404, NO_TASK) from error
     except absences.NoIterationError as error:
-        raise HTTPException(404, NO_ITERATION) from error
+        # Airflow's page of the task would need the iteration as well, so there must be no link to it.
+        raise HTTPException(404, NO_ITERATION, headers={"Vidu-Address": "ambiguous"}) from error
     except absences.BatchError as error:
         raise HTTPException(404, IS_BATCH) from error
     except absences.EndedError as error:

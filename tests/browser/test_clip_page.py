@@ -358,6 +358,19 @@ def test_an_unknown_address_leads_on(visit, pages):
     page.get_by_text("Airflow's own page").wait_for()
 
 
+def test_an_address_of_several_iterations_leads_to_none(visit, pages):
+    """Airflow's page of a task in a loop needs the iteration, too: without it, it shows an error (Airflow 3.4)."""
+    address = pages.at("in-a-loop")
+    headers = {"Vidu-Address": "ambiguous"}
+    refused = {"status": 404, "json": {"detail": "This task is in a loop."}, "headers": headers}
+    page = visit(pages.at("no-such-task"))
+    page.route(f"**{address}/clip.json", lambda route: route.fulfill(**refused))
+    page.goto(f"{pages.url}{address}")
+    page.get_by_text("This task is in a loop.").wait_for()
+    ways = [link.inner_text() for link in page.locator(".ways a").all()]
+    assert ways == ["All clips of this run", "The run in Airflow", "The DAG in Airflow", "Airflow's home page"]
+
+
 @pytest.mark.parametrize(("task_state", "status", "badge"), [
     ("failed", "success", "Succeeded (task failed)"), ("failed", "failed", "Failed (cancelled)"),
 ])  # fmt: skip

@@ -66,6 +66,7 @@ def test_each_iteration_has_a_page(pages, loop):
     for task, index in (("takes.film", -1), ("takes.reel", 1)):
         answer = pages.get(pages.at(task, dag="looped", index=index, then="/clip.json"), user="admin")
         assert (answer.status_code, answer.json()["detail"]) == (404, NO_ITERATION)
+        assert answer.headers["Vidu-Address"] == "ambiguous"
     page = pages.at("takes.film", dag="looped", region=loop, index=1)
     assert [pages.get(page, user=user).status_code for user in ("admin", "vera")] == [200, 403]
 
