@@ -47,7 +47,8 @@ class Stream:
             lowered = {name.lower(): ", ".join(head.get_all(name, ())) for name in head}
             self.location = Secret(lowered.pop("location")) if lowered.get("location") else None
             """Where a redirect leads; verbatim, because it may have to be followed."""
-            self.headers = {name: access.redact_text(value, target.url) for name, value in lowered.items()}
+            redact = access.redaction(target.url)
+            self.headers = {name: redact(value) for name, value in lowered.items()}
             self.status = self._response.status
             self.relay = self._connection.relay
             self.length = self._announced()

@@ -12,7 +12,7 @@ import time
 import pytest
 import trustme
 
-from airflow_provider_vidu.common.redaction import Secret
+from airflow_provider_vidu.common.redaction import Redactor, Secret
 from airflow_provider_vidu.downloads.transfer import Rules, Transfer
 from airflow_provider_vidu.exceptions import (
     ViduConfigError,
@@ -21,6 +21,8 @@ from airflow_provider_vidu.exceptions import (
     ViduIncompleteError,
     ViduURLExpiredError,
 )
+from airflow_provider_vidu.network import target
+from airflow_provider_vidu.network.stream import Stream
 from airflow_provider_vidu.network.target import DownloadAccess, Target
 from tests.integration.downloads.test_transfer import BODY, LOOPBACK, Shelf
 from tests.integration.servers import Server, fixed, redirect, video, whole
@@ -584,3 +586,21 @@ def test_a_chunk_of_less_than_nothing_is_none(size):
     with Server(answer) as server, pytest.raises(ViduURLExpiredError):
         fetch(server.url())
     assert sent < 32 * 2**20
+
+
+def test_the_secrets_are_spelt_once_for_all_headers(monkeypatch):
+    """A signed URL has hundreds of spellings, which take milliseconds: not those of each header anew."""
+    spelt = []
+
+    class Counted(Redactor):
+        def __init__(self, secrets):
+            spelt.append(secrets := set(secrets))
+            super().__init__(secrets)
+
+    monkeypatch.setattr(target, "Redactor", Counted)
+    query = f"X-Amz-Signature={'0123456789abcdef' * 4}"
+    with Server(fixed(200, b"abcde", **{f"X-{number}": query for number in range(50)})) as server:
+        access = DownloadAccess(allowed_hosts=LOOPBACK, timeout=5.0)
+        with contextlib.closing(Stream(Target.parse(server.url(f"/v?{query}")), access, {}, own=False)) as stream:
+            assert {stream.headers[f"x-{number}"] for number in range(50)} == {"***"}
+    assert len(spelt) == 1
