@@ -254,6 +254,7 @@ class ViduBatchOperator(SignedURLOperator):
             waits.open_journal(self, journal, name, event, settings.timeout, was_resumed=was_resumed)
         if not journal.state.may_know(journal.owner) and (was_resumed or waits.was_begun(context)):
             raise waits.vanished(journal, name, destination, event)
+        waits.check_journal(journal, name, destination)
         queries = queries_of(self.vidu_conn_id)
         spending = BatchSpending(Spending(context, self, self.budget, None, self.log, queries))
         with waits.paused_without_connection(self, journal, name, was_resumed=was_resumed):

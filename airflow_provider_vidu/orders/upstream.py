@@ -75,13 +75,13 @@ def given_id(generation_id: object) -> str:
     """Return an id that a template, a file or a task gave; raises ViduConfigError when it is not valid."""
     from airflow_provider_vidu.api.ids import checked_id
 
-    checked = checked_id(stripped(generation_id))
-    if "://" in checked:  # the service has no use for it, and must not see where Airflow keeps its data
+    given = stripped(generation_id)
+    if isinstance(given, str) and "://" in given:  # the service has no use for it, and must not see where Airflow keeps its data
         raise ViduConfigError(
-            f"generation_id is an address instead of an id: {redacted(checked, 120)!r}. If it is where the upstream "
+            f"generation_id is an address instead of an id: {redacted(given, 120)!r}. If it is where the upstream "
             "task's XCom is kept, this worker lacks that task's [core] xcom_backend. The URL of a file is a video_url."
         )
-    return checked
+    return checked_id(given)
 
 
 def id_of(generation: object) -> str:

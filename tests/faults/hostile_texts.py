@@ -23,6 +23,10 @@ REFUSED_IDS: dict[str, Any] = {
     "empty": "",
     "parent folder": "..",
     "rendered None": "None",
+    "another URL": "https://evil.example/x",
+    "right-to-left override": "a\u202egpj.exe",
+    "zero width": "a\u200bb\ufeffc",
+    "line separator": "a\u2028b",
 }
 
 #: What an id may well be; the service gets exactly this.
@@ -32,7 +36,6 @@ VERBATIM_IDS: dict[str, str] = {
     "backslashes": "..\\..\\windows\\win.ini",
     "encoded CRLF": "a%0d%0aX-Evil:%201",
     "query and fragment": "a?admin=1&x=2#top",
-    "another URL": "https://evil.example/x",
     "other host": "//evil.example/x",
     "user info": "@evil.example/",
     "template": TEMPLATE,
@@ -42,10 +45,7 @@ VERBATIM_IDS: dict[str, str] = {
     "shell": "$(id);`id`|id&",
     "SQL": "'; DROP TABLE xcom; --",
     "look-alike": "\u0440\u0430ypal",
-    "right-to-left override": "a\u202egpj.exe",
-    "zero width": "a\u200bb\ufeffc",
     "combining": "e\u0301" * 20,
-    "line separator": "a\u2028b",
     "astral": "😀" * 50,
     "device": "con",
     "stream": "a.mp4:evil",

@@ -18,13 +18,14 @@ from airflow_provider_vidu.events import read_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError, ViduError
 from airflow_provider_vidu.network.addresses import permitted_addresses
 from airflow_provider_vidu.stores.naming import file_name, stem_of
-from tests.faults.hostile_texts import FORGED, VERBATIM_IDS, is_one_clean_line
+from tests.faults.hostile_texts import FORGED, REFUSED_IDS, VERBATIM_IDS, is_one_clean_line
 from tests.properties import properties
 from tests.rows import each_row
 
 # The same examples at every run: a fault test is no lottery.
 fixed_examples = properties(80, derandomize=True)
-HOSTILE = st.sampled_from([*VERBATIM_IDS.values(), FORGED]) | st.text(st.characters(), max_size=40)
+TEXTS = [text for text in (*VERBATIM_IDS.values(), *REFUSED_IDS.values()) if isinstance(text, str) and len(text) < 1000]
+HOSTILE = st.sampled_from([*TEXTS, FORGED]) | st.text(st.characters(), max_size=40)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | HOSTILE | st.binary(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(HOSTILE, inner, max_size=3),
