@@ -76,7 +76,7 @@ def given_id(generation_id: object) -> str:
     from airflow_provider_vidu.api.ids import checked_id
 
     given = stripped(generation_id)
-    if isinstance(given, str) and "://" in given:  # the service has no use for it, and must not see where Airflow keeps its data
+    if isinstance(given, str) and "://" in given:  # nor may the service see where Airflow keeps its data
         raise ViduConfigError(
             f"generation_id is an address instead of an id: {redacted(given, 120)!r}. If it is where the upstream "
             "task's XCom is kept, this worker lacks that task's [core] xcom_backend. The URL of a file is a video_url."
