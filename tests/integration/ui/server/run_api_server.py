@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -10,6 +11,7 @@ import threading
 
 def main(descriptor: int) -> None:
     """Make the database and serve on an inherited socket; ``ready`` is printed when requests are taken."""
+    gc.disable()  # while it starts: the collector searched all that was imported again and again, for seconds
     import uvicorn
     from airflow.utils.db import initdb
 
@@ -19,6 +21,8 @@ def main(descriptor: int) -> None:
     class Server(uvicorn.Server):
         async def startup(self, *args, **kwargs):
             await super().startup(*args, **kwargs)
+            gc.freeze()
+            gc.enable()
             print("ready", flush=True)
             # Nobody reads on: a full pipe would stop the server at its next log line.
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
