@@ -30,7 +30,7 @@ from airflow_provider_vidu.polling.watch import (
 )
 from airflow_provider_vidu.tasks.callbacks.arrivals import arrivals
 from airflow_provider_vidu.tasks.clients import shared_client
-from airflow_provider_vidu.tasks.handover import detached, is_handed_over, persistently
+from airflow_provider_vidu.tasks.handover import STILL_WAITED_FOR, detached, is_handed_over, persistently
 from airflow_provider_vidu.tasks.slots.queue import no_slot, slot_queue, task_key
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class ViduGenerationTrigger(BaseTrigger):
                 arrivals(self.vidu_conn_id).came()
                 return
             if await is_handed_over(self.task_instance, self.generation_id):
-                self.log.info("Generation %s is handed over to another triggerer.", self.generation_id)
+                self.log.info(STILL_WAITED_FOR, f"Generation {self.generation_id}")
                 return
             reason = await persistently(self._end)
             self.log.info("Generation %s, because the task was killed: %s.", self.generation_id, reason)

@@ -16,7 +16,7 @@ from airflow_provider_vidu.models import GenerationStatus
 from airflow_provider_vidu.polling.schedule import BEGINNING, interval
 from airflow_provider_vidu.polling.watch import Done, PollPolicy, Wait, Watch, earliest_event
 from airflow_provider_vidu.tasks.clients import shared_client
-from airflow_provider_vidu.tasks.handover import detached, is_handed_over, persistently
+from airflow_provider_vidu.tasks.handover import STILL_WAITED_FOR, detached, is_handed_over, persistently
 from airflow_provider_vidu.tasks.slots.queue import slot_queue
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class ViduBatchTrigger(BaseTrigger):
     async def _cancel_unless_handed_over(self) -> None:
         try:
             if await is_handed_over(self.task_instance, self.token, key=TOKEN_KEY):
-                self.log.info("Batch %s is handed over to another triggerer.", self.token)
+                self.log.info(STILL_WAITED_FOR, f"Batch {self.token}")
                 return
             async with await shared_client(self.vidu_conn_id) as client:
                 left = [name for name in self.jobs if name not in self._ended]

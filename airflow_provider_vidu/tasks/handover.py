@@ -25,6 +25,8 @@ _PAUSE_SECONDS: Final = 2.0
 _QUERY_SECONDS: Final = 20.0
 """The timeout of a query; one that Airflow never answers counts as failed."""
 ENDED: Final = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
+STILL_WAITED_FOR: Final = "%s is not cancelled: as far as Airflow shows, its task still waits, in another triggerer."
+"""Logged by a trigger that ends. A loop's iteration that was marked as success shows nothing else (Airflow 3.4)."""
 _CANCEL_RETRIES: Final = 5
 """An uncancelled job keeps costing money, and nothing cancels it later: the delays grow to half a minute."""
 

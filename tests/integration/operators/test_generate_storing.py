@@ -134,6 +134,7 @@ def test_a_manifest_counts_further_creations(connect, sandbox, tmp_path, monkeyp
     monkeypatch.setattr(ViduBatchOperator, "log", log)
     monkeypatch.setattr(plan, "stays", lambda *_, **__: False)
     task = BatchTask(tmp_path, [{"key": name, "prompt": f"a cat {name}"} for name in "ab"])
+    sandbox.set_speed(0)  # nothing ends before the first leg defers
     with pytest.raises(TaskDeferred) as waiting:
         task.start()
     for create in sandbox.creates:
