@@ -15,7 +15,7 @@ CONSTRAINTS := constraints/airflow-3.3.2.txt
 INSTALL = scripts/install.sh "$(BIN)/python" --constraint $(CONSTRAINTS)
 INSTALL_US = $(INSTALL) --no-build-isolation --editable
 # How many test processes; they wait for servers for much of their time, so two cores carry five of them.
-JOBS ?= 5
+JOBS ?= 6
 # How many test processes share the tests on whole Airflows, which wait for most of their time.
 AIRFLOWS ?= 3
 # Which benchmarks `make bench` runs, such as ONLY=waiting; all if omitted.
