@@ -141,36 +141,25 @@ def compat_names() -> list[str]:
     return sorted(found)
 
 
-def loaded(code: str, home: Path) -> set[str]:
-    """Run code in a fresh interpreter; return the modules that it has loaded (since ``before``, where it sets that)."""
-    script = f"before = set()\n{code}\nimport json, sys\nprint('\\n' + json.dumps(sorted(set(sys.modules) - before)))"
-    env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    env |= {"AIRFLOW_HOME": str(home), "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), *sys.path[1:]])}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=env, cwd=home, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return set(json.loads(done.stdout.strip().splitlines()[-1]))
-
-
-def test_dag_files_load_no_http_client(tmp_path: Path) -> None:
-    """The DAG processor parses every DAG again and again: clients and stores are loaded where they are used."""
-    # What every DAG file loads anyway.
-    dag_api = "airflow.sdk" if AIRFLOW >= (3, 0) else "airflow.models.dag, airflow.sensors.base"
-    used = "\n".join(f"getattr(sdk, {name!r}, None)" for name in compat_names())
-    finished = f", {NAME}.event_triggers" if AIRFLOW >= (3, 0) else ""
-    code = (
-        f"import {dag_api}, airflow.triggers.base, sys\nfrom airflow.providers.common.compat import sdk\n"
-        f"{used}\nbefore = set(sys.modules)\n"
-        f"from {NAME}.operators import *\nimport {NAME}.sensors, {NAME}.triggers{finished}"
-    )
-    more = loaded(code, tmp_path)
-    operators = {f"{NAME}.operators.{name}" for name in ("batch", "download", "generate")}
-    assert {f"{NAME}.sensors", *operators, f"{NAME}.triggers"} <= more
-    assert not {name for name in more if name.partition(".")[0] in {*CLIENTS, "s3fs", "botocore"}}
-    assert f"{NAME}.downloads.transfer" not in more
-
-
+DAG_API: Final = "airflow.sdk" if AIRFLOW >= (3, 0) else "airflow.models.dag, airflow.sensors.base"
+FORKED: Final = """
+import json, os, sys
+base, *groups = json.loads(sys.argv[1])
+for number, group in enumerate(groups):
+    if number:
+        exec(base)
+        assert "airflow_provider_vidu.operators" not in sys.modules
+    for name, code in group.items():
+        sys.stdout.flush()
+        if (child := os.fork()) == 0:
+            scope = {"before": set()}
+            exec(code, scope)
+            print(json.dumps([name, sorted(set(sys.modules) - scope["before"])]), flush=True)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0, code
+"""
+"""Runs each code in a process of its own, forked from one that has imported what every DAG file loads: Airflow takes
+two seconds of a core."""
 TASKS: Final = """
 made = ViduGenerateOperator(task_id="made", prompt="p", parameters={"duration": 4}, images=["/a.png"],
                             destination="s3://bucket/clips/", budget=ViduBudget(9), reuse="identical")
@@ -182,43 +171,85 @@ ViduBatchOperator(task_id="many", rows=[{"prompt": "p"}], parameters={"duration"
 """
 
 
+def dag_file(names: str, tasks: str) -> str:
+    """Return the code of a DAG file."""
+    dag = "airflow.sdk" if AIRFLOW >= (3, 0) else "airflow"
+    head = f"from {dag} import DAG\nfrom {NAME}.operators import {names}\n"
+    sensor = f"from {NAME}.sensors import ViduGenerationSensor\n"
+    return f"{head}{sensor}with DAG('clips', schedule=None):\n{indent(tasks, '    ')}"
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """Return the modules that each code loads in a fresh interpreter (since ``before``, where it sets that)."""
+    used = "\n".join(f"getattr(sdk, {name!r}, None)" for name in compat_names())
+    finished = f", {NAME}.event_triggers" if AIRFLOW >= (3, 0) else ""
+    without_airflow = {"the package": f"import {NAME}, {NAME}.get_provider_info"}
+    with_airflow = {
+        "everything": (
+            f"import sys\nfrom airflow.providers.common.compat import sdk\n{used}\nbefore = set(sys.modules)\n"
+            f"from {NAME}.operators import *\nimport {NAME}.sensors, {NAME}.triggers{finished}"
+        ),
+        "single tasks": dag_file("ViduBudget, ViduDownloadOperator, ViduGenerateOperator", TASKS),
+        "batch": dag_file("ViduBatchOperator", BATCH),
+        "preload": f"import {NAME}.operators.preload, {NAME}.sensors",
+    }
+    home = tmp_path_factory.mktemp("fresh")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    env |= {"AIRFLOW_HOME": str(home), "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), *sys.path[1:]])}
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, json.dumps([f"import {DAG_API}, airflow.triggers.base", without_airflow,
+                                                   with_airflow])],
+        env=env, cwd=home, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
+    assert found.keys() == {*without_airflow, *with_airflow}
+    return {name: set(modules) for name, modules in found.items()}
+
+
+def test_dag_files_load_no_http_client(loaded: dict[str, set[str]]) -> None:
+    """The DAG processor parses every DAG again and again: clients and stores are loaded where they are used."""
+    more = loaded["everything"]
+    operators = {f"{NAME}.operators.{name}" for name in ("batch", "download", "generate")}
+    assert {f"{NAME}.sensors", *operators, f"{NAME}.triggers"} <= more
+    assert not {name for name in more if name.partition(".")[0] in {*CLIENTS, "s3fs", "botocore"}}
+    assert f"{NAME}.downloads.transfer" not in more
+
+
 @pytest.mark.parametrize(
-    ("tasks", "names", "unused"),
+    ("tasks", "unused"),
     [
-        (TASKS, "ViduBudget, ViduDownloadOperator, ViduGenerateOperator", {"batches"}),
-        (BATCH, "ViduBatchOperator", {"batches.leg", "batches.plan", "batches.rows", "batches.settings"}),
+        ("single tasks", {"batches"}),
+        ("batch", {"batches.leg", "batches.plan", "batches.rows", "batches.settings"}),
     ],
-    ids=["single tasks", "batch"],
 )
-def test_dag_files_load_what_they_name(tasks: str, names: str, unused: set[str], tmp_path: Path) -> None:
+def test_dag_files_load_what_they_name(tasks: str, unused: set[str], loaded: dict[str, set[str]]) -> None:
     """A DAG file, whose tasks check their arguments, loads no code that only a running task needs.
 
     Neither batches without a batch, nor dialects, models and requests: that was most of the time.
     """
-    dag = "airflow.sdk" if AIRFLOW >= (3, 0) else "airflow"
-    head = f"from {dag} import DAG\nfrom {NAME}.operators import {names}\n"
-    sensor = f"from {NAME}.sensors import ViduGenerationSensor\n"
-    more = loaded(f"{head}{sensor}with DAG('clips', schedule=None):\n{indent(tasks, '    ')}", tmp_path)
     running = {
         "api.dialects", "downloads", "events", "hooks", "models", "network", "orders.dry_run", "orders.media",
         "orders.order", "orders.records", "orders.request", "polling.watch", "stores.base", "stores.naming",
         "stores.places", "tasks.deferral", "triggers",
     }  # fmt: skip
-    assert not {name for name in more if name.removeprefix(f"{NAME}.") in running | unused}
+    assert f"{NAME}.sensors" in loaded[tasks]
+    assert not {name for name in loaded[tasks] if name.removeprefix(f"{NAME}.") in running | unused}
 
 
-def test_a_worker_that_has_preloaded_forks_warm(tmp_path: Path) -> None:
+def test_a_worker_that_has_preloaded_forks_warm(loaded: dict[str, set[str]]) -> None:
     """What submits, polls, waits and downloads is there; `operators` alone, which it was before, loads nothing."""
-    more = loaded(f"import {NAME}.operators.preload, {NAME}.sensors", tmp_path)
     running = {
         "api.clients.sync_client", "api.dialects", "downloads.transfer", "hooks", "operators.download",
         "operators.generate", "operators.generate_leg", "operators.submitting", "orders.submission", "polling.watch",
         "sensors", "stores.destination", "tasks.deferral", "triggers",
     }  # fmt: skip
-    assert {f"{NAME}.{module}" for module in running} <= more
+    assert {f"{NAME}.{module}" for module in running} <= loaded["preload"]
 
 
-def test_importing_the_package_loads_nothing(tmp_path: Path) -> None:
+def test_importing_the_package_loads_nothing(loaded: dict[str, set[str]]) -> None:
     """The package's own name costs nothing, and Airflow's discovery asks for the metadata only."""
-    more = loaded(f"import {NAME}, {NAME}.get_provider_info", tmp_path)
+    more = loaded["the package"]
+    assert f"{NAME}.get_provider_info" in more
     assert not {name for name in more if name == "airflow" or name.startswith("airflow.") or name in CLIENTS}
