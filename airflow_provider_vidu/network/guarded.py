@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import threading
@@ -41,6 +42,10 @@ class _Watch:
     """Shuts sockets down whose call is overdue, in a thread that lives while there are calls."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything; in a forked process no other thread lives on, and one of them may have held the lock."""
         self._lock = threading.Lock()
         self._until: dict[socket.socket, float] = {}
         self._overdue: set[socket.socket] = set()
@@ -53,7 +58,7 @@ class _Watch:
             return
         with self._lock:
             self._until[sock] = time.monotonic() + timeout + _ROUND_SECONDS
-            if self._thread is None or not self._thread.is_alive():  # none lives on in a forked process
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="vidu-tls", daemon=True)
                 with contextlib.suppress(RuntimeError):  # none can be started while the process ends
                     self._thread.start()
@@ -83,3 +88,4 @@ class _Watch:
 
 
 _watch = _Watch()
+os.register_at_fork(after_in_child=_watch.reset)
