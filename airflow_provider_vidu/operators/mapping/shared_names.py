@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.operators.batch import ViduBatchOperator
 
 
-def is_shared(destination: object, mapped: Collection[str] | None = None) -> bool | None:
+def is_shared(destination: object, mapped: Collection[str] | None = None, *, by_generation: bool = True) -> bool | None:
     """Whether all instances of a mapped task with this destination would write the same file.
 
     :param destination: as the DAG's author wrote it, before templates are rendered.
     :param mapped: the arguments that are mapped over; None if unknown.
+    :param by_generation: whether each instance has a generation of its own.
     :return: None if unknown, as for some templates.
     """
     text = path_text(destination)
@@ -44,7 +45,7 @@ def is_shared(destination: object, mapped: Collection[str] | None = None) -> boo
         return False
     if not is_template(text):
         return True
-    differ = [varies(path, mapped) for path in names_in(text)]
+    differ = [varies(path, mapped, by_generation=by_generation) for path in names_in(text)]
     if True in differ:
         return False
     return None if None in differ else True
@@ -72,8 +73,9 @@ def is_shared_in(task: Any, destination: object, context: Any = None) -> bool | 
 
 def _is_shared_in(task: Any, expanded: object, destination: object) -> bool | None:
     if isinstance(expanded, Mapping):
-        mapped = set(expanded)
-        return _of_product(expanded, mapped, destination) if "destination" in mapped else is_shared(destination, mapped)
+        if "destination" in expanded:
+            return _of_product(expanded, destination)
+        return is_shared(destination, set(expanded), by_generation=_is_by_generation(expanded, destination))
     partial = str(getattr(task, "partial_kwargs", {}).get("destination"))
     if is_listed(expanded):
         rows = [row for row in expanded if isinstance(row, Mapping)]
@@ -82,8 +84,10 @@ def _is_shared_in(task: Any, expanded: object, destination: object) -> bool | No
         is_whole = len(rows) == len(expanded)
         if named and _count(named, destination) < 2:
             return False if is_whole else None
-        return is_shared(destination, mapped if is_whole else None)
-    return None if expanded is not None and partial != str(destination) else is_shared(destination)
+        return is_shared(destination, mapped if is_whole else None, by_generation=False)
+    if expanded is None:  # in a mapped group
+        return is_shared(destination)
+    return is_shared(destination, by_generation=False) if partial == str(destination) else None
 
 
 def is_same_for_all(task: Any, name: str, written: object) -> bool:
@@ -175,16 +179,31 @@ def may_share_files(operator: ViduBatchOperator, context: Any) -> bool:
     return _is_repeated(operator, context, "destination") or _is_same(operator, context, "destination")
 
 
-def _of_product(expanded: Mapping[str, Any], mapped: set[str], destination: object) -> bool | None:
+def _is_by_generation(expanded: Mapping[str, Any], destination: object) -> bool:
+    """Whether instances with one generation differ in what else names their files.
+
+    ``expand()`` combines each value of an argument with each of the others': so all but one argument must have a single
+    value, or different ones that are in the name.
+    """
+    text = path_text(destination) or ""
+    named = {path[-1] for path in names_in(text) if path[:-1] in (("task",), ("ti", "task"), ("task_instance", "task"))}
+    open_ones = 0
+    for name, value in expanded.items():
+        is_different = is_listed(value) and len(set(map(repr, value))) == len(value)
+        open_ones += not (is_different and (len(value) == 1 or name in named))
+    return open_ones < 2
+
+
+def _of_product(expanded: Mapping[str, Any], destination: object) -> bool | None:
     """Whether one value of a mapped destination is combined with several values of the other arguments."""
     listed = expanded["destination"]
     lengths = {len(value) if is_listed(value) else 0 for name, value in expanded.items() if name != "destination"}
     if not is_listed(listed) and lengths <= {1}:
         return None
-    others = mapped - {"destination"}
+    others = {name: value for name, value in expanded.items() if name != "destination"}
+    shared = is_shared(destination, set(others), by_generation=_is_by_generation(others, destination))
     if lengths <= {1}:
-        return is_shared(destination, others) if _count(listed, destination) > 1 else False
-    shared = is_shared(destination, others)
+        return shared if _count(listed, destination) > 1 else False
     # expand() makes an instance for each pair; only the run shows how many there are (0).
     return None if shared and max(lengths) < 2 else shared
 

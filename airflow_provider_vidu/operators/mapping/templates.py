@@ -25,8 +25,12 @@ _OF_THE_RUN: Final = re.compile(
 """Template variables of Airflow with the same value in all instances of a run."""
 
 
-def varies(path: tuple[str, ...], mapped: Collection[str] | None) -> bool | None:
-    """Whether a name in a template has a different value in each instance; None if unknown."""
+def varies(path: tuple[str, ...], mapped: Collection[str] | None, *, by_generation: bool = True) -> bool | None:
+    """Whether a name in a template has a different value in each instance; None if unknown.
+
+    :param mapped: the arguments that are mapped over; None if unknown.
+    :param by_generation: whether each instance has a generation of its own, so that an id distinguishes them.
+    """
     root, first = path[0], path[1] if len(path) > 1 else ""
     if root != "macros" and _OF_THE_RUN.fullmatch(root):
         return False
@@ -34,14 +38,22 @@ def varies(path: tuple[str, ...], mapped: Collection[str] | None) -> bool | None
         return True
     if root in ("ti", "task_instance"):
         if first == "task":
-            return varies(path[1:], mapped)
+            return varies(path[1:], mapped, by_generation=by_generation)
         return True if first in _OF_ONE_INSTANCE else False if first in _OF_ALL_INSTANCES else None
     if root == "task":
         if first in _OF_ALL_INSTANCES or (mapped is not None and first and first not in mapped):
             return False
-        is_id = first in _OF_ONE_GENERATION and (first != "generation" or len(path) < 3 or path[2] in _IDS)
-        return True if is_id else None
+        return True if by_generation and _is_id(path) else None
     return False if root == "macros" else None
+
+
+def _is_id(path: tuple[str, ...]) -> bool:
+    """Whether a name that begins with ``task`` identifies a generation."""
+    return (
+        path[1:2] != ()
+        and path[1] in _OF_ONE_GENERATION
+        and (path[1] != "generation" or path[2:3] == () or path[2] in _IDS)
+    )
 
 
 def names_in(template: str) -> Iterator[tuple[str, ...]]:
@@ -75,11 +87,14 @@ def names_in(template: str) -> Iterator[tuple[str, ...]]:
 
 def value_in(path: tuple[str, ...], row: Mapping[str, Any]) -> str | None:
     """Return the value that a name in a template has in an instance; None if the DAG does not show it."""
-    root, *rest = path[1:] if path[0] in ("ti", "task_instance") else path
+    path = path[1:] if path[0] in ("ti", "task_instance") else path
+    root, *rest = path or ("",)
     if root != "task" or not rest or rest[0] not in row:
         return None
     value = row[rest.pop(0)]
     while rest and isinstance(value, Mapping) and rest[0] in value:
         value = value[rest.pop(0)]
+    if hasattr(value, "resolve"):  # a reference to an upstream task, whose generation no other one has
+        return repr(value) if _is_id(path) else None
     is_plain = isinstance(value, (str, int, float, Mapping, list, tuple))
     return repr(value) if is_plain and not is_template(repr(value)) else None

@@ -210,6 +210,41 @@ def test_what_cannot_be_compared_is_in_the_log_of_the_task(value, is_warned, cap
     assert ("may have the same destination" in caplog.text + capsys.readouterr().out) is is_warned
 
 
+IDS = "/{{ task.generation.id }}.mp4"
+A, B = Returned(iter([])), Returned(iter([]))
+
+
+@pytest.mark.fault(
+    "stores and files",
+    "several files of one generation that are named after its id",
+    outcome="refused",
+    seen="an error before anything is fetched; a warning where the values cannot be compared",
+)
+@each_row(
+    ("value", "written", "shared"),
+    [
+        ({"generation": XCOM}, IDS, False),
+        ({"generation": XCOM, "creation": [0]}, IDS, False),
+        ({"generation": XCOM, "creation": [0, 1]}, IDS, None),
+        ({"generation": XCOM, "creation": [0, 1]}, "/{{ task.creation }}-{{ ti.task.generation.id }}.mp4", False),
+        ({"generation": XCOM, "creation": [0, 0]}, "/{{ task.creation }}-{{ task.generation.id }}.mp4", None),
+        ({"generation_id": ["x", "y"], "artifact": ["video", "cover"]}, "/{{ task.generation_id }}.bin", True),
+        ([{"generation_id": "x", "creation": 0}, {"generation_id": "x", "creation": 1}],
+         "/{{ task.generation_id }}.mp4", True),
+        ([{"generation_id": "x"}, {"generation_id": "y"}], "/{{ task.generation_id }}.mp4", False),
+        ([{"generation": A}, {"generation": B}], IDS, False),
+        ([{"generation": A, "creation": 0}, {"generation": A, "creation": 1}], IDS, True),
+        ([{"prompt": A}, {"prompt": B}], "/{{ task.prompt }}.mp4", None),
+        (XCOM, IDS, None),
+        ({"destination": [IDS, f"/b{IDS}"], "generation": XCOM}, IDS, False),
+        ({"destination": [IDS, f"/b{IDS}"], "generation": XCOM, "creation": [0, 1]}, IDS, None),
+    ],
+)  # fmt: skip
+def test_an_id_names_one_file_of_a_generation(value, written, shared):
+    """Its creations and artifacts need more than the id, unless the destination is a folder."""
+    assert is_shared_in(mapped(value, destination=written), written) is shared
+
+
 def test_a_destination_beside_what_is_mapped_over():
     """However the instances are made, one constant is one file."""
     for value in ({"generation_id": ["a", "b"]}, [{"generation_id": "a"}, {"generation_id": "b"}], XCOM):
