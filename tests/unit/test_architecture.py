@@ -36,7 +36,7 @@ SHELLS = {
     "api.clients.sync_client", "api.clients.sync_connection", "api.looks", "api.polls",
     "downloads.transfer",
     "event_triggers", "triggers",
-    "network.addresses", "network.connection", "network.guarded", "network.stream", "network.tls", "api.uploads",
+    "network.addresses", "network.connection", "network.stream", "network.tls", "api.uploads",
     "orders.media.files",
     "stores.destination", "stores.remote", "stores.uploads",
     "tasks.callbacks.nudges", "tasks.clients", "tasks.handover", "tasks.slots.queue",

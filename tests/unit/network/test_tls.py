@@ -1,4 +1,4 @@
-"""Which certificates are trusted."""
+"""Which certificates are trusted; what the watch ends is in tests/integration/api/clients/test_tls_without_data.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import trustme
 
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.network.tls import BUNDLE_VARIABLES, ssl_context
+from airflow_provider_vidu.network.tls import BUNDLE_VARIABLES, _watch, ssl_context
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +82,12 @@ def test_a_replaced_bundle_is_read_again(tmp_path):
     trustme.CA().cert_pem.write_to_path(str(path))
     os.utime(path, ns=(1, 1))
     assert ssl_context(str(path), {}) is not first
+
+
+def test_a_forked_process_takes_no_lock_with_it():
+    """Another thread of the parent may hold it, and would never release it in the child."""
+    with _watch._lock:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if _watch._lock.acquire(timeout=5) else 1)
+    assert os.waitpid(child, 0)[1] == 0
