@@ -149,7 +149,7 @@ def _notes(context: Any) -> RecordStore | None:
 
 
 def check_journal(journal: Journal, name: str, destination: Destination) -> None:
-    """Refuse to begin a batch anew beside its manifest: whoever moved the files may have left the hidden folder.
+    """Refuse to begin a batch again beside its manifest: its files may have been moved without the hidden folder.
 
     :raises ViduConfigError: when there is a manifest, and no trace in the journal.
     :raises ViduStorageError: when the store does not say whether there is one; a missing permission is no reason.

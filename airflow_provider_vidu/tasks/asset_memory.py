@@ -41,7 +41,7 @@ class AssetMemory:
         if not isinstance(memory, Mapping) or "told" not in memory:
             self._log.warning(
                 "The record of the events that were fired before, the state %s of the asset, is lost, so this trigger "
-                "begins anew: generations that finished meanwhile are not reported, or, with since or generation_ids, "
+                "begins again: generations that finished meanwhile are not reported, or, with since or generation_ids, "
                 "all are again. All triggerers need the same [workers] state_store_backend and access to its storage.",
                 STATE_KEY,
             )

@@ -91,7 +91,7 @@ async def _shaken(tls: _Tls, raw: asyncio.BaseTransport, ready: asyncio.Future[N
     """Return the transport after the handshake; raises OSError when the connection ends instead."""
     try:
         await ready
-    except BaseException:
+    except BaseException:  # also a cancel: a connection that was not handed over has no other owner
         cast("asyncio.Transport", raw).abort()
         raise
     transport: asyncio.BaseTransport | None = tls._app_transport

@@ -589,7 +589,7 @@ def test_a_chunk_of_less_than_nothing_is_none(size):
 
 
 def test_the_secrets_are_spelt_once_for_all_headers(monkeypatch):
-    """A signed URL has hundreds of spellings, which take milliseconds: not those of each header anew."""
+    """A signed URL has hundreds of spellings, which take milliseconds: not once for each header."""
     spelt = []
 
     class Counted(Redactor):
