@@ -13,7 +13,7 @@ from typing import Any, Final
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError, ViduStorageError
 from airflow_provider_vidu.stores.naming import MAX_NAME_BYTES
-from airflow_provider_vidu.stores.schemes import conflict_in, is_precondition_failed
+from airflow_provider_vidu.stores.schemes import STORES, conflict_in, is_precondition_failed, scheme_of
 
 log = logging.getLogger(__name__)
 
@@ -142,9 +142,9 @@ def of_store(error: Exception, uri: str) -> Exception:
 
     A token or a certificate that is not mounted raises FileNotFoundError, too, which says nothing about the object.
 
-    :param uri: of the object; some stores' errors name it or its folder.
+    :param uri: of the object; other file systems' errors name it as their own path.
     """
-    own = error.filename if isinstance(error, FileNotFoundError) and not uri.startswith("file:") else None
+    own = error.filename if isinstance(error, FileNotFoundError) and scheme_of(uri) in STORES else None
     if not isinstance(own, str) or not own.startswith("/") or str(PurePosixPath(own).parent) in uri:
         return error
     return OSError(f"the file {own!r}, which the store's client needs, does not exist in this worker")
