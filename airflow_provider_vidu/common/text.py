@@ -26,8 +26,10 @@ Variation selectors and joiners (U+200C, U+200D) are kept: emoji and several alp
 _URL = re.compile(r"(?i)https?:(?:\\?/){2}[^\s\"<>]+")
 _PASSWORD: Final = re.compile(r"(://[^\s/?#@:\"<>]*+:)([^\s/?#\"<>]+)@")
 
+# MIME has lines of 60 to 76 characters; a shorter one may be text.
 _DATA_URI: Final = re.compile(
-    r"(?i)data:([\w.+-]{0,60}/[\w.+-]{0,60})(?:;[\w.=+-]{0,60}){0,4};base64,([A-Za-z0-9+/=_\\-]+)"
+    r"(?i)data:([\w.+-]{0,60}/[\w.+-]{0,60})(?:;[\w.=+-]{0,60}){0,4};base64,"
+    r"([A-Za-z0-9+/=_\\-]+(?:[\r\n]{1,2}[A-Za-z0-9+/=_-]{60,})*)"
 )
 
 SIGNING_PARAMETER: Final = re.compile(

@@ -52,7 +52,8 @@ _NO_REASON: Final = frozenset({"code", "type", "status", "state", "param", "trac
 _TRACE_FIELDS: Final = ("trace_id", "request_id", "traceId", "requestId")
 # new-api and one-api append "(request id: 20260520…)" to their messages.
 _TRACE_IN_TEXT: Final = re.compile(r"\((?:request|trace)[ _-]?id:? *([\w.:-]{1,200})\)", re.IGNORECASE)
-_BARE_MEDIA: Final = re.compile(r"[A-Za-z0-9+/_-]{4096,}={0,2}")
+# MIME has line ends after 60 to 76 characters.
+_BARE_MEDIA: Final = re.compile(r"[A-Za-z0-9+/_-]{60}[A-Za-z0-9+/_\r\n-]{4000,}={0,2}[\r\n]{0,2}")
 CUT_OUT: Final = "characters cut out)"
 """The end of a note that replaces text that was cut out."""
 

@@ -23,11 +23,13 @@ _MAGIC_BYTES: Final = 2
 """This many bytes show whether a body is packed."""
 _RUN_TABLE: Final = bytes(65 if code in b"+/=_-" or (code < 128 and chr(code).isalnum()) else 32 for code in range(256))
 _NEEDLE: Final = b"A" * LONG_RUN
-# PHP writes a slash as \/ (with more backslashes in JSON inside JSON), .NET a plus as \u002B.
-_ESCAPE_BEGINS: Final = re.compile(rb"\\{1,4}(?:u(?:0(?:0[23]?)?)?)?")
+# PHP writes a slash as \/ (with more backslashes in JSON inside JSON), .NET a plus as \u002B; MIME has lines.
+_ESCAPE_BEGINS: Final = re.compile(rb"\\{1,4}(?:u(?:0(?:0[23]?)?)?)?\Z")
+_MOST_ESCAPE_BYTES: Final = 8
 _ESCAPED: Final = (
     b"\\\\\\/",
     b"\\/",
+    *(before + line for before in (b"\\\\", b"\\") for line in (b"n", b"r")),
     *(before + code for before in (b"\\\\u00", b"\\u00") for code in (b"2B", b"2b", b"2F", b"2f", b"3D", b"3d")),
 )
 
@@ -155,7 +157,7 @@ class _WithoutMedia:
         if self._cut:
             more = len(runs) - len(runs.lstrip(b"A"))
             self._cut += more
-            if more == len(data) or _ESCAPE_BEGINS.fullmatch(data, more):
+            if more == len(data) or _ESCAPE_BEGINS.match(data, more):
                 self._pending = data[more:]
                 return
             data, runs = data[more:], runs[more:]
@@ -166,13 +168,13 @@ class _WithoutMedia:
             rest = runs[start:]
             length = len(rest) - len(rest.lstrip(b"A"))
             self._cut, at = length, start + length
-            if at == len(data):
-                self._pending = b""
+            if at == len(data) or _ESCAPE_BEGINS.match(data, at):
+                self._pending = data[at:]
                 return
             self._settle()
-        # A run at the end may grow long; a final backslash may escape the next slash.
-        end = len(runs.rstrip(b"A\\")) if runs[-1:] in (b"A", b"\\") else len(data)
-        end = max(end, len(data) - LONG_RUN, at)
+        # A run at the end may grow long, and an escape that began there may belong to it.
+        escape = _ESCAPE_BEGINS.search(data, max(len(data) - _MOST_ESCAPE_BYTES, at))
+        end = max(len(runs[: escape.start() if escape else None].rstrip(b"A")), at)
         self._kept += data[at:end]
         self._pending = data[end:]
 
@@ -184,7 +186,7 @@ class _WithoutMedia:
 
 def _runs(data: bytes) -> bytes:
     """Return ``data`` with each Base64 character replaced by an A."""
-    if b"\\/" in data or b"\\u00" in data:
+    if b"\\" in data:
         for escaped in _ESCAPED:
             data = data.replace(escaped, b"A" * len(escaped))
     return data.translate(_RUN_TABLE)

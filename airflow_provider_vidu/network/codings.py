@@ -28,6 +28,8 @@ _GZIP_TRAILER: Final = 8
 _BEGINS_TEXT: Final = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[{\[\"<]")
 _ANY_TEXT: Final = re.compile(rb"[\t\r\n\x20-\x7e]|\xef\xbb|\xff\xfe|\xfe\xff")
 """Text of any kind; no gzip begins so, and other codings may."""
+_UNDECIDED: Final = re.compile(rb".?|(?:\xef(?:\xbb(?:\xbf)?)?)?[ \t\r\n]{0,1000}", re.DOTALL)
+"""What the beginning of a body may be before it shows whether the rest is text."""
 _BEGINS_ZLIB: Final = re.compile(rb"x[\x01\x9c\xda]")
 
 
@@ -73,7 +75,7 @@ class Unpacker:
         """Yield ``data`` unpacked; raises BodyError when it is too large, corrupt, or in an unsupported coding."""
         if self._first is not None:
             self._first += data
-            if len(self._first) < 2:
+            if _UNDECIDED.fullmatch(self._first):
                 return
             data, self._first = bytes(self._first), None
             self._inflater = self._inflater_for(data)

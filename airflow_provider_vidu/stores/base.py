@@ -7,12 +7,13 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError, ViduStorageError
 from airflow_provider_vidu.stores.naming import MAX_NAME_BYTES
-from airflow_provider_vidu.stores.schemes import conflict_in, is_precondition_failed
+from airflow_provider_vidu.stores.schemes import STORES, conflict_in, is_precondition_failed, scheme_of
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +127,7 @@ def storage_error(verb: str, uri: str, error: Exception, *, certain: bool = True
         IsADirectoryError: "a folder of that name exists",
         NotADirectoryError: "a part of the path is a file",
     }
+    error = of_store(error, uri)
     known = next((text for kind, text in reasons.items() if isinstance(error, kind)), None)
     detail = redacted((error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__)
     reason = f"{known} ({detail})" if known and known.lower() != detail.lower() else detail
@@ -133,6 +135,19 @@ def storage_error(verb: str, uri: str, error: Exception, *, certain: bool = True
     state = "Nothing was published." if refused else "It holds either the old file or the whole new one."
     message = f"The destination {sanitized(uri, 300)!r} could not be {verb}: {reason.rstrip('.')}. {state} {advice}"
     return ViduStorageError(message.rstrip())
+
+
+def of_store(error: Exception, uri: str) -> Exception:
+    """Return a store's error, and another kind of one if the store's client lacks a file of its own.
+
+    A token or a certificate that is not mounted raises FileNotFoundError, too, which says nothing about the object.
+
+    :param uri: of the object; other file systems' errors name it as their own path.
+    """
+    own = error.filename if isinstance(error, FileNotFoundError) and scheme_of(uri) in STORES else None
+    if not isinstance(own, str) or not own.startswith("/") or str(PurePosixPath(own).parent) in uri:
+        return error
+    return OSError(f"the file {own!r}, which the store's client needs, does not exist in this worker")
 
 
 def temporary_name(name: str) -> str:

@@ -14,6 +14,7 @@ from airflow_provider_vidu.stores.base import (
     AtomicWriter,
     FsspecWriter,
     StoredFile,
+    of_store,
     storage_error,
     temporary_name,
 )
@@ -42,9 +43,9 @@ class RemoteFile(StoredFile):
         try:
             self._fs.invalidate_cache()
             info = self._fs.info(self._path)
-        except FileNotFoundError:
-            return None
         except Exception as error:  # each store has its own exceptions
+            if isinstance(of_store(error, self.uri), FileNotFoundError):
+                return None
             advice = reading_advice(self._protocol) if is_forbidden(error) else ""
             raise storage_error("checked", self.uri, error, advice=advice) from error
         if info.get("type") == "directory":

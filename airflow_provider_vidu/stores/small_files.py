@@ -7,7 +7,7 @@ from typing import Final
 
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
-from airflow_provider_vidu.stores.base import StoredFile
+from airflow_provider_vidu.stores.base import StoredFile, of_store
 from airflow_provider_vidu.stores.schemes import is_forbidden, scheme_of, state_advice
 
 MOST_BYTES: Final = 256 * 1024 * 1024
@@ -83,7 +83,7 @@ def is_there(file: StoredFile) -> bool:
 def _check_missing(file: StoredFile, error: ViduStorageError) -> None:
     """Return if an error says that there is no file, and raise it otherwise."""
     cause = error.__cause__
-    if isinstance(cause, FileNotFoundError):
+    if isinstance(cause, Exception) and isinstance(of_store(cause, file.uri), FileNotFoundError):
         return
     if cause is not None and is_forbidden(cause):
         # Not "there is none": what is paid for would be ordered again.

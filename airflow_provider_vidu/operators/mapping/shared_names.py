@@ -23,7 +23,7 @@ from airflow_provider_vidu.operators.mapping.arguments import (
     rows_in,
     task_in_dag,
 )
-from airflow_provider_vidu.operators.mapping.templates import names_in, value_in, varies
+from airflow_provider_vidu.operators.mapping.templates import names_in, rendered_in, value_in, varies
 from airflow_provider_vidu.orders.records import iteration_of, names_of
 from airflow_provider_vidu.stores.naming import stem_of
 from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template, path_text
@@ -219,10 +219,22 @@ def _has_equal_names(task: Any, expanded: object, template: str) -> bool | None:
     rows, is_whole = rows_in(task, expanded)
     same = [row for row in rows if str(row.get("destination")).strip() == template.strip()]
     names = [tuple(value_in(path, row) for path in used) for row in same]
-    known = [values for values in names if values and None not in values]
+    environment = _environment_of(task)
+    known = [
+        rendered_in(template, row, environment) or values
+        for row, values in zip(same, names, strict=True)
+        if values and None not in values
+    ]
     if len(known) > len(set(known)):
         return True
     return False if known and is_whole and len(known) == len(same) else None
+
+
+def _environment_of(task: Any) -> Any:
+    from jinja2 import Environment
+
+    has_dag = getattr(task, "has_dag", None)
+    return task.dag.get_template_env() if has_dag is not None and has_dag() else Environment(autoescape=True)
 
 
 def _is_same(operator: ViduBatchOperator, context: Any, *names: str) -> bool:

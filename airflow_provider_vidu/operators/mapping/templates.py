@@ -58,31 +58,64 @@ def _is_id(path: tuple[str, ...]) -> bool:
 
 def names_in(template: str) -> Iterator[tuple[str, ...]]:
     """Yield the names in a template, each with the attributes taken of it: ``("ti", "map_index")``."""
-    from jinja2 import Environment, TemplateError, nodes
-
-    def walk(node: Any) -> Iterator[tuple[str, ...]]:
-        path: list[str] = []
-        inner = node
-        while isinstance(inner, (nodes.Getattr, nodes.Getitem)):
-            if isinstance(inner, nodes.Getattr):
-                path.insert(0, inner.attr)
-            elif isinstance(inner.arg, nodes.Const):
-                path.insert(0, str(inner.arg.value))
-            else:
-                yield from walk(inner.arg)
-            inner = inner.node
-        if isinstance(inner, nodes.Name):
-            yield (inner.name, *path)
-            return
-        if isinstance(inner, nodes.Filter) and inner.name == "random":
-            yield ("a filter",)
-        for child in inner.iter_child_nodes():
-            yield from walk(child)
+    from jinja2 import Environment, TemplateError
 
     try:
-        yield from walk(Environment(autoescape=True).parse(template))
+        yield from _names(Environment(autoescape=True).parse(template))
     except TemplateError:
         yield ("a template of another kind",)
+
+
+def _names(node: Any) -> Iterator[tuple[str, ...]]:
+    from jinja2 import nodes
+
+    path: list[str] = []
+    inner = node
+    while isinstance(inner, (nodes.Getattr, nodes.Getitem)):
+        if isinstance(inner, nodes.Getattr):
+            path.insert(0, inner.attr)
+        elif isinstance(inner.arg, nodes.Const):
+            path.insert(0, str(inner.arg.value))
+        else:
+            yield from _names(inner.arg)
+        inner = inner.node
+    if isinstance(inner, nodes.Name):
+        yield (inner.name, *path)
+        return
+    if isinstance(inner, nodes.Filter) and inner.name == "random":
+        yield ("a filter",)
+    for child in inner.iter_child_nodes():
+        yield from _names(child)
+
+
+def rendered_in(template: str, row: Mapping[str, Any], environment: Any) -> tuple[str, ...] | None:
+    """Return what the expressions of a template that only use an instance's arguments are rendered to.
+
+    Two prompts may differ and have one beginning, which ``{{ task.prompt[:20] }}`` takes.
+
+    :param row: the instance's arguments.
+    :param environment: Jinja's, with the filters of the DAG.
+    :return: None if an expression also uses something else, or the template has statements.
+    """
+    from jinja2 import nodes
+
+    plain = {name: value for name, value in row.items() if not hasattr(value, "resolve")}  # no references
+    parts: list[str] = []
+    try:
+        for output in environment.parse(template).body:
+            if not isinstance(output, nodes.Output):
+                return None
+            for part in output.nodes:
+                used = list(_names(part))
+                if all(varies(path, None) is False for path in used):
+                    continue  # the same in all instances
+                if None in (value_in(path, plain) for path in used):
+                    return None
+                lone = environment.from_string(nodes.Template([nodes.Output([part])]).set_environment(environment))
+                parts.append(str(lone.render(task=plain, ti={"task": plain}, task_instance={"task": plain})))
+    except Exception:  # noqa: BLE001 - a filter may raise anything, and the task itself will show it
+        return None
+    return tuple(parts)
 
 
 def value_in(path: tuple[str, ...], row: Mapping[str, Any]) -> str | None:

@@ -17,6 +17,7 @@ from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.orders.media.fields import Kind
+from airflow_provider_vidu.stores.base import of_store
 from airflow_provider_vidu.stores.destination import needed_host, options_of
 from airflow_provider_vidu.stores.paths import NO_LOCAL_URI, VERSION_QUERY, plain_scheme
 from airflow_provider_vidu.stores.places import split_connection
@@ -130,11 +131,13 @@ class MediaFile:
                 yield source
         except ViduError:
             raise
-        except Exception as error:  # every store has errors of its own
+        except Exception as caught:  # every store has errors of its own
+            uri = str(self._source)
+            error = caught if local_path(uri) is not None else of_store(caught, uri)
             reason = f"cannot be read: {redacted(_reason(error)).rstrip('.')}.{self._advice(error)}"
             if _is_final(error):
-                raise self.error(reason) from error
-            raise ViduStorageError(self.error(reason).reason) from error
+                raise self.error(reason) from caught
+            raise ViduStorageError(self.error(reason).reason) from caught
 
     def _open(self) -> BinaryIO:
         source = self._source

@@ -107,6 +107,7 @@ def test_a_request_line_by_line():
         "prompt": "a cat\nwith wings",
         "images": ["https://x.example.com/i.png?sig=hush", "data:image/png;base64," + "A" * 4000],
         "subjects": [{"images": ["Data:image/webp;base64," + "A" * 4000, "/9j/" + "A" * 4000]}],
+        "image": ("A" * 76 + "\n") * 50,
         "settings": {"duration": 4, "audio": True},
         "callback_url": "https://me:hush@x.example.com/back?token=hush",
     }
@@ -116,6 +117,7 @@ def test_a_request_line_by_line():
         "prompt: a cat with wings",
         "images: [https://x.example.com/i.png, (inline image/png, 4.0 kB in the request)]",
         "subjects: [{images: [(inline image/webp, 4.0 kB in the request), (inline base64, 4.0 kB in the request)]}]",
+        "image: (inline base64, 3.9 kB in the request)",
         "settings: {duration: 4, audio: True}",
         "callback_url: https://x.example.com/back",
     ]

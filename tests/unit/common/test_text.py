@@ -258,6 +258,8 @@ def test_no_data_uri_is_shown() -> None:
     """A message quotes what stands around a picture, in whatever case its scheme is written."""
     told = redacted("bad image DATA:image/PNG;charset=x;BASE64,iVBORw0KGgo= in images")
     assert told == "bad image data:image/PNG;base64,… (12 characters cut out) in images"
+    lines = "data:image/png;base64," + "\r\n".join(["A" * 76] * 10) + "\nis too large"
+    assert redacted(lines) == "data:image/png;base64,… (778 characters cut out) is too large"
 
 
 @pytest.mark.parametrize("text", ["https://", "//", "x:/\t/", "\x01https://user@"])

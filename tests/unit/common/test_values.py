@@ -218,9 +218,10 @@ def test_trace_id(payload: dict[str, Any], expected: str | None) -> None:
     "media",
     [
         "data:image/png;base64,iVBORw0KGgo=", "data:audio/mpeg;codecs=x;base64,AAAA", "A" * 5000,
-        "-_" * 3000 + "==", 'x "data:video/mp4;base64,AAAA\\/BBBB" y',
+        "-_" * 3000 + "==", 'x "data:video/mp4;base64,AAAA\\/BBBB" y', ("A" * 60 + "\n") * 70 + "AAA=\n",
+        ("A" * 76 + "\r\n") * 60 + "A",
     ],
-    ids=range(5),
+    ids=range(7),
 )  # fmt: skip
 def test_without_media(media: str) -> None:
     """Inline media becomes a note, at any depth; what is given is not changed."""

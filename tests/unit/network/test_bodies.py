@@ -100,6 +100,15 @@ def test_trailing_bytes_behind_gzip_are_dropped():
 RUN = b"iVBORw0KGgo/" * 5000
 
 
+@each_row("header", ["br", "gzip", "deflate", "gzip, br"])
+@each_row("before", [b"\n\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n \t", b" " * 900])
+def test_text_behind_blanks_is_text(before, header):
+    """Whatever the header says, and wherever a piece ends: the async client takes two bytes first."""
+    for piece in (1, 2, 3, 64 * 1024):
+        assert fed(before + TEXT, header, piece=piece) == before + TEXT
+    assert fed(before[:2], header) == before[:2]
+
+
 @each_row("piece", [999, 64 * 1024, 10**6])
 @each_row(
     ("media", "left"),
@@ -108,12 +117,28 @@ RUN = b"iVBORw0KGgo/" * 5000
         pytest.param(RUN.replace(b"/", b"\\/"), b"(65000 characters cut out)", id="slashes as PHP writes them"),
         pytest.param(RUN.replace(b"/", b"\\\\\\/"), b"(75000 characters cut out)", id="twice"),
         pytest.param(RUN.replace(b"/", b"\\u002B"), b"(85000 characters cut out)", id="plus as .NET writes it"),
+        pytest.param(RUN.replace(b"/", b"\\n"), b"(65000 characters cut out)", id="lines"),
+        pytest.param(RUN.replace(b"/", b"\\r\\n"), b"(75000 characters cut out)", id="lines as MIME has them"),
+        pytest.param(RUN.replace(b"/", b"\\\\n"), b"(70000 characters cut out)", id="lines in JSON in JSON"),
     ],
 )
 def test_long_media_is_cut_out_while_it_arrives(media, left, piece):
     """Nothing else of the text changes, wherever the pieces begin and end."""
     whole = fed(b'{"a":"data:image/png;base64,' + media + b'","b":"x"}', piece=piece)
     assert whole == b'{"a":"data:image/png;base64,' + left + b'","b":"x"}'
+
+
+@each_row("escaped", [b"\\/", b"\\\\\\/", b"\\u002B", b"\\\\u002f", b"\\n", b"\\r\\n"])
+def test_no_piece_ends_a_run_within_an_escape(escaped):
+    """What is left of an escape would make the JSON unreadable: half of it stays, half is cut out."""
+    head = b'{"images":["'
+    body = head + (b"A" * 8 + escaped) * 3000 + b'"],"id":"1"}'
+    for end in range(len(head) + LONG_RUN - 9, len(head) + LONG_RUN + 20):
+        incoming = IncomingBody("", SINGLE)
+        incoming.feed(body[:end])
+        incoming.feed(body[end:])
+        left = b"(%d characters cut out)" % (3000 * (8 + len(escaped)))
+        assert incoming.end() == head + left + b'"],"id":"1"}'
 
 
 @each_row(

@@ -143,6 +143,14 @@ def test_a_destination_that_is_mapped_over(value, written, shared):
         ({"prompt": ["kite", "pond"], "parameters": XCOM}, "/{{ task.prompt }}.mp4", None),
         ({"prompt": XCOM, "parameters": [{"seed": 1}, {"seed": 1}]}, "/{{ task.prompt }}.mp4", None),
         ({"prompt": ["kite"] * 2}, "/{{ task.prompt }}/", False),
+        ({"prompt": ["kite red", "kite blue"]}, "/{{ ds }}-{{ task.prompt[:4] }}.mp4", True),
+        ({"prompt": ["kite red", "kite blue"]}, "/{{ task.prompt[:6] }}.mp4", False),
+        ({"prompt": ["kite red", "kite blue"]}, "/{{ ti.task.prompt.split()[0] }}.mp4", True),
+        ([{"prompt": "Kite"}, {"prompt": "kite "}], "/{{ task.prompt | lower | trim }}.mp4", True),
+        ([{"prompt": "Kite"}, {"prompt": "kite"}], "/{{ task.prompt | a_filter_of_mine }}.mp4", False),
+        ([{"prompt": "Kite"}, {"prompt": "kite"}], "/{{ task.prompt.no_method() }}.mp4", False),
+        ([{"prompt": "kite"}, {"prompt": "kate"}], "/{{ task.prompt if params.x else 'k' }}.mp4", False),
+        ([{"prompt": "kite"}, {"prompt": "kate"}], "/{% if ds %}{{ task.prompt }}{% endif %}.mp4", False),
     ],
 )  # fmt: skip
 def test_a_name_from_a_mapped_value_that_two_instances_share(value, written, shared):
@@ -175,6 +183,8 @@ TWICE = [{"prompt": "kite", "destination": "/k.mp4"}, {"prompt": "kite", "destin
     ("value", "written", "shared"),
     [
         (Returned(TWICE), "/k.mp4", True),
+        ({"prompt": Returned(["kite red", "kite blue"])}, "/{{ task.prompt | first }}.mp4", True),
+        ({"prompt": Returned(["kite red", "kite blue"])}, "/{{ task.prompt | last }}.mp4", False),
         (Returned([TWICE[0], {**TWICE[1], "destination": "/l.mp4"}]), "/k.mp4", False),
         (Returned([{"prompt": "kite"}, {"prompt": "pond"}]), "/{{ task.prompt }}.mp4", False),
         (Returned([{"prompt": "kite"}, {"prompt": "kite"}]), "/{{ task.prompt }}.mp4", True),
