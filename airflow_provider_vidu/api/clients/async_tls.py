@@ -48,7 +48,8 @@ class _Tls(SSLProtocol):
             return
 
         def read_on() -> None:
-            if not self._ssl_reading_paused and not raw.is_closing():
+            is_held: bool = self._ssl_reading_paused  # type: ignore[attr-defined]  # not in typeshed
+            if not is_held and not raw.is_closing():
                 raw.resume_reading()
 
         raw.pause_reading()

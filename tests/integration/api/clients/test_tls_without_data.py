@@ -94,7 +94,7 @@ def test_an_event_loop_drops_the_connection(monkeypatch, tmp_path, kind, run) ->
 )
 @pytest.mark.parametrize("run", [lambda main: asyncio.run(main()), _on_uvloop], ids=["asyncio", "uvloop"])
 def test_others_run_between_two_pieces(monkeypatch, tmp_path, run) -> None:
-    """uvloop reads a socket up to 32 times in a row: a dozen connections held it for seconds."""
+    """A socket is read up to 32 times in a row on uvloop: a dozen connections held it for seconds."""
     pieces = [0]
     taken = async_tls._Tls.buffer_updated
 
