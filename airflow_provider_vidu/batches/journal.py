@@ -33,7 +33,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
-from airflow_provider_vidu.batches.snapshot import MOST_VALUES, json_of, packed, state_name, unpacked
+from airflow_provider_vidu.batches.snapshot import MOST_VALUES, json_of, latest_generation, packed, state_name, unpacked
 from airflow_provider_vidu.batches.state import BatchState, Event
 from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.text import redacted, sanitized
@@ -142,8 +142,7 @@ class Journal:
                 return self._is_latest_state()
 
     def _read_state(self) -> None:
-        while is_there(self._state_file(self._generation + 1)):
-            self._generation += 1
+        self._generation = latest_generation(self._generation, lambda name: is_there(self._file(name)))
         self._leg, self.state = 0, BatchState()
         file = self._state_file(self._generation)
         stored = content_of(file)

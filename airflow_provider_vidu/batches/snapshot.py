@@ -15,7 +15,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any, Final
 
@@ -23,12 +23,15 @@ from airflow_provider_vidu.batches.lines import checked_line
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.parsing import parse
+from airflow_provider_vidu.exceptions import ViduConfigError
 
 MOST_BYTES: Final = 256 * 1024 * 1024
 """The largest document that is read, unpacked. Others may write to the store; 100,000 rows take about 80 MiB."""
 MOST_VALUES: Final = 5_000_000
 """The most JSON values in a document, or in another object of a journal; a row has about twenty."""
 _MOST_LEGS: Final = 2**31
+_MOST_GENERATIONS: Final = 10_000
+"""The most states; each stands for a leg whose process has died."""
 
 _LINES_BEGIN: Final = b'"lines":[\n'
 _LINES_END: Final = b"]}}\n"
@@ -38,6 +41,22 @@ _PIECE_BYTES: Final = 64 * 1024
 def state_name(generation: int) -> str:
     """Return the name of the object that holds the state of a generation, from 0."""
     return f"state-{generation:06d}.json.gz" if generation else "state.json.gz"
+
+
+def latest_generation(known: int, is_there: Callable[[str], bool]) -> int:
+    """Return the generation of the newest state.
+
+    :param known: the generation to begin with.
+    :param is_there: whether there is an object of a name.
+    :raises ViduConfigError: when there is no end: some stores, and pages at their address, have an answer for any name.
+    """
+    for generation in range(known, known + _MOST_GENERATIONS):
+        if not is_there(state_name(generation + 1)):
+            return generation
+    raise ViduConfigError(
+        f"The batch has more than {_MOST_GENERATIONS:,} states, by its store, so nothing was ordered. Check that the "
+        "store's address is that of a store, and that it reports files that do not exist as missing."
+    )
 
 
 def packed(leg: int, state: BatchState) -> bytes:

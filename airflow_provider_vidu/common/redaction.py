@@ -30,7 +30,7 @@ _FEW_SECRETS: Final = 32
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _ESCAPES = re.compile(r"(?:\\u[0-9A-Fa-f]{4})+|(?:\\x[0-9A-Fa-f]{2})+|(?:\\/)+|\\[\"\\]")
 _ENTITY = re.compile(
-    r"&(?:#0{0,32}([1-9][0-9]{0,6});?|#[xX]0{0,32}([1-9A-Fa-f][0-9A-Fa-f]{0,5});?|([A-Za-z][A-Za-z0-9]{1,31};)"
+    r"&(?:#0{0,32}([0-9]{1,7});?|#[xX]0{0,32}([0-9A-Fa-f]{1,6});?|([A-Za-z][A-Za-z0-9]{1,31};)"
     r"|(amp|lt|gt|quot|AMP|LT|GT|QUOT))"
 )
 _CALLBACK_TOKEN: Final = re.compile(rf"(?<={CALLBACK_PATH})[A-Za-z0-9_-]{{20,}}")
@@ -46,8 +46,8 @@ _INVISIBLE: Final = (
 """Control characters, blanks, and what shows nothing, or a mark instead of what no text may hold (U+FFFD)."""
 _INVISIBLE_GAPS: Final = re.compile(f"[{_INVISIBLE}]+")
 _GAP: Final = re.compile(rf"(?:[\n\r\t\v\f +{_INVISIBLE}]|\\[nrt]|<wbr>)++")
-_WRAPPING: Final = ("\\n", "\\r", "\\t")
-_BETWEEN_NUMERALS: Final = re.compile(r"(?:\\[nrt]|[^0-9A-Za-z])++")
+_WRAPPING: Final = ("\\n", "\\r", "\\t", "<wbr>")
+_BETWEEN_NUMERALS: Final = re.compile(r"(?:\\[nrt]|<wbr>|[^0-9A-Za-z])++")
 """What stands between the numbers of a dump: ``0x73, 0x6b``, ``\\163\\153``, ``73:6b``."""
 _NO_NUMERALS: Final = bytes(code for code in range(256) if not chr(code).isascii() or not chr(code).isalnum())
 _LOWER: Final = bytes(range(256)).lower()
@@ -239,7 +239,7 @@ def _without_gaps(text: str) -> str:
 
 
 def _numerals_of(text: str) -> bytes:
-    """Return the ASCII letters and digits of a text, in lower case, without those of escaped line ends."""
+    """Return the ASCII letters and digits of a text, in lower case, without those of what wraps a line."""
     for gap in _WRAPPING:
         text = text.replace(gap, "")
     return text.encode("ascii", "ignore").translate(_LOWER, _NO_NUMERALS)

@@ -21,6 +21,11 @@ HELLO_REQUESTS = b"\x16\x03\x03\x40\x00" + bytes(RECORD)
 """A record of 4,096 messages in cleartext that ask the client to begin, as it has already (RFC 5246, 7.4.1.1)."""
 TICKET = bytes.fromhex("0400000e 00000000 00000000 00 0001 41 0000")
 """A session ticket (RFC 8446, 4.6.1)."""
+HANDSHAKE, DATA = b"\x16", b"\x17"
+"""The types of records."""
+DATA_BYTES = {"tickets": 0, "tickets and data": 600}
+"""How many bytes of data follow each record of tickets."""
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n"
 
 
 class _Keys:
@@ -31,11 +36,11 @@ class _Keys:
         self._start = int.from_bytes(_expanded(secret, b"iv", 12), "big")
         self._number = 0
 
-    def record(self, messages: bytes) -> bytes:
+    def record(self, messages: bytes, kind: bytes) -> bytes:
         head = b"\x17\x03\x03" + struct.pack(">H", len(messages) + 17)
         nonce = (self._start ^ self._number).to_bytes(12, "big")
         self._number += 1
-        return head + self._cipher.encrypt(nonce, messages + b"\x16", head)
+        return head + self._cipher.encrypt(nonce, messages + kind, head)
 
 
 def _expanded(secret: bytes, label: bytes, length: int) -> bytes:
@@ -44,7 +49,7 @@ def _expanded(secret: bytes, label: bytes, length: int) -> bytes:
     return hmac.new(secret, info, hashlib.sha384).digest()[:length]
 
 
-def _tickets(sock: socket.socket, log: Path) -> Iterator[bytes]:
+def _tickets(sock: socket.socket, log: Path, data: int = 0) -> Iterator[bytes]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     context.num_tickets, context.keylog_filename = 0, str(log)
@@ -59,8 +64,12 @@ def _tickets(sock: socket.socket, log: Path) -> Iterator[bytes]:
             came.write(sock.recv(65_536))
     lines = [line.split() for line in log.read_text().splitlines()]
     keys = _Keys(bytes.fromhex(next(words[2] for words in reversed(lines) if words[0] == "SERVER_TRAFFIC_SECRET_0")))
+    records = [(TICKET * (RECORD // len(TICKET)), HANDSHAKE)]
+    if data:
+        yield keys.record(ANSWER, DATA)
+        records.append((b" " * data, DATA))
     while True:
-        yield b"".join(keys.record(TICKET * (RECORD // len(TICKET))) for _ in range(8))
+        yield b"".join(keys.record(*record) for record in records * 8)
 
 
 def _hello_requests(sock: socket.socket) -> Iterator[bytes]:
@@ -73,13 +82,14 @@ def _hello_requests(sock: socket.socket) -> Iterator[bytes]:
 def flooding(kind: str, seconds: float, folder: Path) -> Iterator[str]:
     """Provide the address of a server that floods each client for so many seconds, then ends the connection.
 
-    :param kind: ``hello requests``, during the handshake, or ``tickets``, in place of an answer.
+    :param kind: ``hello requests``, during the handshake, ``tickets``, in place of an answer, or ``tickets and data``.
     :param folder: for the keys of the connections.
     """
 
     def serve(sock: socket.socket, number: int) -> None:
         until = time.monotonic() + seconds
-        pieces = _tickets(sock, folder / f"keys{number}") if kind == "tickets" else _hello_requests(sock)
+        log = folder / f"keys{number}"
+        pieces = _hello_requests(sock) if kind == "hello requests" else _tickets(sock, log, DATA_BYTES[kind])
         with sock, contextlib.suppress(OSError, ssl.SSLError):
             while time.monotonic() < until:
                 sock.sendall(next(pieces))

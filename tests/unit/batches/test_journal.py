@@ -320,3 +320,14 @@ def test_an_object_of_line_ends_takes_no_memory(tmp_path, monkeypatch):
     (folder / "000001.jsonl").write_bytes(b"\n\r" * 600)
     with pytest.raises(ViduConfigError, match=r"000001\.jsonl.*too many lines"):
         opened(tmp_path)
+
+
+def test_a_store_with_an_answer_for_any_name_holds_no_worker(tmp_path, monkeypatch):
+    """A web page at the address of a store has every state that is asked for: no search found the last one."""
+    monkeypatch.setattr(snapshot, "_MOST_GENERATIONS", 50)
+    folder = tmp_path / ".vidu" / "b"
+    folder.mkdir(parents=True)
+    for generation in range(1, 60):
+        (folder / snapshot.state_name(generation)).touch()
+    with pytest.raises(ViduConfigError, match="more than 50 states"):
+        opened(tmp_path)

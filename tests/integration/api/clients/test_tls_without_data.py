@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_vidu.api.clients import async_tls
 from airflow_provider_vidu.api.clients.async_client import async_client
 from airflow_provider_vidu.exceptions import ViduTransportError
 from airflow_provider_vidu.hooks import ViduHook
@@ -66,7 +67,7 @@ def _on_uvloop(main: Callable) -> None:
     seen="ViduTransportError after 128 KiB",
 )
 @pytest.mark.parametrize("run", [lambda main: asyncio.run(main()), _on_uvloop], ids=["asyncio", "uvloop"])
-@pytest.mark.parametrize("kind", ["hello requests", "tickets"])
+@pytest.mark.parametrize("kind", ["hello requests", "tickets", "tickets and data"])
 def test_an_event_loop_drops_the_connection(monkeypatch, tmp_path, kind, run) -> None:
     """It would be busy with them until the timeout: on uvloop, for seconds at a time."""
 
@@ -82,6 +83,41 @@ def test_an_event_loop_drops_the_connection(monkeypatch, tmp_path, kind, run) ->
         began = time.monotonic()
         run(poll)
         assert time.monotonic() - began < SOON
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a server sends TLS messages to an event loop faster than it takes them",
+    outcome="survived",
+    side="async",
+    seen="at most 8 KiB of each connection between two turns of the loop",
+)
+@pytest.mark.parametrize("run", [lambda main: asyncio.run(main()), _on_uvloop], ids=["asyncio", "uvloop"])
+def test_others_run_between_two_pieces(monkeypatch, tmp_path, run) -> None:
+    """A socket is read up to 32 times in a row on uvloop: a dozen connections held it for seconds."""
+    pieces = [0]
+    taken = async_tls._Tls.buffer_updated
+
+    def counted(self: async_tls._Tls, nbytes: int) -> None:
+        pieces[-1] += 1
+        taken(self, nbytes)
+
+    async def poll() -> None:
+        def turn() -> None:
+            pieces.append(0)
+            asyncio.get_running_loop().call_soon(turn)
+
+        turn()
+        async with async_client("vidu_default") as client:
+            with pytest.raises(ViduTransportError):
+                await client.get_generation("g")
+
+    monkeypatch.setattr(async_tls._Tls, "buffer_updated", counted)
+    with flooding("tickets", FLOOD_SECONDS, tmp_path) as host:
+        connect(monkeypatch, host, timeout=10.0)
+        run(poll)
+    assert sum(pieces) > 10
+    assert max(pieces) <= 2
 
 
 async def test_many_addresses_cost_few_sockets(monkeypatch) -> None:
