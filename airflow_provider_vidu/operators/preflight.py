@@ -111,7 +111,7 @@ def _problem_of(operator: Any, task: Any) -> str | None:
     is_mapped = arguments is not None or task.get_closest_mapped_task_group() is not None
     here = all((getattr(operator, name, None) or None) == (getattr(task, name, None) or None) for name in _ELSEWHERE)
     conn_id = given.get("storage_conn_id")
-    written = [given.get("destination")] if arguments is None else destinations_of(task)
+    written = destinations_of(task) if is_mapped else [given.get("destination")]
     for destination in written[:_MOST_CHECKED]:
         if not isinstance(destination, str) and not hasattr(destination, "parts"):
             continue  # an XCom
