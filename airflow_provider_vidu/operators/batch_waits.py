@@ -156,26 +156,33 @@ def check_journal(journal: Journal, name: str, destination: Destination) -> None
     """
     if journal.state.order is not None:
         return
-    from airflow_provider_vidu.batches.manifest import manifest_name
     from airflow_provider_vidu.stores.schemes import is_forbidden
-    from airflow_provider_vidu.stores.small_files import is_there
 
-    manifest = destination.file(manifest_name(name))
     try:
-        if not is_there(manifest):
-            return
+        manifest = _manifest_there(name, destination)
     except ViduStorageError as error:
         if error.__cause__ is not None and is_forbidden(error.__cause__):
             return
         raise
+    if manifest is None:
+        return
     with suppress(ViduError):
         journal.end()
     raise ViduConfigError(
-        f"There is a manifest of batch {name}, {sanitized(manifest.uri, 300)}, but what is paid for is not in "
+        f"There is a manifest of batch {name}, {manifest}, but what is paid for is not in "
         f"{sanitized(destination.file(f'{HIDDEN_FOLDER}/{name}').uri, 300)}/, so nothing was ordered. Restore that "
         "folder: a copy of the files omits it easily, because its name begins with a dot. To order all rows again, "
         "remove both, or give the batch another name."
     )
+
+
+def _manifest_there(name: str, destination: Destination) -> str | None:
+    """Return the address of a batch's manifest; None if there is none."""
+    from airflow_provider_vidu.batches.manifest import manifest_name
+    from airflow_provider_vidu.stores.small_files import is_there
+
+    manifest = destination.file(manifest_name(name))
+    return sanitized(manifest.uri, 300) if is_there(manifest) else None
 
 
 def vanished(journal: Journal, name: str, destination: Destination, event: Any) -> ViduConfigError:
@@ -185,7 +192,11 @@ def vanished(journal: Journal, name: str, destination: Destination, event: Any) 
 
     It is not retryable: before Airflow 3.3, a retry would order all rows again.
     """
-    there = "there is no journal" if journal.state.order is None else "this task is not in the journal"
+    there, manifest = "this task is not in the journal", None
+    if journal.state.order is None:  # a clear will find what this finds
+        there = "there is no journal"
+        with suppress(ViduError):
+            manifest = _manifest_there(name, destination)
     with suppress(ViduError):
         journal.end()
     known = mapping(event)
@@ -198,5 +209,6 @@ def vanished(journal: Journal, name: str, destination: Destination, event: Any) 
         f"{sanitized(destination.file(HIDDEN_FOLDER).uri, 300)}. Its generations are paid for, so nothing was ordered"
         f"{f' (ended: {ids})' if ids else ''}. Either the folder was removed, or it is on the disk of another worker, "
         "or destination or batch renders to another value each time, such as the current time: use a value of the DAG "
-        "run. Restore the folder, or clear the task to order all rows again."
+        "run. Restore the folder, or clear the task to order all rows again"
+        f"{f', once you have removed the manifest {manifest}' if manifest else ''}."
     )
