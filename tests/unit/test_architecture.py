@@ -45,7 +45,7 @@ SHELLS = {
     "ui.clips.live", "ui.looks", "ui.playing.shelf", "ui.plugin", "ui.records.references",
     "ui.shared", "ui.threads",
 }  # fmt: skip
-"""The modules that do I/O, or wait for it."""
+"""The modules that import a name of ``IO`` at run time: those do I/O, start threads or wait; the others decide."""
 
 
 def dotted(path: Path) -> str:

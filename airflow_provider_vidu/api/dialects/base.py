@@ -1,8 +1,7 @@
 """The interface of every dialect; decisions only, no I/O.
 
 For each operation (query a generation, create one) a dialect makes a :class:`Call`: the request, and how its answer
-becomes a :class:`Generation` or a :class:`ViduError`. Both clients send these calls, so they cannot drift apart. A new
-dialect is one module with one subclass, registered in ``dialects/__init__.py``.
+becomes a :class:`Generation` or a :class:`ViduError`. Both clients send these calls, so they cannot drift apart.
 """
 
 from __future__ import annotations
