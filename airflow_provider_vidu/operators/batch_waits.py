@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from airflow_provider_vidu.batches.arguments import MOST_IN_FLIGHT
 from airflow_provider_vidu.batches.plan import Pending
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
 from airflow_provider_vidu.common.progress import duration
@@ -61,7 +62,7 @@ def open_journal(
             operator.log.info("%s Waiting until its leg has ended.", held.reason)
         if operator.deferrable:
             method = "execute_resumed" if was_resumed else "execute_awaited"
-            operator._wait(Pending([], 1, deadline, now + HELD_SECONDS, f"{name}#held"), method)
+            wait(operator, Pending([], 1, deadline, now + HELD_SECONDS, f"{name}#held"), method)
         time.sleep(min(HELD_SECONDS, deadline - now))
 
 
@@ -89,7 +90,7 @@ def paused_without_connection(
         operator.log.warning("The connection %s is unusable; waiting, because rows are open.", operator.vidu_conn_id)
         resume_at = time.time() + LOST_CONNECTION_SECONDS
         token = f"{name}#{state.orders}"
-        operator._wait(Pending(list(state.open.values()), len(state.open), deadline, resume_at, token))
+        wait(operator, Pending(list(state.open.values()), len(state.open), deadline, resume_at, token))
 
 
 def was_begun(context: Any) -> bool:
@@ -146,6 +147,32 @@ def _notes(context: Any) -> RecordStore | None:
     from airflow_provider_vidu.orders.records import store_for
 
     return store_for(context)
+
+
+def wait(operator: ViduBatchOperator, pending: Pending, method: str = "execute_resumed") -> NoReturn:
+    """Leave the worker until the trigger's event.
+
+    :param method: of the operator, with which the task resumes.
+    """
+    from airflow_provider_vidu.tasks.deferral import deferral_timeout
+    from airflow_provider_vidu.triggers import ViduBatchTrigger
+
+    now = time.time()
+    jobs = pending.jobs[:MOST_IN_FLIGHT]  # a batch has no more at once, but a forged journal may
+    trigger = ViduBatchTrigger(
+        vidu_conn_id=operator.vidu_conn_id,
+        jobs={job.id: round(job.at) for job in jobs},
+        endpoints={job.id: job.endpoint for job in jobs if job.endpoint},
+        token=pending.token,
+        wanted=pending.wanted,
+        deadline=pending.deadline,
+        deferred_at=now,
+        resume_at=pending.resume_at,
+        poll_interval=operator.poll_interval,
+        max_failures=operator.max_failures,
+        cancel_on_kill=operator.cancel_on_kill,
+    )
+    operator.defer(trigger=trigger, method_name=method, timeout=deferral_timeout(pending.deadline, now))
 
 
 def check_journal(journal: Journal, name: str, destination: Destination) -> None:

@@ -11,7 +11,7 @@ from airflow_provider_vidu.common.values import given, mapping
 from airflow_provider_vidu.defaults import OFF_PEAK_WAIT_SECONDS, WAIT_SECONDS
 from airflow_provider_vidu.events import Turn, callback_in, id_in
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduGenerationFailedError
-from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, Role, is_task_instance, publish, resolved, result_of
+from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, Role, publish, published, result_of
 from airflow_provider_vidu.operators.mapping.arguments import check_mapped, mapped_to_nothing
 from airflow_provider_vidu.operators.reuse import (
     REQUEST_NOTE,
@@ -266,7 +266,7 @@ class GenerateLeg:
 
     def _resumed_wait(self, generation_id: str) -> GenerationWait:
         """Return the wait that another process began, after storing what a kill of this one must cancel."""
-        self._facts = mapping(_pulled(self._context, WATCH_KEY))
+        self._facts = mapping(published(self._context, WATCH_KEY))
         is_own = not self._facts.get(SHARED_NOTE)
         if self._facts.get("unrecorded"):
             record_id(self._context, self._log, generation_id, keeps=self._task.on_clear == "resume")
@@ -297,7 +297,7 @@ class GenerateLeg:
         :param times: a trigger's event, or what a wait in this process saw: when the generation ended.
         """
         if self._facts is None:
-            self._facts = mapping(_pulled(self._context, WATCH_KEY))
+            self._facts = mapping(published(self._context, WATCH_KEY))
         is_shared = bool(self._facts.get(SHARED_NOTE))
         if not self._facts.get("credits") and not is_shared:
             with suppress(ViduConfigError):  # a cap that renders differently by now must not lose the result
@@ -389,18 +389,10 @@ class GenerateLeg:
 
     def _published_id(self) -> str | None:
         """Return the id that this try published; a new try starts without one."""
-        generation_id = _pulled(self._context, ID_KEY)
+        generation_id = published(self._context, ID_KEY)
         return generation_id if isinstance(generation_id, str) else None
 
     def _new_hook(self, config: ViduConfig | None = None) -> ViduHook:
         from airflow_provider_vidu.hooks import ViduHook
 
         return ViduHook(self._task.vidu_conn_id, config=config)
-
-
-def _pulled(context: Context, key: str) -> Any:
-    """Return an XCom that an earlier leg of this try pushed."""
-    ti: Any = context.get("ti")
-    if not is_task_instance(ti):
-        return None
-    return resolved(ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index))

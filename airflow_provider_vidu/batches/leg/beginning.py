@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from airflow_provider_vidu.batches.state import BatchState, Event, Open, opened
+from airflow_provider_vidu.batches.jobs import Event, Open, opened
+from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.values import moment
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.order import Order, Record

@@ -11,7 +11,8 @@ from airflow_provider_vidu.exceptions import ViduPricePendingError
 from airflow_provider_vidu.orders.order import Record
 
 if TYPE_CHECKING:
-    from airflow_provider_vidu.batches.state import BatchState, Open
+    from airflow_provider_vidu.batches.jobs import Open
+    from airflow_provider_vidu.batches.state import BatchState
     from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.orders.money.spending import Spending
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_vidu.batches.jobs import Event, Intent, intended, opened
 from airflow_provider_vidu.batches.manifest import failed_line, job_of, open_of, repeatable
 from airflow_provider_vidu.batches.plan import Blame, blame
 from airflow_provider_vidu.batches.rows import Row
-from airflow_provider_vidu.batches.state import Event, Intent, intended, opened
 from airflow_provider_vidu.common.artifacts import Artifact
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduSubmitUnknownError
 from airflow_provider_vidu.models import Generation

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_vidu.batches.jobs import Intent, intended, opened
 from airflow_provider_vidu.batches.journal import Journal
 from airflow_provider_vidu.batches.leg.beginning import begun
 from airflow_provider_vidu.batches.lines import Line
 from airflow_provider_vidu.batches.manifest import failed_line, open_of, reused_line, stored_line
 from airflow_provider_vidu.batches.rows import Row, rows_of
-from airflow_provider_vidu.batches.state import Intent, intended, opened
 from airflow_provider_vidu.exceptions import ViduError, ViduPolicyError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.order import Order, Record

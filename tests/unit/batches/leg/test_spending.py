@@ -6,8 +6,9 @@ from dataclasses import asdict
 
 import pytest
 
+from airflow_provider_vidu.batches.jobs import Open
 from airflow_provider_vidu.batches.leg.spending import READ_SECONDS, BatchSpending
-from airflow_provider_vidu.batches.state import BatchState, Open
+from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.exceptions import ViduBudgetError, ViduPricePendingError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.order import Record
