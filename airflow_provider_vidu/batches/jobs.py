@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from airflow_provider_vidu.api.ids import checked_id
 from airflow_provider_vidu.common.values import epoch, price, strict_int, text
-from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.orders.order import OrderRecord
 
 Event = dict[str, Any]
 """An entry of a batch's journal."""
@@ -72,7 +72,7 @@ class Intent:
     :param index: the row's place, from 0; -1 if an earlier version recorded it.
     """
 
-    record: Record
+    record: OrderRecord
     endpoint: str | None = None
     is_lost: bool = False
     index: int = -1

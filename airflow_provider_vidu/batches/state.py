@@ -14,7 +14,7 @@ from typing import Any, Final
 from airflow_provider_vidu.batches.jobs import Intent, Open, endpoint_of, intended, key_of, time_of
 from airflow_provider_vidu.batches.lines import Earlier, Lines, checked_line
 from airflow_provider_vidu.common.values import price, strict_int, text
-from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.orders.order import OrderRecord
 
 STATE_VERSION: Final = 1
 MOST_OWNERS: Final = 200
@@ -37,9 +37,9 @@ class BatchState:
 
     orders: int = 0
     """How many times the batch was ordered again from the start: 1 after its first try."""
-    order: Record | None = None
+    order: OrderRecord | None = None
     """Which order of its task instance the latest try belongs to (see ``orders.order``)."""
-    orders_of: dict[str, Record] = field(default_factory=dict)
+    orders_of: dict[str, OrderRecord] = field(default_factory=dict)
     """The same for each task instance that has run the batch; empty if an earlier version has written the state."""
     is_again: bool = False
     """Whether the order follows a clear that orders everything again, so that no earlier file is reused."""
@@ -100,7 +100,7 @@ class BatchState:
         self._ordered_by(event)
 
     def _ordered_by(self, event: Mapping[str, Any]) -> None:
-        self.order = Record.from_json(event.get("order"))
+        self.order = OrderRecord.from_json(event.get("order"))
         if (owner := text(event.get("owner"))) is not None and self.order is not None:
             self.orders_of.pop(owner, None)
             self.orders_of[owner] = self.order
@@ -112,7 +112,7 @@ class BatchState:
         if (owner := text(event.get("owner"))) in self.orders_of and "since" in event:
             self.times_of[owner] = time_of(event["since"]), time_of(event["deadline"])
 
-    def order_of(self, owner: str) -> Record | None:
+    def order_of(self, owner: str) -> OrderRecord | None:
         """Return which order a task instance's latest try belonged to; None if it has not run the batch.
 
         :param owner: identifies the task instance, over all of its tries; empty outside of a task.
@@ -143,7 +143,7 @@ class BatchState:
         return any(other != owner for other in self.orders_of)
 
     def _on_intent(self, event: Mapping[str, Any]) -> None:
-        record, key = Record.from_json(event["record"]), key_of(event)
+        record, key = OrderRecord.from_json(event["record"]), key_of(event)
         if record is None or not isinstance(record.request, str) or not isinstance(record.marker, str):
             raise ValueError("an intent without a record")
         self._drop([key])
@@ -273,7 +273,7 @@ class BatchState:
             "lines": [],
         }
 
-    def _owner_to_json(self, owner: str, order: Record) -> dict[str, Any]:
+    def _owner_to_json(self, owner: str, order: OrderRecord) -> dict[str, Any]:
         times = dict(zip(("since", "deadline"), self.times_of.get(owner, ()), strict=False))
         return {"owner": owner, "order": order.to_json(), **times}
 
@@ -286,7 +286,7 @@ class BatchState:
             orders=orders,
             is_again=bool(stored.get("again")),
             again_by=text(stored.get("again_by")) or "",
-            order=Record.from_json(stored.get("order")),
+            order=OrderRecord.from_json(stored.get("order")),
             since=time_of(stored["since"]),
             deadline=time_of(stored["deadline"]),
             dags=dict.fromkeys(name for name in _list(stored.get("dags", [])) if isinstance(name, str)),

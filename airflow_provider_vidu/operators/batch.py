@@ -227,9 +227,9 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.batches.leg.spending import BatchSpending
         from airflow_provider_vidu.batches.plan import TOKEN_KEY, Pending, ended_in
         from airflow_provider_vidu.operators import batch_waits as waits
-        from airflow_provider_vidu.operators.mapping.arguments import check_mapped
+        from airflow_provider_vidu.operators.mapping.instances import check_mapped
         from airflow_provider_vidu.operators.mapping.shared_names import batch_name, may_share_files
-        from airflow_provider_vidu.operators.submitting import queries_of
+        from airflow_provider_vidu.operators.task_request import queries_of
         from airflow_provider_vidu.orders.money.spending import Spending
         from airflow_provider_vidu.orders.order import Order
         from airflow_provider_vidu.orders.records import order_of, owner_of

@@ -108,12 +108,12 @@ def note_begun(context: Any, log: Any) -> None:
     """Note outside of the batch's own folder that the task has begun it: a retry may not find the folder."""
     if (notes := _notes(context)) is None:
         return
-    from airflow_provider_vidu.orders.order import Record
+    from airflow_provider_vidu.orders.order import OrderRecord
     from airflow_provider_vidu.orders.records import order_of
 
     order = order_of(context)
     try:
-        notes.save(Record(order.number, "", time.time()).handled_by(order))
+        notes.save(OrderRecord(order.number, "", time.time()).handled_by(order))
     except Exception as error:  # noqa: BLE001 - the journal holds what matters, as long as it is there
         log.warning("Could not note that the batch has begun: %s", redacted(error))
 

@@ -12,7 +12,7 @@ from airflow_provider_vidu.defaults import OFF_PEAK_WAIT_SECONDS, WAIT_SECONDS
 from airflow_provider_vidu.events import Turn, callback_in, id_in
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduGenerationFailedError
 from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, Role, publish, published, result_of
-from airflow_provider_vidu.operators.mapping.arguments import check_mapped, mapped_to_nothing
+from airflow_provider_vidu.operators.mapping.instances import check_mapped, mapped_to_nothing
 from airflow_provider_vidu.operators.reuse import (
     REQUEST_NOTE,
     SHARED_NOTE,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.operators.generate import ViduGenerateOperator
-    from airflow_provider_vidu.operators.submitting import TaskRequest
+    from airflow_provider_vidu.operators.task_request import TaskRequest
     from airflow_provider_vidu.orders.money.spending import Spending
     from airflow_provider_vidu.orders.submission import Submission
     from airflow_provider_vidu.tasks.slots.waiting import SlotWait
@@ -95,7 +95,7 @@ class GenerateLeg:
         :param turn: the turn that a trigger has given to the task; None if it has not waited for a free slot.
         """
         from airflow_provider_vidu.operators.preflight import check_downstream
-        from airflow_provider_vidu.operators.submitting import TaskRequest, slot_wait
+        from airflow_provider_vidu.operators.task_request import TaskRequest, slot_wait
 
         task, hook = self._task, self._hook
         with self._resumes_order():
@@ -163,7 +163,7 @@ class GenerateLeg:
     # -- submitting ------------------------------------------------------------------------------------------------
 
     def _ordered(self, request: TaskRequest, slot: SlotWait, spending: Spending) -> dict[str, Any]:
-        from airflow_provider_vidu.operators.submitting import submission_for
+        from airflow_provider_vidu.operators.task_request import submission_for
 
         task, endpoint = self._task, request.endpoint
         digest = request.shared_digest(task, self._context)
@@ -381,7 +381,7 @@ class GenerateLeg:
         return OFF_PEAK_WAIT_SECONDS if is_off_peak(further_fields(self._arguments)) else WAIT_SECONDS
 
     def _spending(self) -> Spending:
-        from airflow_provider_vidu.operators.submitting import queries_of
+        from airflow_provider_vidu.operators.task_request import queries_of
         from airflow_provider_vidu.orders.money.spending import Spending
 
         task, cap = self._task, checked_cap(self._task.max_credits, self._has_cap)

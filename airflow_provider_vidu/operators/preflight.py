@@ -9,7 +9,7 @@ from typing import Any, Final
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
-from airflow_provider_vidu.operators.mapping.arguments import destinations_of
+from airflow_provider_vidu.operators.mapping.instances import destinations_of
 from airflow_provider_vidu.operators.mapping.shared_names import is_shared_in, one_file_for_all
 from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template
 from airflow_provider_vidu.tasks.masking import SignedURLOperator

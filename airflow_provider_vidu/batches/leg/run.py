@@ -16,7 +16,7 @@ from airflow_provider_vidu.batches.leg.backlog import Backlog
 from airflow_provider_vidu.batches.leg.beginning import begun, changed_rows
 from airflow_provider_vidu.batches.leg.collecting import Collected, Collector, QuietHook, Stored, cancelled
 from airflow_provider_vidu.batches.leg.spending import BatchSpending
-from airflow_provider_vidu.batches.leg.submitting import Submitter
+from airflow_provider_vidu.batches.leg.submitter import Submitter
 from airflow_provider_vidu.batches.manifest import (
     counts,
     failed_line,

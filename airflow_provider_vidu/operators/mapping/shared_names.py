@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import is_task_instance
-from airflow_provider_vidu.operators.mapping.arguments import (
+from airflow_provider_vidu.operators.mapping.groups import OwnReference
+from airflow_provider_vidu.operators.mapping.instances import (
     expanded_of,
     is_listed,
     is_mapped,
@@ -25,7 +26,6 @@ from airflow_provider_vidu.operators.mapping.arguments import (
     rows_in,
     task_in_dag,
 )
-from airflow_provider_vidu.operators.mapping.groups import OwnReference
 from airflow_provider_vidu.operators.mapping.templates import is_same_in, names_in, value_in, varies
 from airflow_provider_vidu.orders.records import iteration_of, names_of
 from airflow_provider_vidu.stores.naming import stem_of

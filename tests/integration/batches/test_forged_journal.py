@@ -14,7 +14,7 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches import journal, plan, state
 from airflow_provider_vidu.batches.arguments import MOST_IN_FLIGHT
 from airflow_provider_vidu.batches.jobs import Open
-from airflow_provider_vidu.batches.leg.submitting import Submitter
+from airflow_provider_vidu.batches.leg.submitter import Submitter
 from airflow_provider_vidu.batches.state import MOST_INTENTS
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduBudget, batch_waits
 from tests.integration.batches.batch_task import BatchTask

@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import DAG, task, task_group
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduDownloadOperator, ViduGenerateOperator
-from airflow_provider_vidu.operators.mapping.arguments import check_mapped, destinations_of
+from airflow_provider_vidu.operators.mapping.instances import check_mapped, destinations_of
 from airflow_provider_vidu.operators.mapping.shared_names import batch_name, check_own_file, is_shared_in
 from airflow_provider_vidu.sensors import ViduGenerationSensor
 from tests.rows import each_row
