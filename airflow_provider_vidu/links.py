@@ -98,6 +98,14 @@ def resolved(published: Any) -> Any:
     return None if isinstance(published, str) and "://" in published else published
 
 
+def published(context: Mapping[str, Any], key: str) -> Any:
+    """Return an XCom that an earlier leg of this try pushed."""
+    ti: Any = context.get("ti")
+    if not is_task_instance(ti):
+        return None
+    return resolved(ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index))
+
+
 def publish(
     context: Mapping[str, Any],
     generation_id: str,

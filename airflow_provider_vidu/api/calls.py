@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from airflow_provider_vidu.api.json_values import plain, unfit
@@ -21,6 +22,14 @@ class Call(NamedTuple, Generic[T]):
 
     request: ApiRequest
     read: Callable[[ApiAnswer], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An open upload: its id, and the signed URL to send the bytes to."""
+
+    id: str
+    put_url: str = field(repr=False)
 
 
 def checked_body(fields: object) -> dict[str, Any]:

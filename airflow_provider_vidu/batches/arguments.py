@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import string
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from airflow_provider_vidu.api.endpoints import CONTENT
+from airflow_provider_vidu.common.artifacts import Artifact
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.orders.arguments import NAMES
+from airflow_provider_vidu.orders.arguments import NAMES, OnClear
 from airflow_provider_vidu.stores.paths import checked_destination, is_folder
 
 if TYPE_CHECKING:
@@ -142,3 +143,29 @@ def _content(row: object) -> Iterator[tuple[str, Any]]:
             yield name, value
         if name in OBJECTS and isinstance(value, Mapping):
             yield from ((f"{name}.{inner}", value[inner]) for inner in value if inner == "prompt" or inner in CONTENT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The arguments of a batch after its templates are rendered; each has the meaning of the operator's argument.
+
+    ``is_dry`` is whether that, or ``[vidu] dry_run``, makes it a dry run.
+    """
+
+    vidu_conn_id: str
+    storage_conn_id: str | None
+    max_in_flight: int
+    max_credits: float | None
+    min_success: float | int
+    on_failure: OnFailure
+    on_clear: OnClear
+    naming: str
+    timeout: float
+    poll_interval: float | None
+    max_failures: int
+    artifact: Artifact | None
+    most: int
+    deferrable: bool
+    cancel_on_kill: bool
+    reuse: Reuse
+    is_dry: bool = False

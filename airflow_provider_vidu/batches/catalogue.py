@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.ids import is_safe_id
+from airflow_provider_vidu.batches.jobs import Event, opened
 from airflow_provider_vidu.batches.lines import STORED, Line, checked_line
 from airflow_provider_vidu.batches.manifest import failed_line, reused_line
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER, Row
 from airflow_provider_vidu.batches.snapshot import json_of
-from airflow_provider_vidu.batches.state import BatchState, Event, opened
+from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.text import UNPRINTABLE
 from airflow_provider_vidu.common.values import mapping
 from airflow_provider_vidu.exceptions import ViduError, ViduStorageError, ViduSubmitUnknownError

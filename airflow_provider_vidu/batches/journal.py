@@ -32,9 +32,10 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from airflow_provider_vidu.batches.jobs import Event
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
 from airflow_provider_vidu.batches.snapshot import MOST_VALUES, json_of, latest_generation, packed, state_name, unpacked
-from airflow_provider_vidu.batches.state import BatchState, Event
+from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.common.values import mapping, number, text

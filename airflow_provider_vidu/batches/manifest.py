@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from airflow_provider_vidu.api.dialects.levels import seed_of
 from airflow_provider_vidu.batches import plan
+from airflow_provider_vidu.batches.arguments import Settings
+from airflow_provider_vidu.batches.jobs import Open
 from airflow_provider_vidu.batches.lines import FAILED, STORED, EndedRow, Line, Lines
 from airflow_provider_vidu.batches.rows import Row
-from airflow_provider_vidu.batches.settings import Settings
-from airflow_provider_vidu.batches.state import BatchState, Open
+from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.artifacts import Artifact
 from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.common.values import mapping, strict_int, text, whole

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.batches.state import Open
+from airflow_provider_vidu.batches.jobs import Open
 from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError, ViduError
 
 WAKE_SHARE: Final = 1 / 5

@@ -11,14 +11,12 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from airflow_provider_vidu.api.ids import checked_id
+from airflow_provider_vidu.batches.jobs import Intent, Open, endpoint_of, intended, key_of, time_of
 from airflow_provider_vidu.batches.lines import Earlier, Lines, checked_line
-from airflow_provider_vidu.common.values import epoch, price, strict_int, text
-from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.common.values import price, strict_int, text
+from airflow_provider_vidu.orders.order import OrderRecord
 
 STATE_VERSION: Final = 1
-Event = dict[str, Any]
-
 MOST_OWNERS: Final = 200
 """Of how many task instances a batch keeps which order they belong to: a batch with a name goes on from run to run."""
 
@@ -28,72 +26,9 @@ each, and the list is searched for each, so a forged journal with any number of 
 MOST_KEPT: Final = 500_000
 """How many rows a journal may hold, removed ones included: five times those of a batch, and more than one file of
 twenty values for each may hold."""
-_MOST_ENDPOINT_CHARS: Final = 1000
-"""The longest endpoint of a generation: those of all open ones are arguments of the trigger, in the database."""
 _MOST_ORDERS: Final = 2**31
 _RECENT: Final = 50
 """How many of the latest files decide how long a generation usually takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """A generation that is paid for and whose file is not stored.
-
-    :param at: when it was submitted, in epoch seconds.
-    :param credits: its price, if the answer to the create holds it.
-    :param seed: the seed of its request, or the one that the service chose.
-    :param endpoint: where it was submitted; None if the fields decided.
-    :param request: the digest of its request.
-    :param index: the row's place, from 0; -1 if an earlier version submitted it.
-    :param prompt: the beginning of the row's prompt, for the pages.
-    :param is_shared: whether another task with an equal order has paid for it.
-    :param marker: of a create of unknown outcome whose error names the id: budgets count it until its price is known.
-    """
-
-    id: str
-    at: float
-    credits: float | int | None = None
-    seed: int | None = None
-    endpoint: str | None = None
-    request: str = ""
-    index: int = -1
-    prompt: str | None = None
-    model: str | None = None
-    is_shared: bool = False
-    marker: str = ""
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Open:
-        """Read what an event or a snapshot holds; raises ViduConfigError when the id is not one."""
-        index = stored.get("index", -1)
-        return cls(
-            checked_id(stored.get("id")),
-            epoch(stored.get("at")) or 0.0,
-            credits=price(stored.get("credits")),
-            seed=strict_int(stored.get("seed")),
-            index=index if isinstance(index, int) else -1,
-            request=text(stored.get("request")) or "",
-            marker=text(stored.get("marker")) or "",
-            is_shared=stored.get("is_shared") is True,
-            endpoint=_endpoint(stored),
-            **{name: text(stored.get(name)) for name in ("prompt", "model")},
-        )
-
-
-@dataclass(slots=True)
-class Intent:
-    """A create that is about to be sent, or whose outcome is unknown.
-
-    :param record: the record of the create, for the search.
-    :param endpoint: where it is sent.
-    :param is_lost: whether the create was sent and its outcome is unknown.
-    :param index: the row's place, from 0; -1 if an earlier version recorded it.
-    """
-
-    record: Record
-    endpoint: str | None = None
-    is_lost: bool = False
-    index: int = -1
 
 
 @dataclass(slots=True)
@@ -102,9 +37,9 @@ class BatchState:
 
     orders: int = 0
     """How many times the batch was ordered again from the start: 1 after its first try."""
-    order: Record | None = None
+    order: OrderRecord | None = None
     """Which order of its task instance the latest try belongs to (see ``orders.order``)."""
-    orders_of: dict[str, Record] = field(default_factory=dict)
+    orders_of: dict[str, OrderRecord] = field(default_factory=dict)
     """The same for each task instance that has run the batch; empty if an earlier version has written the state."""
     is_again: bool = False
     """Whether the order follows a clear that orders everything again, so that no earlier file is reused."""
@@ -156,7 +91,7 @@ class BatchState:
             self.is_again = bool(event.get("again"))
             self.again_by = text(event.get("owner")) or ""
         self._ordered_by(event)
-        self.since, self.deadline = _time(event["since"]), _time(event["deadline"])
+        self.since, self.deadline = time_of(event["since"]), time_of(event["deadline"])
         self._timed_for(event)
         if isinstance(dag_id := event.get("dag"), str):
             self.dags[dag_id] = None
@@ -165,7 +100,7 @@ class BatchState:
         self._ordered_by(event)
 
     def _ordered_by(self, event: Mapping[str, Any]) -> None:
-        self.order = Record.from_json(event.get("order"))
+        self.order = OrderRecord.from_json(event.get("order"))
         if (owner := text(event.get("owner"))) is not None and self.order is not None:
             self.orders_of.pop(owner, None)
             self.orders_of[owner] = self.order
@@ -175,9 +110,9 @@ class BatchState:
 
     def _timed_for(self, event: Mapping[str, Any]) -> None:
         if (owner := text(event.get("owner"))) in self.orders_of and "since" in event:
-            self.times_of[owner] = _time(event["since"]), _time(event["deadline"])
+            self.times_of[owner] = time_of(event["since"]), time_of(event["deadline"])
 
-    def order_of(self, owner: str) -> Record | None:
+    def order_of(self, owner: str) -> OrderRecord | None:
         """Return which order a task instance's latest try belonged to; None if it has not run the batch.
 
         :param owner: identifies the task instance, over all of its tries; empty outside of a task.
@@ -208,13 +143,13 @@ class BatchState:
         return any(other != owner for other in self.orders_of)
 
     def _on_intent(self, event: Mapping[str, Any]) -> None:
-        record, key = Record.from_json(event["record"]), _key(event)
+        record, key = OrderRecord.from_json(event["record"]), key_of(event)
         if record is None or not isinstance(record.request, str) or not isinstance(record.marker, str):
             raise ValueError("an intent without a record")
         self._drop([key])
         if len(self.intents) >= MOST_INTENTS:
             raise ValueError("more creates than any batch has under way")
-        self.intents[key] = Intent(record, _endpoint(event), bool(event.get("lost")), int(event.get("index", -1)))
+        self.intents[key] = Intent(record, endpoint_of(event), bool(event.get("lost")), int(event.get("index", -1)))
 
     def _on_back(self, event: Mapping[str, Any]) -> None:
         for key in (keys := _list(event["keys"])):
@@ -225,7 +160,7 @@ class BatchState:
         self._drop(keys)
 
     def _on_id(self, event: Mapping[str, Any]) -> None:
-        key = _key(event)
+        key = key_of(event)
         self._drop([key])
         job = self.open[key] = Open.from_json(event)
         self._note_price(job.credits, is_own=not job.is_shared)
@@ -338,7 +273,7 @@ class BatchState:
             "lines": [],
         }
 
-    def _owner_to_json(self, owner: str, order: Record) -> dict[str, Any]:
+    def _owner_to_json(self, owner: str, order: OrderRecord) -> dict[str, Any]:
         times = dict(zip(("since", "deadline"), self.times_of.get(owner, ()), strict=False))
         return {"owner": owner, "order": order.to_json(), **times}
 
@@ -351,9 +286,9 @@ class BatchState:
             orders=orders,
             is_again=bool(stored.get("again")),
             again_by=text(stored.get("again_by")) or "",
-            order=Record.from_json(stored.get("order")),
-            since=_time(stored["since"]),
-            deadline=_time(stored["deadline"]),
+            order=OrderRecord.from_json(stored.get("order")),
+            since=time_of(stored["since"]),
+            deadline=time_of(stored["deadline"]),
             dags=dict.fromkeys(name for name in _list(stored.get("dags", [])) if isinstance(name, str)),
         )
         latest = state.order
@@ -363,10 +298,10 @@ class BatchState:
         state.order = latest
         for one in _list(stored["lines"]):
             state.lines[one["key"]] = checked_line(one)
-        state.earlier = {_key(one): Earlier.from_json(one) for one in _list(stored.get("earlier", []))}
+        state.earlier = {key_of(one): Earlier.from_json(one) for one in _list(stored.get("earlier", []))}
         state.dearest = max(price(stored.get("dearest")) or 0, 0)
         for one in _list(stored["open"]):
-            job = state.open[_key(one)] = Open.from_json(one)
+            job = state.open[key_of(one)] = Open.from_json(one)
             state._note_price(job.credits, is_own=not job.is_shared)  # an earlier version may not have
         for one in _list(stored["intents"]):
             state._on_intent(one)
@@ -378,38 +313,3 @@ def _list(stored: Any) -> list[Any]:
     if not isinstance(stored, list):
         raise TypeError("a list that is none")
     return stored
-
-
-def _key(event: Mapping[str, Any]) -> str:
-    """Return the key of the row that an event is about; raises TypeError when it is not text."""
-    if not isinstance(key := event["key"], str):
-        raise TypeError("a key that is not text")
-    return key
-
-
-def _endpoint(event: Mapping[str, Any]) -> str | None:
-    endpoint = text(event.get("endpoint"))
-    return endpoint if endpoint is None or len(endpoint) <= _MOST_ENDPOINT_CHARS else None
-
-
-def _time(value: Any) -> float:
-    """Return epoch seconds; raises ValueError when it is none."""
-    if (seconds := epoch(value)) is None:
-        raise ValueError("a time that is none")
-    return seconds
-
-
-def intended(key: str, intent: Intent) -> dict[str, Any]:
-    """Return what an event or a snapshot holds of a row's intent."""
-    return {
-        "key": key,
-        "record": intent.record.to_json(),
-        "endpoint": intent.endpoint,
-        "lost": intent.is_lost,
-        "index": intent.index,
-    }
-
-
-def opened(key: str, job: Open) -> Event:
-    """Return the event of a row's generation."""
-    return {"e": "id", "key": key, **asdict(job)}

@@ -6,7 +6,6 @@ as strings, times in seconds or milliseconds, and ``error`` as a string or an ob
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import re
@@ -56,11 +55,6 @@ _TRACE_IN_TEXT: Final = re.compile(r"\((?:request|trace)[ _-]?id:? *([\w.:-]{1,2
 _BARE_MEDIA: Final = re.compile(r"[A-Za-z0-9+/_-]{60}[A-Za-z0-9+/_\r\n-]{4000,}={0,2}[\r\n]{0,2}")
 CUT_OUT: Final = "characters cut out)"
 """The end of a note that replaces text that was cut out."""
-
-MAX_RAW_CHARS: Final = 64 * 1024
-"""The longest JSON of an answer that is kept, because it becomes an XCom, a row of Airflow's database."""
-# (characters per string, items per list or object): each pass cuts more.
-_TRIMS: Final = ((4096, 1000), (1024, 100), (256, 30), (64, 8))
 
 
 def integer(digits: str) -> int | str:
@@ -361,42 +355,6 @@ def without_media(value: Any) -> Any:
 def is_cut(value: str) -> bool:
     """Whether text was cut out of ``value``, so that it cannot be compared with the original."""
     return CUT_OUT in value
-
-
-def bounded(value: dict[str, Any], most_values: int | None = None) -> dict[str, Any]:
-    """Return an answer cut to ``MAX_RAW_CHARS`` characters of JSON, with notes in place of the omitted parts.
-
-    :param value: plain JSON; it is not changed.
-    :param most_values: the maximum number of values; None for no such limit.
-    """
-    for chars, items in _TRIMS:
-        if _fits(value, most_values):
-            return value
-        value = _trimmed(value, chars, items)
-    if _fits(value, most_values):
-        return value
-    kept = {name: item for name, item in value.items() if not isinstance(item, (dict, list))}
-    return {**kept, "…": f"({len(value) - len(kept)} more fields, too large to keep)"}
-
-
-def _fits(value: dict[str, Any], most_values: int | None) -> bool:
-    dumped = json.dumps(value)
-    if len(dumped) > MAX_RAW_CHARS:
-        return False
-    return most_values is None or value_count(dumped.encode("ascii"), most_values) <= most_values
-
-
-def _trimmed(value: Any, chars: int, items: int) -> Any:
-    if isinstance(value, str):
-        return shortened(value, chars)
-    if isinstance(value, list):
-        more = [f"({len(value) - items} more items cut out)"] if len(value) > items else []
-        return [_trimmed(item, chars, items) for item in value[:items]] + more
-    if isinstance(value, dict):
-        few = itertools.islice(value.items(), items)
-        kept = {shortened(name, chars): _trimmed(item, chars, items) for name, item in few}
-        return {**kept, "…": f"({len(value) - items} more fields cut out)"} if len(value) > items else kept
-    return value
 
 
 def shortened(value: str, chars: int) -> str:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.batches.arguments import (
     DEFAULT_NAMING,
     FORMATS,
-    MOST_IN_FLIGHT,
     OnFailure,
     Reuse,
     RowsFormat,
@@ -46,10 +44,9 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+    from airflow_provider_vidu.batches.arguments import Settings
     from airflow_provider_vidu.batches.leg.run import BatchRun
-    from airflow_provider_vidu.batches.plan import Pending
     from airflow_provider_vidu.batches.rows import Row
-    from airflow_provider_vidu.batches.settings import Settings
     from airflow_provider_vidu.stores.destination import Destination
 
 
@@ -230,9 +227,9 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.batches.leg.spending import BatchSpending
         from airflow_provider_vidu.batches.plan import TOKEN_KEY, Pending, ended_in
         from airflow_provider_vidu.operators import batch_waits as waits
-        from airflow_provider_vidu.operators.mapping.arguments import check_mapped
+        from airflow_provider_vidu.operators.mapping.instances import check_mapped
         from airflow_provider_vidu.operators.mapping.shared_names import batch_name, may_share_files
-        from airflow_provider_vidu.operators.submitting import queries_of
+        from airflow_provider_vidu.operators.task_request import queries_of
         from airflow_provider_vidu.orders.money.spending import Spending
         from airflow_provider_vidu.orders.order import Order
         from airflow_provider_vidu.orders.records import order_of, owner_of
@@ -277,7 +274,7 @@ class ViduBatchOperator(SignedURLOperator):
             with suppress(Exception):
                 publish_batch(context, run.note, announce=False)
         if isinstance(result, Pending):
-            self._wait(result)
+            waits.wait(self, result)
         self._ended = (result, run.manifest_digest)
         self._report(context, result)
         return result
@@ -305,28 +302,6 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.hooks import ViduHook
 
         return dry_run(ViduHook(self.vidu_conn_id), context, rows, settings, name, destination, self.log)
-
-    def _wait(self, pending: Pending, method: str = "execute_resumed") -> NoReturn:
-        """Leave the worker until the trigger's event."""
-        from airflow_provider_vidu.tasks.deferral import deferral_timeout
-        from airflow_provider_vidu.triggers import ViduBatchTrigger
-
-        now = time.time()
-        jobs = pending.jobs[:MOST_IN_FLIGHT]  # a batch has no more at once, but a forged journal may
-        trigger = ViduBatchTrigger(
-            vidu_conn_id=self.vidu_conn_id,
-            jobs={job.id: round(job.at) for job in jobs},
-            endpoints={job.id: job.endpoint for job in jobs if job.endpoint},
-            token=pending.token,
-            wanted=pending.wanted,
-            deadline=pending.deadline,
-            deferred_at=now,
-            resume_at=pending.resume_at,
-            poll_interval=self.poll_interval,
-            max_failures=self.max_failures,
-            cancel_on_kill=self.cancel_on_kill,
-        )
-        self.defer(trigger=trigger, method_name=method, timeout=deferral_timeout(pending.deadline, now))
 
     def _rows(self) -> list[Row]:
         """Return the checked rows.
@@ -364,7 +339,7 @@ class ViduBatchOperator(SignedURLOperator):
     def _settings(self, rows: Sequence[Row], context: Any) -> Settings:
         from airflow_provider_vidu.api.dry_run import is_dry
         from airflow_provider_vidu.api.endpoints import is_off_peak
-        from airflow_provider_vidu.batches.settings import Settings
+        from airflow_provider_vidu.batches.arguments import Settings
         from airflow_provider_vidu.network.target import deployment_hosts, most_bytes
         from airflow_provider_vidu.orders.records import iteration_of
         from airflow_provider_vidu.orders.request import further_fields

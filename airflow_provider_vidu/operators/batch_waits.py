@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from airflow_provider_vidu.batches.arguments import MOST_IN_FLIGHT
 from airflow_provider_vidu.batches.plan import Pending
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
 from airflow_provider_vidu.common.progress import duration
@@ -61,7 +62,7 @@ def open_journal(
             operator.log.info("%s Waiting until its leg has ended.", held.reason)
         if operator.deferrable:
             method = "execute_resumed" if was_resumed else "execute_awaited"
-            operator._wait(Pending([], 1, deadline, now + HELD_SECONDS, f"{name}#held"), method)
+            wait(operator, Pending([], 1, deadline, now + HELD_SECONDS, f"{name}#held"), method)
         time.sleep(min(HELD_SECONDS, deadline - now))
 
 
@@ -89,7 +90,7 @@ def paused_without_connection(
         operator.log.warning("The connection %s is unusable; waiting, because rows are open.", operator.vidu_conn_id)
         resume_at = time.time() + LOST_CONNECTION_SECONDS
         token = f"{name}#{state.orders}"
-        operator._wait(Pending(list(state.open.values()), len(state.open), deadline, resume_at, token))
+        wait(operator, Pending(list(state.open.values()), len(state.open), deadline, resume_at, token))
 
 
 def was_begun(context: Any) -> bool:
@@ -107,12 +108,12 @@ def note_begun(context: Any, log: Any) -> None:
     """Note outside of the batch's own folder that the task has begun it: a retry may not find the folder."""
     if (notes := _notes(context)) is None:
         return
-    from airflow_provider_vidu.orders.order import Record
+    from airflow_provider_vidu.orders.order import OrderRecord
     from airflow_provider_vidu.orders.records import order_of
 
     order = order_of(context)
     try:
-        notes.save(Record(order.number, "", time.time()).handled_by(order))
+        notes.save(OrderRecord(order.number, "", time.time()).handled_by(order))
     except Exception as error:  # noqa: BLE001 - the journal holds what matters, as long as it is there
         log.warning("Could not note that the batch has begun: %s", redacted(error))
 
@@ -148,6 +149,32 @@ def _notes(context: Any) -> RecordStore | None:
     return store_for(context)
 
 
+def wait(operator: ViduBatchOperator, pending: Pending, method: str = "execute_resumed") -> NoReturn:
+    """Leave the worker until the trigger's event.
+
+    :param method: of the operator, with which the task resumes.
+    """
+    from airflow_provider_vidu.tasks.deferral import deferral_timeout
+    from airflow_provider_vidu.triggers import ViduBatchTrigger
+
+    now = time.time()
+    jobs = pending.jobs[:MOST_IN_FLIGHT]  # a batch has no more at once, but a forged journal may
+    trigger = ViduBatchTrigger(
+        vidu_conn_id=operator.vidu_conn_id,
+        jobs={job.id: round(job.at) for job in jobs},
+        endpoints={job.id: job.endpoint for job in jobs if job.endpoint},
+        token=pending.token,
+        wanted=pending.wanted,
+        deadline=pending.deadline,
+        deferred_at=now,
+        resume_at=pending.resume_at,
+        poll_interval=operator.poll_interval,
+        max_failures=operator.max_failures,
+        cancel_on_kill=operator.cancel_on_kill,
+    )
+    operator.defer(trigger=trigger, method_name=method, timeout=deferral_timeout(pending.deadline, now))
+
+
 def check_journal(journal: Journal, name: str, destination: Destination) -> None:
     """Refuse to begin a batch again beside its manifest: its files may have been moved without the hidden folder.
 
@@ -156,26 +183,33 @@ def check_journal(journal: Journal, name: str, destination: Destination) -> None
     """
     if journal.state.order is not None:
         return
-    from airflow_provider_vidu.batches.manifest import manifest_name
     from airflow_provider_vidu.stores.schemes import is_forbidden
-    from airflow_provider_vidu.stores.small_files import is_there
 
-    manifest = destination.file(manifest_name(name))
     try:
-        if not is_there(manifest):
-            return
+        manifest = _manifest_there(name, destination)
     except ViduStorageError as error:
         if error.__cause__ is not None and is_forbidden(error.__cause__):
             return
         raise
+    if manifest is None:
+        return
     with suppress(ViduError):
         journal.end()
     raise ViduConfigError(
-        f"There is a manifest of batch {name}, {sanitized(manifest.uri, 300)}, but what is paid for is not in "
+        f"There is a manifest of batch {name}, {manifest}, but what is paid for is not in "
         f"{sanitized(destination.file(f'{HIDDEN_FOLDER}/{name}').uri, 300)}/, so nothing was ordered. Restore that "
         "folder: a copy of the files omits it easily, because its name begins with a dot. To order all rows again, "
         "remove both, or give the batch another name."
     )
+
+
+def _manifest_there(name: str, destination: Destination) -> str | None:
+    """Return the address of a batch's manifest; None if there is none."""
+    from airflow_provider_vidu.batches.manifest import manifest_name
+    from airflow_provider_vidu.stores.small_files import is_there
+
+    manifest = destination.file(manifest_name(name))
+    return sanitized(manifest.uri, 300) if is_there(manifest) else None
 
 
 def vanished(journal: Journal, name: str, destination: Destination, event: Any) -> ViduConfigError:
@@ -185,7 +219,11 @@ def vanished(journal: Journal, name: str, destination: Destination, event: Any) 
 
     It is not retryable: before Airflow 3.3, a retry would order all rows again.
     """
-    there = "there is no journal" if journal.state.order is None else "this task is not in the journal"
+    there, manifest = "this task is not in the journal", None
+    if journal.state.order is None:  # a clear will find what this finds
+        there = "there is no journal"
+        with suppress(ViduError):
+            manifest = _manifest_there(name, destination)
     with suppress(ViduError):
         journal.end()
     known = mapping(event)
@@ -198,5 +236,6 @@ def vanished(journal: Journal, name: str, destination: Destination, event: Any) 
         f"{sanitized(destination.file(HIDDEN_FOLDER).uri, 300)}. Its generations are paid for, so nothing was ordered"
         f"{f' (ended: {ids})' if ids else ''}. Either the folder was removed, or it is on the disk of another worker, "
         "or destination or batch renders to another value each time, such as the current time: use a value of the DAG "
-        "run. Restore the folder, or clear the task to order all rows again."
+        "run. Restore the folder, or clear the task to order all rows again"
+        f"{f', once you have removed the manifest {manifest}' if manifest else ''}."
     )

@@ -11,8 +11,8 @@ from airflow_provider_vidu.common.values import given, mapping
 from airflow_provider_vidu.defaults import OFF_PEAK_WAIT_SECONDS, WAIT_SECONDS
 from airflow_provider_vidu.events import Turn, callback_in, id_in
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduGenerationFailedError
-from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, Role, is_task_instance, publish, resolved, result_of
-from airflow_provider_vidu.operators.mapping.arguments import check_mapped, mapped_to_nothing
+from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, Role, publish, published, result_of
+from airflow_provider_vidu.operators.mapping.instances import check_mapped, mapped_to_nothing
 from airflow_provider_vidu.operators.reuse import (
     REQUEST_NOTE,
     SHARED_NOTE,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.operators.generate import ViduGenerateOperator
-    from airflow_provider_vidu.operators.submitting import TaskRequest
+    from airflow_provider_vidu.operators.task_request import TaskRequest
     from airflow_provider_vidu.orders.money.spending import Spending
     from airflow_provider_vidu.orders.submission import Submission
     from airflow_provider_vidu.tasks.slots.waiting import SlotWait
@@ -95,7 +95,7 @@ class GenerateLeg:
         :param turn: the turn that a trigger has given to the task; None if it has not waited for a free slot.
         """
         from airflow_provider_vidu.operators.preflight import check_downstream
-        from airflow_provider_vidu.operators.submitting import TaskRequest, slot_wait
+        from airflow_provider_vidu.operators.task_request import TaskRequest, slot_wait
 
         task, hook = self._task, self._hook
         with self._resumes_order():
@@ -163,7 +163,7 @@ class GenerateLeg:
     # -- submitting ------------------------------------------------------------------------------------------------
 
     def _ordered(self, request: TaskRequest, slot: SlotWait, spending: Spending) -> dict[str, Any]:
-        from airflow_provider_vidu.operators.submitting import submission_for
+        from airflow_provider_vidu.operators.task_request import submission_for
 
         task, endpoint = self._task, request.endpoint
         digest = request.shared_digest(task, self._context)
@@ -266,7 +266,7 @@ class GenerateLeg:
 
     def _resumed_wait(self, generation_id: str) -> GenerationWait:
         """Return the wait that another process began, after storing what a kill of this one must cancel."""
-        self._facts = mapping(_pulled(self._context, WATCH_KEY))
+        self._facts = mapping(published(self._context, WATCH_KEY))
         is_own = not self._facts.get(SHARED_NOTE)
         if self._facts.get("unrecorded"):
             record_id(self._context, self._log, generation_id, keeps=self._task.on_clear == "resume")
@@ -297,7 +297,7 @@ class GenerateLeg:
         :param times: a trigger's event, or what a wait in this process saw: when the generation ended.
         """
         if self._facts is None:
-            self._facts = mapping(_pulled(self._context, WATCH_KEY))
+            self._facts = mapping(published(self._context, WATCH_KEY))
         is_shared = bool(self._facts.get(SHARED_NOTE))
         if not self._facts.get("credits") and not is_shared:
             with suppress(ViduConfigError):  # a cap that renders differently by now must not lose the result
@@ -381,7 +381,7 @@ class GenerateLeg:
         return OFF_PEAK_WAIT_SECONDS if is_off_peak(further_fields(self._arguments)) else WAIT_SECONDS
 
     def _spending(self) -> Spending:
-        from airflow_provider_vidu.operators.submitting import queries_of
+        from airflow_provider_vidu.operators.task_request import queries_of
         from airflow_provider_vidu.orders.money.spending import Spending
 
         task, cap = self._task, checked_cap(self._task.max_credits, self._has_cap)
@@ -389,18 +389,10 @@ class GenerateLeg:
 
     def _published_id(self) -> str | None:
         """Return the id that this try published; a new try starts without one."""
-        generation_id = _pulled(self._context, ID_KEY)
+        generation_id = published(self._context, ID_KEY)
         return generation_id if isinstance(generation_id, str) else None
 
     def _new_hook(self, config: ViduConfig | None = None) -> ViduHook:
         from airflow_provider_vidu.hooks import ViduHook
 
         return ViduHook(self._task.vidu_conn_id, config=config)
-
-
-def _pulled(context: Context, key: str) -> Any:
-    """Return an XCom that an earlier leg of this try pushed."""
-    ti: Any = context.get("ti")
-    if not is_task_instance(ti):
-        return None
-    return resolved(ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index))

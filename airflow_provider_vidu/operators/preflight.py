@@ -9,7 +9,7 @@ from typing import Any, Final
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
-from airflow_provider_vidu.operators.mapping.arguments import destinations_of
+from airflow_provider_vidu.operators.mapping.instances import destinations_of
 from airflow_provider_vidu.operators.mapping.shared_names import is_shared_in, one_file_for_all
 from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
@@ -111,7 +111,7 @@ def _problem_of(operator: Any, task: Any) -> str | None:
     is_mapped = arguments is not None or task.get_closest_mapped_task_group() is not None
     here = all((getattr(operator, name, None) or None) == (getattr(task, name, None) or None) for name in _ELSEWHERE)
     conn_id = given.get("storage_conn_id")
-    written = [given.get("destination")] if arguments is None else destinations_of(task)
+    written = destinations_of(task) if is_mapped else [given.get("destination")]
     for destination in written[:_MOST_CHECKED]:
         if not isinstance(destination, str) and not hasattr(destination, "parts"):
             continue  # an XCom

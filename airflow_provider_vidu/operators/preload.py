@@ -8,7 +8,7 @@ from __future__ import annotations
 from airflow_provider_vidu import hooks, triggers
 from airflow_provider_vidu.api.clients import sync_client
 from airflow_provider_vidu.downloads import transfer
-from airflow_provider_vidu.operators import download, generate, generate_leg, submitting
+from airflow_provider_vidu.operators import download, generate, generate_leg, task_request
 from airflow_provider_vidu.stores import targets
 
 __all__ = [
@@ -16,9 +16,9 @@ __all__ = [
     "generate",
     "generate_leg",
     "hooks",
-    "submitting",
     "sync_client",
     "targets",
+    "task_request",
     "transfer",
     "triggers",
 ]

@@ -28,7 +28,7 @@ from airflow_provider_vidu.common.values import number
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNotFoundError, ViduSubmitUnknownError
 from airflow_provider_vidu.network.limits import TOTAL_TIMEOUTS
 from airflow_provider_vidu.orders.lost_order import GRACE_SECONDS, SETTLE_SECONDS, find_lost
-from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.orders.order import OrderRecord
 from airflow_provider_vidu.stores.base import DestinationExistsError, StoredFile
 from airflow_provider_vidu.stores.small_files import MOST_AHEAD_SECONDS, content_of, create_file, write_file
 
@@ -79,7 +79,7 @@ class NoClaim:
     def look(self, request: str) -> None:
         """Raise if nothing is to be submitted: there is a file, or a generation, of an equal order."""
 
-    def take(self, record: Record) -> Record:
+    def take(self, record: OrderRecord) -> OrderRecord:
         """Claim a create that is about to be sent, or raise as :meth:`look` does; return its intent as of now."""
         return record
 
@@ -102,7 +102,7 @@ class _Held:
 
     number: int
     owner: str
-    record: Record
+    record: OrderRecord
 
 
 class Claim(NoClaim):
@@ -138,7 +138,7 @@ class Claim(NoClaim):
         self._look_up()
         self._settled()
 
-    def take(self, record: Record) -> Record:
+    def take(self, record: OrderRecord) -> OrderRecord:
         """Claim a create that is about to be sent.
 
         :return: its intent, as of now: waiting for others may have taken minutes.
@@ -296,7 +296,7 @@ class Claim(NoClaim):
         content = content_of(self._file(number), MOST_BYTES)
         return None if content is None else _read(content, number)
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: OrderRecord) -> None:
         assert self._own is not None
         self._own = replace(self._own, record=record)
         write_file(self._file(self._own.number), _content(self._own), "application/json")
@@ -326,15 +326,15 @@ def _read(content: bytes, number: int) -> _Held:
     """Return what a claim holds; a damaged one counts as that of a task that died right now, and is never sent over."""
     try:
         stored = json.loads(content)
-        record = Record.from_json(stored["record"])
+        record = OrderRecord.from_json(stored["record"])
         if record is not None:
             return _Held(number, str(stored["owner"]), _checked(record, stored["record"].get("began")))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ViduConfigError):
         pass
-    return _Held(number, "unknown", Record(0, "", 0.0))
+    return _Held(number, "unknown", OrderRecord(0, "", 0.0))
 
 
-def _checked(record: Record, began: object) -> Record:
+def _checked(record: OrderRecord, began: object) -> OrderRecord:
     """Return a record that this package may have written; other writers of the folder may forge one.
 
     :param began: the time of the first send, as stored: in a record, one that is none counts as unknown.

@@ -22,7 +22,7 @@ from airflow_provider_vidu.exceptions import (
 )
 from airflow_provider_vidu.models import Generation, SearchResult
 from airflow_provider_vidu.network.limits import TOTAL_TIMEOUTS
-from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.orders.order import OrderRecord
 from airflow_provider_vidu.polling.failures import failure, is_doubtful
 from airflow_provider_vidu.tasks.deferral import not_resumed
 
@@ -48,7 +48,7 @@ def intent_of(
     number: int,
     request: str,
     is_durable: bool = True,
-) -> tuple[Record, Mapping[str, Any]]:
+) -> tuple[OrderRecord, Mapping[str, Any]]:
     """Return the record of a create that is about to be sent, and the body with its marker.
 
     :param number: of the order.
@@ -63,7 +63,7 @@ def intent_of(
         path, is_listed = dialect.target(body, endpoint), dialect.is_listed(body, endpoint)
         looks = Likeness.of(body, path, is_listed=is_listed).to_json()
     now = time.time()
-    record = Record(number, marker, now, marked is not None, request=request, began=now, looks=looks)
+    record = OrderRecord(number, marker, now, marked is not None, request=request, began=now, looks=looks)
     return record, marked or body
 
 
@@ -92,7 +92,7 @@ class Sends:
             self._renew()
 
 
-def named_id(record: Record, error: ViduSubmitUnknownError) -> str | None:
+def named_id(record: OrderRecord, error: ViduSubmitUnknownError) -> str | None:
     """Return the generation to follow after a create of unknown outcome; None if the list decides, or nothing does.
 
     If there is a list, it decides, because the id in an error may be another generation's. Otherwise that id is all
@@ -102,7 +102,7 @@ def named_id(record: Record, error: ViduSubmitUnknownError) -> str | None:
 
 
 def find_lost(
-    hook: ViduHook, record: Record, log: Any, sleep: Callable[[float], None], *, is_cleared: bool = False
+    hook: ViduHook, record: OrderRecord, log: Any, sleep: Callable[[float], None], *, is_cleared: bool = False
 ) -> str | None:
     """Search for the generation of an intent without an id; None if the list proves that there is none.
 
@@ -124,7 +124,7 @@ def find_lost(
 
 def queried(
     hook: ViduHook,
-    record: Record,
+    record: OrderRecord,
     generation_id: str,
     endpoint: str | None,
     log: Any,
@@ -157,7 +157,7 @@ def queried(
     raise AssertionError("not reached")
 
 
-def _search(hook: ViduHook, record: Record, log: Any) -> SearchResult:
+def _search(hook: ViduHook, record: OrderRecord, log: Any) -> SearchResult:
     longest = TOTAL_TIMEOUTS * hook.config.timeout + SETTLE_SECONDS + CLOCK_SKEW_SECONDS
     # A record of an older version holds only one of the two times.
     began = record.began or record.at - longest

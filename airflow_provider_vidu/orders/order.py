@@ -58,7 +58,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class OrderRecord:
     """The stored facts about an order: the intent, and the id as soon as there is one.
 
     ``order`` is its number; ``marker`` identifies it uniquely at the service; ``at`` is the time of the latest send in
@@ -100,7 +100,7 @@ class Record:
         return {name: value for name, value in asdict(self).items() if value or name not in ("callback", "nudges")}
 
     @classmethod
-    def from_json(cls, stored: object) -> Record | None:
+    def from_json(cls, stored: object) -> OrderRecord | None:
         """Read a stored record; None if there is none or it was not written by this package.
 
         :raises ViduConfigError: when its id, marker or request cannot be one: without them, it may be paid twice.
@@ -131,11 +131,11 @@ class Record:
         """Whether a generation may exist whose id is unknown but can be searched for."""
         return self.generation_id is None and self.is_searchable
 
-    def handled_by(self, order: Order) -> Record:
+    def handled_by(self, order: Order) -> OrderRecord:
         """Return the record with the counters of the try that handles it now."""
         return replace(self, clears=order.clears, try_number=order.try_number, region=order.region)
 
-    def taken_by(self, order: Order) -> Record:
+    def taken_by(self, order: Order) -> OrderRecord:
         """Return the record as one that belongs to another order from now on."""
         return replace(self.handled_by(order), order=order.number, returned=False)
 

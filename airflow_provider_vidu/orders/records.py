@@ -26,7 +26,7 @@ from airflow_provider_vidu.common.values import strict_int
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import is_task_instance
 from airflow_provider_vidu.network.lookups import is_there_after_all, kinds_of
-from airflow_provider_vidu.orders.order import Order, Record
+from airflow_provider_vidu.orders.order import Order, OrderRecord
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -123,7 +123,7 @@ def submitted_id(context: Context, log: Any, *, is_durable: bool) -> str | None:
     return None if record is None else record.generation_id
 
 
-def own_record(context: Context, log: Any, *, is_durable: bool) -> Record | None:
+def own_record(context: Context, log: Any, *, is_durable: bool) -> OrderRecord | None:
     """Return the record of what an earlier try of this order has submitted, or may have; None if there is none.
 
     :raises ViduError: when that could not be looked up: there may be one, so the task must not end for good.
@@ -149,11 +149,11 @@ class RecordStore(ABC):
     """Whether a saved record is available to a later try."""
 
     @abstractmethod
-    def load(self) -> Record | None:
+    def load(self) -> OrderRecord | None:
         """Return the record, or None."""
 
     @abstractmethod
-    def save(self, record: Record) -> None:
+    def save(self, record: OrderRecord) -> None:
         """Store the record durably before returning."""
 
     @abstractmethod
@@ -174,11 +174,11 @@ class NullStore(RecordStore):
 
     is_durable: ClassVar[bool] = False
 
-    def load(self) -> Record | None:
+    def load(self) -> OrderRecord | None:
         """Return None."""
         return None
 
-    def save(self, record: Record) -> None:
+    def save(self, record: OrderRecord) -> None:
         """Do nothing."""
 
     def clear(self) -> None:
@@ -191,7 +191,7 @@ class StateStore(RecordStore):
     def __init__(self, accessor: Any) -> None:
         self._accessor = accessor
 
-    def load(self) -> Record | None:
+    def load(self) -> OrderRecord | None:
         """Return the record, or None.
 
         :raises ViduError: when there is one that cannot be read: another worker may be able to. ``[workers]
@@ -211,7 +211,7 @@ class StateStore(RecordStore):
             "Restore the record, or delete that state (Airflow's REST API can) to submit a new generation."
         )
 
-    def save(self, record: Record) -> None:
+    def save(self, record: OrderRecord) -> None:
         """Store the record; the supervisor has confirmed it when this returns."""
         # A wait and its retries may outlast [state_store] default_retention_days.
         self._accessor.set(STATE_KEY, record.to_json(), retention=_never())
@@ -226,12 +226,12 @@ class StateStore(RecordStore):
             self._accessor.set(STATE_KEY, replace(record, returned=True).to_json())
 
 
-def _read(stored: object) -> Record:
+def _read(stored: object) -> OrderRecord:
     """Return a stored record.
 
     :raises ViduConfigError: when it is none: an order whose record is overlooked would be paid again.
     """
-    if (record := Record.from_json(stored)) is None:
+    if (record := OrderRecord.from_json(stored)) is None:
         raise ViduConfigError("its content is missing" if stored is None else "it is not the record of an order")
     return record
 
@@ -260,7 +260,7 @@ class ClearedStateStore(StateStore):
         self._may_be_cleared = may_be_cleared
         self._is_doubled = False
 
-    def load(self) -> Record | None:
+    def load(self) -> OrderRecord | None:
         """Return the record, or the part that a clear has left, or None."""
         record = super().load()
         if self._may_be_cleared and record is None:
@@ -268,7 +268,7 @@ class ClearedStateStore(StateStore):
             self._is_doubled = record is not None
         return record
 
-    def save(self, record: Record) -> None:
+    def save(self, record: OrderRecord) -> None:
         """Store the record, in both places if a clear needs it: the safer one first."""
         if record.is_lost:
             self._variable.save(record)
@@ -305,7 +305,7 @@ class VariableStore(RecordStore):
         self._key = VARIABLE_PREFIX + hashlib.sha256(identity.encode()).hexdigest()[:32]
         self._keeps = keeps
 
-    def load(self) -> Record | None:
+    def load(self) -> OrderRecord | None:
         """Return the record, or None.
 
         :raises ViduConfigError: when the Variable was edited so that it cannot be read.
@@ -323,7 +323,7 @@ class VariableStore(RecordStore):
             "was submitted. Restore it, or delete it to submit a new generation."
         )
 
-    def save(self, record: Record) -> None:
+    def save(self, record: OrderRecord) -> None:
         """Store the record."""
         Variable.set(self._key, json.dumps(record.to_json()))
 

@@ -30,7 +30,7 @@ from airflow_provider_vidu.orders.claims import NoClaim
 from airflow_provider_vidu.orders.lost_order import Sends, find_lost, intent_of, named_id, queried, uncertain
 from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.money.spending import NoSpending
-from airflow_provider_vidu.orders.order import Order, Record
+from airflow_provider_vidu.orders.order import Order, OrderRecord
 from airflow_provider_vidu.polling.failures import failure
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ class Submission:
         self._claim = NoClaim() if claim is None else claim
         self._sleep = sleep
         self._endpoint: str | None = None
-        self._loaded: Record | None = None
-        self._refused: Record | None = None
+        self._loaded: OrderRecord | None = None
+        self._refused: OrderRecord | None = None
         self.ordered_at: float | None = None
         """When the order was recorded, in epoch seconds, once there is a generation."""
         self.callback: str | None = None
@@ -98,7 +98,7 @@ class Submission:
         """The price in the answer to an earlier try's create: later answers may omit it."""
         self.is_of_another_request = False
         """Whether the generation was submitted with another request than this try's."""
-        self.unrecorded: Record | None = None
+        self.unrecorded: OrderRecord | None = None
         """The record of a generation that is paid for, while the store holds only its intent."""
         self.failed: Generation | None = None
         """The earlier try's generation that failed permanently; its price counts, and a page can show it."""
@@ -154,7 +154,7 @@ class Submission:
         except Exception as error:  # noqa: BLE001 - it is paid for, and its id is the result
             self._log.warning("A clear may cancel the generation, because that is not recorded: %s", redacted(error))
 
-    def _digest_of(self, prepared: Prepared, endpoint: str | None, record: Record | None) -> str:
+    def _digest_of(self, prepared: Prepared, endpoint: str | None, record: OrderRecord | None) -> str:
         """Return the digest of the request; empty if its files are gone, but the order was already submitted."""
         try:
             return prepared.digest(endpoint)
@@ -164,7 +164,7 @@ class Submission:
             self._log.warning("The inputs can no longer be read, so they are not compared: %s", error)
             return ""
 
-    def _resumed(self, record: Record, request: str) -> Generation | None:
+    def _resumed(self, record: OrderRecord, request: str) -> Generation | None:
         """Return the generation that an earlier try submitted, or None if a new submit is right."""
         if record.refused and record.generation_id is not None:
             self._refused = record
@@ -198,7 +198,7 @@ class Submission:
         self.failed, self.ordered_at, self.price = generation, record.at, record.credits
         raise failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
 
-    def _searched(self, record: Record, *, is_cleared: bool = False) -> str | None:
+    def _searched(self, record: OrderRecord, *, is_cleared: bool = False) -> str | None:
         """Return the generation of a create of unknown outcome; None if there is certainly none."""
         try:
             generation_id = find_lost(self._hook, record, self._log, self._sleep, is_cleared=is_cleared)
@@ -209,7 +209,7 @@ class Submission:
             self._spending.settle(record)
         return generation_id
 
-    def _price_late(self, record: Record, generation: Generation) -> Record:
+    def _price_late(self, record: OrderRecord, generation: Generation) -> OrderRecord:
         """Return the record with the price that the create's answer has not named, made visible to others."""
         if record.credits:
             return record
@@ -267,7 +267,7 @@ class Submission:
         self.callback = record.callback or None
         return generation
 
-    def _recorded(self, record: Record, generation: Generation) -> Record:
+    def _recorded(self, record: OrderRecord, generation: Generation) -> OrderRecord:
         """Store the generation of an intent with its price; return the record."""
         is_refused = self._spending.exceeds(generation)
         paid = replace(record, generation_id=generation.id, credits=generation.credits, refused=is_refused)
@@ -284,7 +284,7 @@ class Submission:
         for _ in range(RECORD_TRIES if self.unrecorded is not None else 0):
             self._sleep(RECORD_PAUSE_SECONDS)
             with suppress(Exception):
-                self._store.save(cast("Record", self.unrecorded))
+                self._store.save(cast("OrderRecord", self.unrecorded))
                 self.unrecorded = None
                 return
 
@@ -305,7 +305,9 @@ class Submission:
         else:
             self._store.clear()
 
-    def _intent(self, body: Mapping[str, Any], endpoint: str | None, request: str) -> tuple[Record, Mapping[str, Any]]:
+    def _intent(
+        self, body: Mapping[str, Any], endpoint: str | None, request: str
+    ) -> tuple[OrderRecord, Mapping[str, Any]]:
         """Return the record of a create that is about to be sent, and the body with its marker and its callback."""
         record, sent = intent_of(
             self._hook.config.dialect,
@@ -324,7 +326,7 @@ class Submission:
             return record, sent
         return replace(record, callback=self._callback.digest, nudges=self._callback.nudges), called
 
-    def _after_clear(self, record: Record, request: str) -> Generation | None:
+    def _after_clear(self, record: OrderRecord, request: str) -> Generation | None:
         """Return the generation of the order before a clear if this order resumes it.
 
         The user gave up a known generation, unless the task has ``on_clear="resume"``. A generation whose create had an
@@ -356,7 +358,7 @@ class Submission:
             self._abandon(generation_id)
         return None
 
-    def _before_the_clear(self, generation_id: str, record: Record, is_needed: bool) -> Generation | None:
+    def _before_the_clear(self, generation_id: str, record: OrderRecord, is_needed: bool) -> Generation | None:
         """Return the generation of the order before the clear, and log its state.
 
         :param is_needed: whether the order depends on it, so that an error of the service is raised.

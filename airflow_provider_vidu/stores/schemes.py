@@ -1,6 +1,6 @@
 """One table of the object stores' differences, and the interpretation of their errors.
 
-To add a store, add a row here, to :data:`ALL` too, and a class in :mod:`.uploads`.
+To add a store, follow "How to add" in ``docs/architecture.md``.
 """
 
 from __future__ import annotations

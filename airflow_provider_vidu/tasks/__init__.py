@@ -1,1 +1,1 @@
-"""Support for the tasks: kills, rendered fields, outlets, lineage, finished generations."""
+"""What our tasks do with Airflow beside their work: wait, end, take turns, render fields, report files and XComs."""

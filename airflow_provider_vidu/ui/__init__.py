@@ -5,7 +5,7 @@ Its floors, each of which imports only those below it:
 - ``plugin`` is what every Airflow process imports; ``app`` holds the routes.
 - ``batches`` shows the rows of a batch as clips: it follows the batch's journal beneath a preview root.
 - ``refusals`` answers requests that the routes refuse, ``sending`` sends files.
-- ``looks`` is what all requests share.
+- ``page_queries`` is what all requests share.
 - ``spending`` adds up what generations have cost; ``callbacks`` resumes tasks when the service reports an end.
 - ``records`` reads from Airflow's database what tasks have left there (``store``, ``counts``), and from an XCom back
   end what it keeps elsewhere (``references``).

@@ -27,7 +27,7 @@ from airflow_provider_vidu.ui.clips.loops import LATER_ITERATIONS
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.slots import slot_view
-from airflow_provider_vidu.ui.looks import PageLooks
+from airflow_provider_vidu.ui.page_queries import PageQueries
 from airflow_provider_vidu.ui.pages import GuardHeaders, page
 from airflow_provider_vidu.ui.playing.shelf import SHEET_SECONDS
 from airflow_provider_vidu.ui.records import absences, store
@@ -107,7 +107,7 @@ def make_app() -> Any:
 
 def prepare(state: Any) -> None:
     """Put into the application's state what its requests share."""
-    state.looks = PageLooks()
+    state.looks = PageQueries()
     spending.prepare(state)
     batches.prepare(state)
 
@@ -198,8 +198,8 @@ ClipAt = Annotated[tuple[store.Page, float], Depends(clip_at)]
 PieceIndex = Annotated[int, Query(ge=0, lt=MAX_PIECES)]
 
 
-def _looks(request: Request) -> PageLooks:
-    looks: PageLooks = request.app.state.looks
+def _looks(request: Request) -> PageQueries:
+    looks: PageQueries = request.app.state.looks
     return looks
 
 

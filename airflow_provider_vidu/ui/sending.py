@@ -14,7 +14,7 @@ from airflow_provider_vidu.common.values import web_url
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.pieces import Piece, Record
-from airflow_provider_vidu.ui.looks import PageLooks
+from airflow_provider_vidu.ui.page_queries import PageQueries
 from airflow_provider_vidu.ui.playing import shelf
 from airflow_provider_vidu.ui.playing.media import file_response
 from airflow_provider_vidu.ui.playing.preview import (
@@ -35,7 +35,7 @@ LINK_FAILS: Final = (
 
 
 async def send(
-    request: Request, looks: PageLooks, clip: Clip, index: int, *, cover: bool, attached: bool = False
+    request: Request, looks: PageQueries, clip: Clip, index: int, *, cover: bool, attached: bool = False
 ) -> Response | None:
     """Return the answer with a piece of a clip, or with its cover; None if there is no such piece.
 
@@ -87,7 +87,7 @@ def _gone(detail: str) -> JSONResponse:
     return JSONResponse({"detail": detail.strip()}, status_code=410)
 
 
-async def _service_url(looks: PageLooks, clip: Clip, piece: Piece, *, cover: bool) -> str | None:
+async def _service_url(looks: PageQueries, clip: Clip, piece: Piece, *, cover: bool) -> str | None:
     """Return a URL of the service that is still valid, as far as that can be known."""
     known, since = clip.result or (None, None)
     url, now = views.url_of(known, piece, cover=cover), datetime.now(UTC)

@@ -61,5 +61,5 @@ def test_the_page_answers_what_a_first_reader_asks() -> None:
     """The page says where the decisions are that readers look for first."""
     named = {name for name, _ in PLACES}
     money = {"Spending.checked_left", "Spending.exceeds", "check_balance", "check_credits", "Submission.check_price"}
-    assert money | {"find_lost", "outcome_is_unknown", "Submitter.search", "Record.was_cleared"} <= named
+    assert money | {"find_lost", "outcome_is_unknown", "Submitter.search", "OrderRecord.was_cleared"} <= named
     assert {"error_class", "may_repeat", "Submission", "AtomicWriter.publish", "Dialect", "schemes.py"} <= named

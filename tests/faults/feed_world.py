@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Any
 from uuid import UUID
 
-from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.orders.order import OrderRecord
 from airflow_provider_vidu.orders.records import STATE_KEY
 from airflow_provider_vidu.sandbox import Sandbox
 from airflow_provider_vidu.tasks.callbacks.nudges import NUDGE_KEY
@@ -53,7 +53,7 @@ class FeedWorld(CallbackWorld):
     def _find(self, instances: Collection[UUID]) -> Mapping[UUID, Sequence[Any]]:  # type: ignore[override]
         if self.broken is not None:
             raise self.broken
-        record = Record.from_json(self.task.store.get(STATE_KEY))
+        record = OrderRecord.from_json(self.task.store.get(STATE_KEY))
         if record is None or self.instance not in instances:
             return {}
         return {self.instance: [UnawaitedOrder(record.nudges, record.callback, record.generation_id)]}

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_vidu.api.clients import async_client
+from airflow_provider_vidu.api.input_uploads import put
 from airflow_provider_vidu.api.messages import ApiAnswer
-from airflow_provider_vidu.api.uploads import put
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.network.framing import AnswerReader

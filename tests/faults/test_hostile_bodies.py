@@ -15,8 +15,8 @@ import pytest
 
 from airflow_provider_vidu.api.clients.async_client import async_client
 from airflow_provider_vidu.api.dialects import DIALECTS, ViduNative
+from airflow_provider_vidu.api.input_uploads import put
 from airflow_provider_vidu.api.messages import ApiAnswer
-from airflow_provider_vidu.api.uploads import put
 from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.parsing import documents
 from airflow_provider_vidu.common.redaction import Secret

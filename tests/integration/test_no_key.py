@@ -16,8 +16,8 @@ from types import FrameType
 import pytest
 import trustme
 
+from airflow_provider_vidu.api.input_uploads import put
 from airflow_provider_vidu.api.settings.connection import resolve
-from airflow_provider_vidu.api.uploads import put
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.downloads.transfer import Rules, Transfer
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduError

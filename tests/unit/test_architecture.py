@@ -32,20 +32,20 @@ IO = frozenset(
 
 SHELLS = {
     "batches.trigger",
-    "api.clients.async_client", "api.clients.async_connection", "api.clients.async_tls",
+    "api.clients.async_client", "api.clients.async_connection", "api.clients.async_target", "api.clients.async_tls",
     "api.clients.sync_client", "api.clients.sync_connection", "api.looks", "api.polls",
     "downloads.transfer",
     "event_triggers", "triggers",
-    "network.addresses", "network.connection", "network.stream", "network.tls", "api.uploads",
+    "network.addresses", "network.connection", "network.stream", "network.tls", "api.input_uploads",
     "orders.media.files",
     "stores.destination", "stores.remote", "stores.uploads",
     "tasks.callbacks.nudges", "tasks.clients", "tasks.handover", "tasks.slots.queue",
     "ui.app", "ui.batches.journals", "ui.batches.routes",
     "ui.callbacks.keys", "ui.callbacks.lookups", "ui.callbacks.routes", "ui.callbacks.waking",
-    "ui.clips.live", "ui.looks", "ui.playing.shelf", "ui.plugin", "ui.records.references",
+    "ui.clips.live", "ui.page_queries", "ui.playing.shelf", "ui.plugin", "ui.records.references",
     "ui.shared", "ui.threads",
 }  # fmt: skip
-"""The modules that do I/O, or wait for it."""
+"""The modules that import a name of ``IO`` at run time: those do I/O, start threads or wait; the others decide."""
 
 
 def dotted(path: Path) -> str:
@@ -221,7 +221,7 @@ def test_dag_files_load_no_http_client(loaded: dict[str, set[str]]) -> None:
     ("tasks", "unused"),
     [
         ("single tasks", {"batches"}),
-        ("batch", {"batches.leg", "batches.plan", "batches.rows", "batches.settings"}),
+        ("batch", {"batches.leg", "batches.plan", "batches.rows"}),
     ],
 )
 def test_dag_files_load_what_they_name(tasks: str, unused: set[str], loaded: dict[str, set[str]]) -> None:
@@ -242,7 +242,7 @@ def test_a_worker_that_has_preloaded_forks_warm(loaded: dict[str, set[str]]) -> 
     """What submits, polls, waits and downloads is there; `operators` alone, which it was before, loads nothing."""
     running = {
         "api.clients.sync_client", "api.dialects", "downloads.transfer", "hooks", "operators.download",
-        "operators.generate", "operators.generate_leg", "operators.submitting", "orders.submission", "polling.watch",
+        "operators.generate", "operators.generate_leg", "operators.task_request", "orders.submission", "polling.watch",
         "sensors", "stores.destination", "tasks.deferral", "triggers",
     }  # fmt: skip
     assert {f"{NAME}.{module}" for module in running} <= loaded["preload"]

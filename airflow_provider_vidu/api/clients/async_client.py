@@ -19,7 +19,8 @@ import aiohttp
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.api.calls import Call
-from airflow_provider_vidu.api.clients.async_connection import Connector, Exchange, Target
+from airflow_provider_vidu.api.clients.async_connection import Connector, Exchange
+from airflow_provider_vidu.api.clients.async_target import Target
 from airflow_provider_vidu.api.dialects import Dialect
 from airflow_provider_vidu.api.dialects.task_list import Listing
 from airflow_provider_vidu.api.looks import Looks

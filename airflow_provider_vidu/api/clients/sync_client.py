@@ -20,6 +20,7 @@ from airflow_provider_vidu.api.dialects.errors import MODEL_NOT_FOUND
 from airflow_provider_vidu.api.dialects.lost_create import Search
 from airflow_provider_vidu.api.dialects.task_list import Listing
 from airflow_provider_vidu.api.dry_run import skip_if_dry
+from airflow_provider_vidu.api.input_uploads import put
 from airflow_provider_vidu.api.messages import (
     TOO_LARGE,
     ApiAnswer,
@@ -31,7 +32,6 @@ from airflow_provider_vidu.api.messages import (
 )
 from airflow_provider_vidu.api.session import Session
 from airflow_provider_vidu.api.settings.config import ViduConfig
-from airflow_provider_vidu.api.uploads import put
 from airflow_provider_vidu.common.progress import request_lines
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.text import redacted, without_query

@@ -1,6 +1,6 @@
 """The dialects by name: how each family of services phrases its requests.
 
-A new dialect is a module beside these and a line here.
+To add a dialect, follow "Adding a dialect" in ``docs/architecture.md``.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ from airflow_provider_vidu.api.dialects.levels import (
     state_word,
     status_of,
 )
+from airflow_provider_vidu.api.dialects.raw import bounded
 from airflow_provider_vidu.common.values import (
-    bounded,
     embedded,
     first_text,
     mapping,

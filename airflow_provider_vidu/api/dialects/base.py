@@ -1,20 +1,19 @@
 """The interface of every dialect; decisions only, no I/O.
 
 For each operation (query a generation, create one) a dialect makes a :class:`Call`: the request, and how its answer
-becomes a :class:`Generation` or a :class:`ViduError`. Both clients send these calls, so they cannot drift apart. A new
-dialect is one module with one subclass, registered in ``dialects/__init__.py``.
+becomes a :class:`Generation` or a :class:`ViduError`. Both clients send these calls, so they cannot drift apart.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Final, NoReturn
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.api.calls import Call
+from airflow_provider_vidu.api.calls import Call, Upload
 from airflow_provider_vidu.api.dialects import answers
 from airflow_provider_vidu.api.dialects.answers import describes_generation
 from airflow_provider_vidu.api.dialects.created import (
@@ -44,14 +43,6 @@ _LOCATIONS: Final = ("location", "operation-location", "content-location")
 _SEE_OTHER: Final = 303
 SMALL_BYTES: Final = 8 * 1024
 """A shorter answer is kept whole: even fully escaped, its JSON is within the limit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """An open upload: its id, and the signed URL to send the bytes to."""
-
-    id: str
-    put_url: str = field(repr=False)
 
 
 @dataclass(init=False, unsafe_hash=True)

@@ -12,19 +12,20 @@ from functools import partial
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
-from airflow_provider_vidu.api.calls import Call
+from airflow_provider_vidu.api.calls import Call, Upload
 from airflow_provider_vidu.api.dialects import answers, task_list
-from airflow_provider_vidu.api.dialects.base import SMALL_BYTES, Dialect, Upload
+from airflow_provider_vidu.api.dialects.base import SMALL_BYTES, Dialect
 from airflow_provider_vidu.api.dialects.created import created_id
 from airflow_provider_vidu.api.dialects.errors import is_error, said_by
 from airflow_provider_vidu.api.dialects.levels import job_and_inner
+from airflow_provider_vidu.api.dialects.raw import bounded
 from airflow_provider_vidu.api.dialects.task_list import Page
 from airflow_provider_vidu.api.endpoints import ENDPOINTS, Endpoint, Medium, endpoint_for, named, typed
 from airflow_provider_vidu.api.ids import MAX_ID_CHARS, checked_id, is_safe_id
 from airflow_provider_vidu.api.messages import IF_IT_LASTS, TOO_LARGE, ApiAnswer, ApiRequest, fill
 from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.text import UNPRINTABLE, sanitized
-from airflow_provider_vidu.common.values import bounded, mapping, number, objects, text, web_url, whole, without_media
+from airflow_provider_vidu.common.values import mapping, number, objects, text, web_url, whole, without_media
 from airflow_provider_vidu.exceptions import (
     ViduAPIError,
     ViduConfigError,

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_vidu.batches import plan
+from airflow_provider_vidu.batches.arguments import Settings
 from airflow_provider_vidu.batches.catalogue import Catalogue, Twins
 from airflow_provider_vidu.batches.leg.account import Account
-from airflow_provider_vidu.batches.leg.submitting import Submitter, is_searchable_at
+from airflow_provider_vidu.batches.leg.submitter import Submitter, is_searchable_at
 from airflow_provider_vidu.batches.lines import STORED, Line
 from airflow_provider_vidu.batches.manifest import counts, too_few
 from airflow_provider_vidu.batches.rows import Row
-from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.exceptions import (
     ViduBudgetError,

@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from airflow_provider_vidu.batches.state import BatchState, Event, Open, opened
+from airflow_provider_vidu.batches.jobs import Event, Open, opened
+from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.values import moment
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.orders.order import Order, Record
+from airflow_provider_vidu.orders.order import Order, OrderRecord
 
 
 def reopened(line: Mapping[str, Any]) -> Open | None:
@@ -56,7 +57,7 @@ def begun(
     earlier = state.order_of(owner)
     was_cleared = earlier is not None and earlier.was_cleared(order, "")
     is_anew = state.order is None or (was_cleared and is_new)
-    record = Record(order.number, "", now, request=_digest(keys or ())).handled_by(order)
+    record = OrderRecord(order.number, "", now, request=_digest(keys or ())).handled_by(order)
     if earlier is not None and not was_cleared and keys is not None and not (shares or state.has_others(owner)):
         is_paid = bool(state.open or state.stored)
         if is_paid and earlier.differs(record.request) and not any(map(state.knows, keys)):

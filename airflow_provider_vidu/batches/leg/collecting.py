@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_vidu.batches.arguments import Settings
+from airflow_provider_vidu.batches.jobs import Open
 from airflow_provider_vidu.batches.rows import Row, stem
-from airflow_provider_vidu.batches.settings import Settings
-from airflow_provider_vidu.batches.state import Open
 from airflow_provider_vidu.exceptions import ViduAuthError, ViduError, ViduNotFoundError, ViduStorageError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.models import Generation

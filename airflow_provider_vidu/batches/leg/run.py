@@ -9,12 +9,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.batches import plan
+from airflow_provider_vidu.batches.arguments import Settings
 from airflow_provider_vidu.batches.catalogue import Catalogue
+from airflow_provider_vidu.batches.jobs import Event, Open
 from airflow_provider_vidu.batches.leg.backlog import Backlog
 from airflow_provider_vidu.batches.leg.beginning import begun, changed_rows
 from airflow_provider_vidu.batches.leg.collecting import Collected, Collector, QuietHook, Stored, cancelled
 from airflow_provider_vidu.batches.leg.spending import BatchSpending
-from airflow_provider_vidu.batches.leg.submitting import Submitter
+from airflow_provider_vidu.batches.leg.submitter import Submitter
 from airflow_provider_vidu.batches.manifest import (
     counts,
     failed_line,
@@ -31,8 +33,7 @@ from airflow_provider_vidu.batches.manifest import (
     too_few,
 )
 from airflow_provider_vidu.batches.rows import MAX_KEY_CHARS, Row, names_beside
-from airflow_provider_vidu.batches.settings import Settings
-from airflow_provider_vidu.batches.state import BatchState, Event, Open
+from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.artifacts import BESIDE_THE_RESULT
 from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.common.text import sanitized

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_vidu.exceptions import ViduPricePendingError
-from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.orders.order import OrderRecord
 
 if TYPE_CHECKING:
-    from airflow_provider_vidu.batches.state import BatchState, Open
+    from airflow_provider_vidu.batches.jobs import Open
+    from airflow_provider_vidu.batches.state import BatchState
     from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.orders.money.spending import Spending
 
@@ -73,16 +74,16 @@ class BatchSpending:
             return  # a service that names no price
         if self._spending.is_counted:
             before = max(state.credits - (job.credits or 0), 0)
-            paid = Record(0, "", job.at, generation_id=job.id, credits=job.credits, spent=before)
+            paid = OrderRecord(0, "", job.at, generation_id=job.id, credits=job.credits, spent=before)
             self._spending.count_paid(paid, job.endpoint)
 
-    def count_lost(self, record: Record) -> None:
+    def count_lost(self, record: OrderRecord) -> None:
         """Count a create of unknown outcome as possibly spent, until it is settled; repeating it changes nothing."""
         if self._spending is not None:
             self._spending.count_lost(record)
             self._read_at = None  # what is left of the budget has changed
 
-    def settle(self, record: Record) -> None:
+    def settle(self, record: OrderRecord) -> None:
         """Count a create no longer as possibly spent: what it has cost is entered, or nothing was created."""
         if self._spending is not None:
             self._spending.settle(record)
@@ -101,6 +102,6 @@ class BatchSpending:
             self.settle(_lost(job))
 
 
-def _lost(job: Open) -> Record:
+def _lost(job: Open) -> OrderRecord:
     """Return the record of a create of unknown outcome whose generation is known."""
-    return Record(0, job.marker, job.at, generation_id=job.id)
+    return OrderRecord(0, job.marker, job.at, generation_id=job.id)

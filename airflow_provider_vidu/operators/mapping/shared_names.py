@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import is_task_instance
-from airflow_provider_vidu.operators.mapping.arguments import (
+from airflow_provider_vidu.operators.mapping.groups import OwnReference
+from airflow_provider_vidu.operators.mapping.instances import (
     expanded_of,
     is_listed,
     is_mapped,
     is_single,
+    own_argument,
+    partial_of,
     rows_in,
     task_in_dag,
 )
-from airflow_provider_vidu.operators.mapping.templates import names_in, rendered_in, value_in, varies
+from airflow_provider_vidu.operators.mapping.templates import is_same_in, names_in, rendered_in, value_in, varies
 from airflow_provider_vidu.orders.records import iteration_of, names_of
 from airflow_provider_vidu.stores.naming import stem_of
 from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template, path_text
@@ -45,10 +48,7 @@ def is_shared(destination: object, mapped: Collection[str] | None = None, *, by_
         return False
     if not is_template(text):
         return True
-    differ = [varies(path, mapped, by_generation=by_generation) for path in names_in(text)]
-    if True in differ:
-        return False
-    return None if None in differ else True
+    return is_same_in(text, mapped, by_generation=by_generation)
 
 
 def is_shared_in(task: Any, destination: object, context: Any = None) -> bool | None:
@@ -76,16 +76,16 @@ def _is_shared_in(task: Any, expanded: object, destination: object) -> bool | No
         if "destination" in expanded:
             return _of_product(expanded, destination)
         return is_shared(destination, set(expanded), by_generation=_is_by_generation(expanded, destination))
-    partial = str(getattr(task, "partial_kwargs", {}).get("destination"))
+    partial = str(partial_of(task).get("destination"))
     if is_listed(expanded):
         rows = [row for row in expanded if isinstance(row, Mapping)]
         mapped = {name for row in rows for name in row}
         named = [row["destination"] for row in rows if "destination" in row]
-        is_whole = len(rows) == len(expanded)
+        is_whole = len(rows) == len(expanded) and all(path_text(one) is not None for one in named)
         if named and _count(named, destination) < 2:
             return False if is_whole else None
         return is_shared(destination, mapped if is_whole else None, by_generation=False)
-    if expanded is None:  # in a mapped group
+    if expanded is None:
         return is_shared(destination)
     return is_shared(destination, by_generation=False) if partial == str(destination) else None
 
@@ -103,7 +103,7 @@ def is_same_for_all(task: Any, name: str, written: object) -> bool:
     rows = [expanded] if isinstance(expanded, Mapping) else expanded if is_listed(expanded) else []
     mapped = {each for row in rows if isinstance(row, Mapping) for each in row}
     is_known = expanded is None or bool(rows)
-    if name in mapped or (not is_known and str(getattr(task, "partial_kwargs", {}).get(name)) != str(written)):
+    if name in mapped or (not is_known and str(partial_of(task).get(name)) != str(written)):
         return False
     return (
         is_shared(text.strip().rstrip("/"), mapped if rows and all(isinstance(row, Mapping) for row in rows) else None)
@@ -123,6 +123,9 @@ def check_own_file(operator: Any, context: Any, destination: object, written: ob
     if not is_mapped(context.get("ti")) or is_folder(checked_destination(destination)):
         return
     task = task_in_dag(operator, context)
+    written = own_argument(task, context, "destination", written)
+    if path_text(written) is None:  # a reference to an upstream task
+        written = destination
     shared = is_shared_in(task, written)
     if shared is None:
         shared = is_shared_in(task, written, context)
@@ -187,6 +190,8 @@ def _is_by_generation(expanded: Mapping[str, Any], destination: object) -> bool:
     """
     text = path_text(destination) or ""
     named = {path[-1] for path in names_in(text) if path[:-1] in (("task",), ("ti", "task"), ("task_instance", "task"))}
+    if any(isinstance(expanded.get(name), OwnReference) for name in named):
+        return True
     open_ones = 0
     for name, value in expanded.items():
         is_different = is_listed(value) and len(set(map(repr, value))) == len(value)
@@ -239,7 +244,7 @@ def _environment_of(task: Any) -> Any:
 
 def _is_same(operator: ViduBatchOperator, context: Any, *names: str) -> bool:
     task = task_in_dag(operator, context)
-    return all(is_same_for_all(task, name, operator.written[name]) for name in names)
+    return all(is_same_for_all(task, name, own_argument(task, context, name, operator.written[name])) for name in names)
 
 
 def _is_repeated(operator: ViduBatchOperator, context: Any, *names: str) -> bool:
@@ -248,7 +253,8 @@ def _is_repeated(operator: ViduBatchOperator, context: Any, *names: str) -> bool
     def texts(arguments: Mapping[str, Any]) -> list[str]:
         return [(path_text(arguments.get(name)) or "").strip().rstrip("/") for name in names]
 
-    task, written = task_in_dag(operator, context), texts(operator.written)
+    task = task_in_dag(operator, context)
+    written = texts({name: own_argument(task, context, name, operator.written[name]) for name in names})
     rows, _ = rows_in(task, expanded_of(task, context))
     same = sum(texts(row) == written for row in rows)
     return same > 1 and all(is_shared(text) is True for text in written)

@@ -25,6 +25,12 @@ _OF_THE_RUN: Final = re.compile(
 """Template variables of Airflow with the same value in all instances of a run."""
 
 
+def is_same_in(template: str, mapped: Collection[str] | None = None, *, by_generation: bool = True) -> bool | None:
+    """Whether a template renders to the same text in all instances; None if unknown. Parameters of :func:`varies`."""
+    differ = [varies(path, mapped, by_generation=by_generation) for path in names_in(template)]
+    return False if True in differ else None if None in differ else True
+
+
 def varies(path: tuple[str, ...], mapped: Collection[str] | None, *, by_generation: bool = True) -> bool | None:
     """Whether a name in a template has a different value in each instance; None if unknown.
 

@@ -21,7 +21,7 @@ from airflow_provider_vidu.orders.money.pending import Query, has_news, observe
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
-    from airflow_provider_vidu.orders.order import Record
+    from airflow_provider_vidu.orders.order import OrderRecord
 
 SPENT_KEY: Final = "vidu_spent"
 """The XCom with the credits that a task instance has spent, over all of its retries and clears."""
@@ -52,7 +52,7 @@ class NoSpending:
         """Whether a generation costs more than the task allows."""
         return False
 
-    def count_paid(self, record: Record, endpoint: str | None = None) -> None:
+    def count_paid(self, record: OrderRecord, endpoint: str | None = None) -> None:
         """Make what a generation costs visible to the other tasks; repeating it changes nothing."""
 
     def observe(self, generation: Generation, at: float, endpoint: str | None = None) -> None:
@@ -61,13 +61,13 @@ class NoSpending:
         :param at: when it was submitted, in epoch seconds.
         """
 
-    def count_lost(self, record: Record) -> None:
+    def count_lost(self, record: OrderRecord) -> None:
         """Count a create of unknown outcome as possibly spent, until it is settled; repeating it changes nothing."""
 
-    def settle(self, record: Record) -> None:
+    def settle(self, record: OrderRecord) -> None:
         """Count a create no longer as possibly spent: what it has cost is entered, or nothing was created."""
 
-    def refuse(self, hook: ViduHook, record: Record, endpoint: str | None) -> tuple[ViduError, bool]:
+    def refuse(self, hook: ViduHook, record: OrderRecord, endpoint: str | None) -> tuple[ViduError, bool]:
         """Cancel a generation that costs too much; return the error, and whether its credits come back."""
         raise AssertionError("not reached")
 
@@ -142,7 +142,7 @@ class Spending(NoSpending):
             self._warn_of(generation, "The create's answer is the result")
         return self._is_above_cap(generation) and not generation.is_done
 
-    def count_paid(self, record: Record, endpoint: str | None = None) -> None:
+    def count_paid(self, record: OrderRecord, endpoint: str | None = None) -> None:
         """Make what a generation costs visible to the other tasks.
 
         A ledger that cannot be written must not lose a generation that is paid for, so that is only logged.
@@ -161,16 +161,16 @@ class Spending(NoSpending):
         for scope in self._scopes(at):
             self._tolerant("enter into the budget", partial(observe, ledger(), scope, generation, facts))
 
-    def count_lost(self, record: Record) -> None:
+    def count_lost(self, record: OrderRecord) -> None:
         """Count a create of unknown outcome as possibly spent, until it is settled; repeating it changes nothing."""
         at, marker = record.began or record.at, record.marker
         self._add(at, lambda scope: scope.lost_entry(marker), outcome="unknown", marker=marker)
 
-    def settle(self, record: Record) -> None:
+    def settle(self, record: OrderRecord) -> None:
         """Count a create no longer as possibly spent: what it has cost is entered, or nothing was created."""
         self._remove(record.began or record.at, lambda scope: scope.lost_entry(record.marker))
 
-    def refuse(self, hook: ViduHook, record: Record, endpoint: str | None) -> tuple[ViduError, bool]:
+    def refuse(self, hook: ViduHook, record: OrderRecord, endpoint: str | None) -> tuple[ViduError, bool]:
         """Cancel a generation that costs too much; return the error, and whether its credits come back."""
         generation_id, price = record.generation_id or "", record.credits or 0
         verdict = REFUNDED
@@ -231,7 +231,7 @@ class Spending(NoSpending):
         for scope in self._scopes(at):
             self._tolerant("remove from the budget", partial(ledger().remove, scope.prefix, name_of(scope)))
 
-    def _publish(self, record: Record, back: float = 0) -> None:
+    def _publish(self, record: OrderRecord, back: float = 0) -> None:
         """Publish the sum of all orders, unless it is the price of one, which the generation's own facts hold."""
         if self._ti is not None and (self._periods or record.spent or back):
             total = record.total - (0 if record.refunded else back)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from airflow_provider_vidu.batches.jobs import Intent, Open
 from airflow_provider_vidu.batches.lines import EndedRow, Line
-from airflow_provider_vidu.batches.state import BatchState, Intent, Open
+from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.values import moment
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK, STAGES
 

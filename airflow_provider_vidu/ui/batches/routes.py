@@ -26,7 +26,7 @@ from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.cards import ORDERS, STAGES
 from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
-from airflow_provider_vidu.ui.looks import PageLooks
+from airflow_provider_vidu.ui.page_queries import PageQueries
 from airflow_provider_vidu.ui.pages import page
 from airflow_provider_vidu.ui.playing.preview import place_of
 from airflow_provider_vidu.ui.playing.shelf import SHEET_SECONDS
@@ -85,8 +85,8 @@ def _weight(found: Any) -> int:
     return ROW_CHARS * len(found.entries if isinstance(found, listing.Chosen) else found)
 
 
-def _looks(request: Request) -> PageLooks:
-    looks: PageLooks = request.app.state.looks
+def _looks(request: Request) -> PageQueries:
+    looks: PageQueries = request.app.state.looks
     return looks
 
 

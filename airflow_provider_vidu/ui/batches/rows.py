@@ -10,9 +10,10 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.batches.jobs import Open
 from airflow_provider_vidu.batches.lines import STORED
 from airflow_provider_vidu.batches.manifest import RETRIED
-from airflow_provider_vidu.batches.state import BatchState, Open
+from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, moment, text, whole
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus

@@ -20,11 +20,11 @@ from sqlalchemy.orm import lazyload
 
 from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.orders.order import OrderRecord
 from airflow_provider_vidu.orders.records import STATE_KEY
 from airflow_provider_vidu.tasks.callbacks.nudges import NUDGE_KEY
 from airflow_provider_vidu.ui.callbacks.airflow_tasks import as_uuid, ids_in, is_short
-from airflow_provider_vidu.ui.records.arguments import arguments_of, value_count_of
+from airflow_provider_vidu.ui.records.stored_arguments import arguments_of, value_count_of
 
 _TRIGGER: Final = "airflow_provider_vidu.event_triggers.ViduGenerationFinishedTrigger"
 MAX_RECORD_CHARS: Final = 64 * 1024
@@ -140,7 +140,7 @@ def _order(stored: str) -> UnawaitedOrder | None:
     if value_count(stored.encode("utf-8", "replace"), MAX_RECORD_VALUES) > MAX_RECORD_VALUES:
         return None
     try:
-        record = Record.from_json(json.loads(stored))
+        record = OrderRecord.from_json(json.loads(stored))
     except (ValueError, RecursionError, ViduConfigError):  # not written by this package
         return None
     if record is None or not record.callback or not record.nudges:

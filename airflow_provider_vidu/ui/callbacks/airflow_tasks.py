@@ -32,7 +32,7 @@ try:
     from airflow.triggers.base import TriggerEvent
     from airflow.utils.session import create_session
 
-    from airflow_provider_vidu.ui.records.arguments import arguments_of, names_classes
+    from airflow_provider_vidu.ui.records.stored_arguments import arguments_of, names_classes
 
     HAS_REGIONS: Final = hasattr(TaskInstance, "region_index")
     """Since 3.4, earlier tries are archived in the table of the current ones."""

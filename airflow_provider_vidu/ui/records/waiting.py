@@ -24,7 +24,6 @@ from airflow_provider_vidu.polling.turns import turn
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed_small
 from airflow_provider_vidu.ui.records import counts
-from airflow_provider_vidu.ui.records.arguments import arguments_of
 from airflow_provider_vidu.ui.records.instances import (
     BY_TIME,
     TASK_COLUMNS,
@@ -36,6 +35,7 @@ from airflow_provider_vidu.ui.records.instances import (
 )
 from airflow_provider_vidu.ui.records.json_fields import text_field
 from airflow_provider_vidu.ui.records.references import Resolver
+from airflow_provider_vidu.ui.records.stored_arguments import arguments_of
 
 MAX_QUEUE: Final = 2_000
 """The most triggers that are read to find a task's place; of a longer queue only that it is longer is known."""

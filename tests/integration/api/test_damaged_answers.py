@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_vidu.api.clients import async_client
+from airflow_provider_vidu.api.dialects.raw import MAX_RAW_CHARS
 from airflow_provider_vidu.common import parsing
-from airflow_provider_vidu.common.values import MAX_RAW_CHARS
 from airflow_provider_vidu.exceptions import (
     ViduRequestError,
     ViduResponseError,

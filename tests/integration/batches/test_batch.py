@@ -428,10 +428,10 @@ def test_a_success_without_an_address_is_not_ordered_again(dialect, sandbox, tmp
 
 def test_a_lost_create_is_found(connect, sandbox, tmp_path, monkeypatch):
     """The answer to a create is lost: the row's generation is searched for, and paid once."""
-    from airflow_provider_vidu.batches.leg import submitting
+    from airflow_provider_vidu.batches.leg import submitter
     from airflow_provider_vidu.orders import lost_order
 
-    for module in (submitting, lost_order):
+    for module in (submitter, lost_order):
         monkeypatch.setattr(module, "SETTLE_SECONDS", 0.1)
     connect("ent-v2", timeout=2)
     sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "skip": 1, "action": {"lose_answer": True}})

@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu.api.clients.sync_client import SyncClient
 from airflow_provider_vidu.batches import journal, plan
-from airflow_provider_vidu.batches.leg import collecting, submitting
+from airflow_provider_vidu.batches.leg import collecting, submitter
 from airflow_provider_vidu.orders import lost_order
 from tests.integration.batches.batch_task import BatchTask
 
@@ -32,7 +32,7 @@ class Died(BaseException):
 def dies(monkeypatch, connect) -> Iterator[Callable[[Callable[[], bool]], None]]:
     """Let the process die before or after each write of the journal and each create, where a function says so."""
     connect("ent-v2", timeout=5)
-    for module in (submitting, lost_order):
+    for module in (submitter, lost_order):
         monkeypatch.setattr(module, "SETTLE_SECONDS", 0.0)
     should_die: list[Callable[[], bool]] = [lambda: False]
 

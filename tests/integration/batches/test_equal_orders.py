@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.clients.sync_client import SyncClient
 from airflow_provider_vidu.batches import catalogue
-from airflow_provider_vidu.batches.leg import submitting
+from airflow_provider_vidu.batches.leg import submitter
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders import claims, lost_order
 from tests.integration.batches.batch_task import BatchTask, deferred_by
@@ -40,7 +40,7 @@ def die_after(monkeypatch: pytest.MonkeyPatch, task: BatchTask, whole: Any, plac
 
 def test_the_twin_of_a_lost_create_waits_for_the_search(dialect, sandbox, tmp_path, monkeypatch):
     """A worker died during the create of one of two equal rows: the other shares what is found, or fails like it."""
-    monkeypatch.setattr(submitting, "SETTLE_SECONDS", 1.0)
+    monkeypatch.setattr(submitter, "SETTLE_SECONDS", 1.0)
     monkeypatch.setattr(lost_order, "SETTLE_SECONDS", 1.0)
     task = BatchTask(tmp_path, TWINS, reuse="identical")
     die_after(monkeypatch, task, SyncClient.submit, (SyncClient, "submit"))
@@ -58,12 +58,12 @@ def test_the_twin_of_a_lost_create_waits_for_the_search(dialect, sandbox, tmp_pa
 def test_a_row_with_another_key_continues_what_is_paid(connect, sandbox, tmp_path, monkeypatch, is_opened):
     """The rows were edited after the worker died: the equal row takes the generation of the one that was removed."""
     connect("ent-v2")
-    monkeypatch.setattr(submitting, "SETTLE_SECONDS", 1.0)
+    monkeypatch.setattr(submitter, "SETTLE_SECONDS", 1.0)
     monkeypatch.setattr(lost_order, "SETTLE_SECONDS", 1.0)
     task = BatchTask(tmp_path, TWINS[:1], reuse="identical", batch="films")
     whole, place = SyncClient.submit, (SyncClient, "submit")
     if is_opened:
-        whole, place = submitting.Submitter.submit, (submitting.Submitter, "submit")
+        whole, place = submitter.Submitter.submit, (submitter.Submitter, "submit")
     die_after(monkeypatch, task, whole, place)
     task.kwargs["rows"] = [{**TWINS[0], "key": "renamed"}, {**TWINS[0], "key": "copied"}]
     found = task.run()
@@ -110,7 +110,7 @@ def test_the_id_in_an_error_answer_is_shared(connect, sandbox, tmp_path, monkeyp
 def test_a_file_that_its_owner_never_stores(dialect, sandbox, tmp_path, monkeypatch):
     """The other task has failed after its generation: the row stores the file, and nothing is paid for twice."""
     monkeypatch.setattr(catalogue, "PARKED_SECONDS", 0.3)
-    monkeypatch.setattr(submitting, "OWNER_SECONDS", 1.0)
+    monkeypatch.setattr(submitter, "OWNER_SECONDS", 1.0)
     single = RunTask(tmp_path)
     deferred_by(single, sandbox)
     batch = BatchTask(tmp_path, TWINS, reuse="identical", deferrable=False)

@@ -13,9 +13,10 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches import journal, plan, state
 from airflow_provider_vidu.batches.arguments import MOST_IN_FLIGHT
-from airflow_provider_vidu.batches.leg.submitting import Submitter
-from airflow_provider_vidu.batches.state import MOST_INTENTS, Open
-from airflow_provider_vidu.operators import ViduBatchOperator, ViduBudget
+from airflow_provider_vidu.batches.jobs import Open
+from airflow_provider_vidu.batches.leg.submitter import Submitter
+from airflow_provider_vidu.batches.state import MOST_INTENTS
+from airflow_provider_vidu.operators import ViduBatchOperator, ViduBudget, batch_waits
 from tests.integration.batches.batch_task import BatchTask
 
 pytestmark = [
@@ -119,6 +120,6 @@ def test_a_trigger_watches_no_more_than_a_batch_has_at_once(tmp_path):
     """The triggerer is shared, and the column of its arguments ends at 64 KiB."""
     jobs = [Open(f"g{n}", 1.0, endpoint="lip-sync") for n in range(MOST_IN_FLIGHT + 50)]
     with pytest.raises(TaskDeferred) as deferred:
-        BatchTask(tmp_path, []).operator._wait(plan.Pending(jobs, 1, 2.0, None, "series#1"))
+        batch_waits.wait(BatchTask(tmp_path, []).operator, plan.Pending(jobs, 1, 2.0, None, "series#1"))
     trigger = deferred.value.trigger
     assert (len(trigger.jobs), len(trigger.endpoints)) == (MOST_IN_FLIGHT, MOST_IN_FLIGHT)

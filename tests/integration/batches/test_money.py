@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.clients.sync_client import SyncClient
 from airflow_provider_vidu.batches import plan
-from airflow_provider_vidu.batches.leg import spending, submitting
+from airflow_provider_vidu.batches.leg import spending, submitter
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduBudget
 from airflow_provider_vidu.orders import lost_order
@@ -81,7 +81,7 @@ def entries(variables):
 
 def test_a_lost_create_that_is_found_is_counted_once(connect, sandbox, tmp_path, variables, monkeypatch):
     """Until the batch's own search has found it, it may have spent the rest: no row is ordered, and nothing fails."""
-    for module in (submitting, lost_order):
+    for module in (submitter, lost_order):
         monkeypatch.setattr(module, "SETTLE_SECONDS", 0.1)
     connect("ent-v2", timeout=2)
     sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "skip": 1, "action": {"lose_answer": True}})

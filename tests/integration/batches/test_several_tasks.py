@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches import journal, plan
-from airflow_provider_vidu.batches.leg import collecting, submitting
+from airflow_provider_vidu.batches.leg import collecting, submitter
 from airflow_provider_vidu.batches.leg.run import BatchRun
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import batch_waits
@@ -123,7 +123,7 @@ def test_each_run_of_a_batch_has_its_own_timeout(connect, sandbox, tmp_path):
 
 def test_a_lost_create_is_searched_for_within_its_own_timeout(connect, sandbox, tmp_path, monkeypatch, short_stay):
     """The timeout of a run that came later has expired: this one still finds what it has paid for."""
-    for module in (submitting, lost_order):
+    for module in (submitter, lost_order):
         monkeypatch.setattr(module, "SETTLE_SECONDS", 0.1)
     connect("ent-v2", timeout=2)
     first = of_run(tmp_path, "r1", prompts(2), max_in_flight=1, timeout=20)

@@ -39,6 +39,25 @@ def test_a_retry_that_finds_no_batch_pays_nothing(connect, sandbox, tmp_path):
     assert len(sandbox.creates) == 4
 
 
+def test_a_retry_beside_the_manifest_says_that_a_clear_needs_it_removed(connect, sandbox, tmp_path):
+    """The files were moved without ``.vidu/``: a clear alone would be refused for a manifest without its journal."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, prompts(2), batch="spring", deferrable=False)
+    task.further["task_state_store"] = Accessor()
+    assert task.run()["stored"] == 2
+    shutil.rmtree(tmp_path / ".vidu")
+    (manifest,) = tmp_path.glob("*.manifest.jsonl")
+    with pytest.raises(exceptions.ViduConfigError, match="clear the task to order all rows again, once") as error:
+        task.run()
+    assert f"removed the manifest {manifest.as_uri()}." in str(error.value)
+    task.clear()
+    with pytest.raises(exceptions.ViduConfigError, match="so nothing was ordered"):
+        task.run()
+    manifest.unlink()
+    assert task.run()["stored"] == 2
+    assert len(sandbox.creates) == 4
+
+
 def test_a_batch_that_is_cleared_after_its_success_needs_no_folder(connect, sandbox, tmp_path):
     """Also where a clear leaves the counters of the try before, because retries were lowered."""
     connect("ent-v2")

@@ -18,8 +18,8 @@ from airflow_provider_vidu import exceptions, hooks
 from airflow_provider_vidu.api.settings import connection
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.orders import submission
+from airflow_provider_vidu.orders.order import OrderRecord
 from airflow_provider_vidu.orders.records import StateStore, store_for
-from airflow_provider_vidu.orders.submission import Record
 from airflow_provider_vidu.polling import retries
 from airflow_provider_vidu.sandbox.media.pictures import png
 from airflow_provider_vidu.sensors import ViduGenerationSensor
@@ -283,7 +283,7 @@ def test_the_order_is_remembered_until_the_success(monkeypatch, variables, has_s
         assert len(ours) == (0 if has_state else 1)
         context = Task().context()
         del context["task_state_store"]
-        store_for(context).save(Record(2, "airflow:m", 5.0))
+        store_for(context).save(OrderRecord(2, "airflow:m", 5.0))
         for forget in ours:
             forget(context)
         assert bool(variables.kept) is has_state  # where the state store keeps it, nobody asks for a Variable
@@ -602,7 +602,7 @@ def test_an_id_that_could_not_be_recorded_is_recorded_at_the_resume(connect, san
     monkeypatch.setattr(submission, "RECORD_PAUSE_SECONDS", 0.0)
     task, save = Task(deferrable=True), StateStore.save
 
-    def away(store: StateStore, record: Record) -> None:
+    def away(store: StateStore, record: OrderRecord) -> None:
         if record.generation_id is not None:
             raise RuntimeError("the API server is down")
         save(store, record)

@@ -21,7 +21,7 @@ from airflow_provider_vidu.operators import ViduGenerateOperator
 from airflow_provider_vidu.orders.media.request import MAX_IMAGE_BYTES, Prepared
 from airflow_provider_vidu.orders.order import Order
 from airflow_provider_vidu.orders.records import RecordStore
-from airflow_provider_vidu.orders.submission import Record, Submission
+from airflow_provider_vidu.orders.submission import OrderRecord, Submission
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("quick_backoff")]
 
@@ -239,11 +239,11 @@ class Memory(RecordStore):
     def __init__(self) -> None:
         self.stored: Any = None
 
-    def load(self) -> Record | None:
+    def load(self) -> OrderRecord | None:
         """Return the record."""
-        return Record.from_json(self.stored)
+        return OrderRecord.from_json(self.stored)
 
-    def save(self, record: Record) -> None:
+    def save(self, record: OrderRecord) -> None:
         """Keep the record."""
         self.stored = record.to_json()
 

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.clients.sync_client import SyncClient
 from airflow_provider_vidu.hooks import ViduHook
-from airflow_provider_vidu.orders.order import Order, Record
+from airflow_provider_vidu.orders.order import Order, OrderRecord
 from airflow_provider_vidu.orders.submission import Submission
 from tests.integration.documented import DocumentedService
 from tests.integration.orders.test_submission import Memory
@@ -157,7 +157,7 @@ def test_a_clear_with_another_prompt_finds_what_was_lost(service):
 def test_the_time_of_the_latest_send_counts(service, monkeypatch):
     """A create that was turned away for minutes before it was lost is looked for at the time of its last send."""
     store = Memory()
-    saved: list[Record] = []
+    saved: list[OrderRecord] = []
     save = store.save
     monkeypatch.setattr(store, "save", lambda record: (saved.append(record), save(record)))
     sent = SyncClient.submit

@@ -15,7 +15,7 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS
 from airflow_provider_vidu.orders.media.request import Prepared
-from airflow_provider_vidu.orders.order import Order, Record
+from airflow_provider_vidu.orders.order import Order, OrderRecord
 from airflow_provider_vidu.orders.records import NullStore, RecordStore
 from airflow_provider_vidu.orders.submission import Submission
 from airflow_provider_vidu.sandbox import Sandbox
@@ -29,16 +29,16 @@ BODY = {"model": "m", "prompt": "a cat with wings"}
 class Memory(RecordStore):
     """A store that keeps the record as JSON, and can die at a given write."""
 
-    def __init__(self, record: Record | None = None) -> None:
+    def __init__(self, record: OrderRecord | None = None) -> None:
         self.stored = record.to_json() if record else None
         self.dies_at: int | None = None
         self.writes = 0
 
-    def load(self) -> Record | None:
+    def load(self) -> OrderRecord | None:
         """Return the record."""
-        return Record.from_json(self.stored)
+        return OrderRecord.from_json(self.stored)
 
-    def save(self, record: Record) -> None:
+    def save(self, record: OrderRecord) -> None:
         """Keep the record, or die."""
         self.writes += 1
         if self.writes == self.dies_at:
@@ -108,7 +108,7 @@ def test_an_id_that_cannot_be_recorded_is_not_thrown_away(dialect, sandbox, capl
     """Without a list nothing else leads to it: the try that has it continues, and the log names it."""
 
     class Down(Memory):
-        def save(self, record: Record) -> None:
+        def save(self, record: OrderRecord) -> None:
             if record.generation_id is not None:
                 raise RuntimeError("the API server is down")
             super().save(record)
@@ -127,7 +127,7 @@ def test_an_id_is_recorded_as_soon_as_the_store_is_back(dialect, sandbox):
     down = [True, True, False]
 
     class Blinking(Memory):
-        def save(self, record: Record) -> None:
+        def save(self, record: OrderRecord) -> None:
             if record.generation_id is not None and down and down.pop(0):
                 raise RuntimeError("the API server is down")
             super().save(record)
@@ -187,7 +187,7 @@ def test_a_create_that_never_arrived(dialect, sandbox):
 def test_an_incomplete_list_proves_nothing(connect, sandbox):
     """When the list has a further page and the marker is not on this one, nothing is submitted."""
     connect("ent-v2", max_retries=0)
-    store = Memory(Record(0, "airflow:marker-0", time.time(), marked=True))
+    store = Memory(OrderRecord(0, "airflow:marker-0", time.time(), marked=True))
     body = {"tasks": [], "next_page_token": "more"}
     sandbox.add_fault({"match": {"kind": "list"}, "times": None, "action": {"status": 200, "body": body}})
     with pytest.raises(exceptions.ViduSubmitUnknownError):
@@ -351,7 +351,7 @@ def test_only_a_failure_that_may_pass_is_submitted_again(connect, sandbox, code,
     connect("ent-v2")
     store = Memory()
     sandbox.add_generation("77", dialect="ent-v2", states=[["failed", 0]], error=code)
-    store.save(Record(0, "airflow:marker-0", time.time(), True, "77"))
+    store.save(OrderRecord(0, "airflow:marker-0", time.time(), True, "77"))
     if creates == 2:
         run(store)
     else:
@@ -364,7 +364,7 @@ def test_what_failed_for_good_is_submitted_again_after_a_clear_beside_it(connect
     """Airflow does not retry what has failed for good: where the run counts another clear, a user wants a new one."""
     connect("ent-v2")
     sandbox.add_generation("77", dialect="ent-v2", states=[["failed", 0]], error="CreationPolicyViolation")
-    store = Memory(Record(0, "airflow:marker-0", time.time(), True, "77", clears=0))
+    store = Memory(OrderRecord(0, "airflow:marker-0", time.time(), True, "77", clears=0))
     order = Order(0, clears=1, counts_every_clear=True)
     run = Submission(ViduHook(), store, order, logging.getLogger(), sleep=lambda _: None)
     assert run.generation(BODY, None).id == sandbox.creates[0].id
@@ -383,7 +383,7 @@ def test_inputs_that_are_gone(connect, sandbox, number):
     """A retry needs them no more; after a clear there would be nothing to send, so the clear fails before it."""
     connect("ent-v2")
     sandbox.add_generation("77", dialect="ent-v2", states=[["queueing", 0]])
-    store = Memory(Record(0, "airflow:marker-0", time.time(), True, "77"))
+    store = Memory(OrderRecord(0, "airflow:marker-0", time.time(), True, "77"))
     submission = Submission(ViduHook(), store, Order(number), logging.getLogger(), sleep=lambda _: None)
     if number == 0:
         assert submission.generation(Gone(BODY), None).id == "77"
@@ -487,7 +487,7 @@ def test_a_clock_that_was_ahead(connect, sandbox):
     """An intent of the future, by another worker's clock, is given the whole time to settle."""
     connect("ent-v2")
     sleeps: list[float] = []
-    run(Memory(Record(0, "airflow:marker-0", time.time() + 3600, marked=True)), sleep=sleeps.append)
+    run(Memory(OrderRecord(0, "airflow:marker-0", time.time() + 3600, marked=True)), sleep=sleeps.append)
     assert sleeps == [SETTLE_SECONDS]
 
 
@@ -509,9 +509,9 @@ def test_a_users_payload_is_kept(connect, sandbox):
 
 def test_records_of_other_versions_are_read():
     """A record with fields that this version does not know is still understood."""
-    record = Record(3, "m", 5.0, True, "g")
-    assert Record.from_json({**record.to_json(), "new": 1}) == record
-    assert Record.from_json("nonsense") is None
+    record = OrderRecord(3, "m", 5.0, True, "g")
+    assert OrderRecord.from_json({**record.to_json(), "new": 1}) == record
+    assert OrderRecord.from_json("nonsense") is None
     assert dataclasses.asdict(record) == {**record.to_json(), "callback": "", "nudges": ""}
     assert not {"callback", "nudges"} & set(record.to_json())
 

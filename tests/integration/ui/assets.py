@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.orders.order import OrderRecord
 from airflow_provider_vidu.orders.records import STATE_KEY
 from airflow_provider_vidu.tasks.callbacks.nudges import NUDGE_KEY
 from airflow_provider_vidu.tasks.callbacks.tokens import CallbackAddress, new_address
@@ -56,7 +56,7 @@ def add_order(pages: Pages, *, state: str = "success", base: str = "https://h.ex
     task = f"t{secrets.token_hex(6)}"
     instance = pages.add(task, "911", dag=DAG, state=state)
     address = new_address(base, instance, nudges="vidu_default")
-    record = Record(0, "m", 1.0, generation_id="911", callback=address.digest, nudges=address.nudges)
+    record = OrderRecord(0, "m", 1.0, generation_id="911", callback=address.digest, nudges=address.nudges)
     order = Order(pages, task, instance, address)
     order.store(json.dumps(replace(record, **known).to_json()))
     return order

@@ -7,15 +7,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_vidu.batches.jobs import Intent, intended, opened
 from airflow_provider_vidu.batches.journal import Journal
 from airflow_provider_vidu.batches.leg.beginning import begun
 from airflow_provider_vidu.batches.lines import Line
 from airflow_provider_vidu.batches.manifest import failed_line, open_of, reused_line, stored_line
 from airflow_provider_vidu.batches.rows import Row, rows_of
-from airflow_provider_vidu.batches.state import Intent, intended, opened
 from airflow_provider_vidu.exceptions import ViduError, ViduPolicyError
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.orders.order import Order, Record
+from airflow_provider_vidu.orders.order import Order, OrderRecord
 from airflow_provider_vidu.stores.base import StoredRecord
 from airflow_provider_vidu.stores.destination import Destination
 
@@ -54,7 +54,9 @@ class BatchFolder:
 
     def send(self, n: int) -> None:
         """Let a row's create be under way."""
-        self.journal.append({"e": "intent", **intended(self.rows[n].key, Intent(Record(0, "r", time.time()), index=n))})
+        self.journal.append(
+            {"e": "intent", **intended(self.rows[n].key, Intent(OrderRecord(0, "r", time.time()), index=n))}
+        )
 
     def store(self, n: int, content: bytes) -> Line:
         """Store the file of a row that is at the service."""

@@ -13,8 +13,8 @@ from airflow_provider_vidu.links import has_pages
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
+from airflow_provider_vidu.batches.jobs import opened
 from airflow_provider_vidu.batches.manifest import open_of, repeatable
-from airflow_provider_vidu.batches.state import opened
 from airflow_provider_vidu.exceptions import ViduGenerationFailedError, ViduTimeoutError
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from tests.integration.ui.batch_folder import BatchFolder

@@ -9,8 +9,8 @@ from airflow_provider_vidu.links import has_pages
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
+from airflow_provider_vidu.batches.jobs import opened
 from airflow_provider_vidu.batches.manifest import open_of
-from airflow_provider_vidu.batches.state import opened
 from private_airflow import wait_for
 from tests.integration.servers import s3_client
 from tests.integration.ui.batch_folder import BatchFolder

@@ -7,11 +7,12 @@ import time
 import pytest
 
 from airflow_provider_vidu.batches import state as state_module
+from airflow_provider_vidu.batches.jobs import Open
 from airflow_provider_vidu.batches.leg.beginning import begun
 from airflow_provider_vidu.batches.manifest import MOST_ERRORS, summary
 from airflow_provider_vidu.batches.plan import check_credits
 from airflow_provider_vidu.batches.snapshot import packed, unpacked
-from airflow_provider_vidu.batches.state import BatchState, Open
+from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.order import Order
 from tests.rows import each_row

@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_vidu.api.clients.canonical import canonically, chunk
 from airflow_provider_vidu.network.framing import (
     MOST_HEAD_BYTES,
     MOST_INTERIM,
     AnswerReader,
     FramingError,
     Head,
-    canonically,
-    chunk,
 )
 from tests.rows import each_row
 

@@ -18,7 +18,7 @@ from airflow_provider_vidu.exceptions import (
 )
 from airflow_provider_vidu.network import lookups
 from airflow_provider_vidu.orders import records
-from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.orders.order import OrderRecord
 from airflow_provider_vidu.stores.destination import Destination
 from tests.versions import AIRFLOW
 
@@ -129,7 +129,7 @@ def test_a_record_that_could_not_be_looked_up(asks):
     """Taken for missing, it would let a retry pay again. Backends of others are not asked: they hold no record."""
     ti = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1)
     store = records.VariableStore(ti)
-    record = Record(0, "m", 1.0, generation_id="g1")
+    record = OrderRecord(0, "m", 1.0, generation_id="g1")
     database = MetastoreBackend(99, {store._key: json.dumps(record.to_json())})
     asks(database)
     with pytest.raises(ViduError, match=r"the Variable .* up \(ConnectionError\), so nothing was submitted"):

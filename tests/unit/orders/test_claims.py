@@ -18,7 +18,7 @@ from airflow_provider_vidu.exceptions import (
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders import claims
 from airflow_provider_vidu.orders.claims import BusyClaimError, Claim, ClaimLostError, SharedOrderError, never_sleep
-from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.orders.order import OrderRecord
 from airflow_provider_vidu.stores.destination import Destination
 
 LOG = SimpleNamespace(info=lambda *_: None, warning=lambda *_: None, debug=lambda *_: None)
@@ -34,7 +34,7 @@ def age(folder, number=1):
 
 def record(**known):
     """Return the intent of a create."""
-    return Record(0, "marker", time.time(), request="r", **known)
+    return OrderRecord(0, "marker", time.time(), request="r", **known)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
-from airflow_provider_vidu.orders.order import Order, Record
+from airflow_provider_vidu.orders.order import Order, OrderRecord
 from airflow_provider_vidu.orders.records import VariableStore
 from airflow_provider_vidu.orders.upstream import handed_over, id_of
 from fault_table import REFUSED, SURVIVED
@@ -23,9 +23,9 @@ RECORD = {"order": 0, "marker": "m", "generation_id": "g7", "at": 5.0, "began": 
 @pytest.mark.parametrize("value", ["x", None, [1], {}, float("nan"), float("inf"), 1e308, -1, True])
 def test_times_of_a_record(value):
     """What is added to a clock is a number."""
-    record = Record.from_json({**RECORD, "at": value, "began": value})
+    record = OrderRecord.from_json({**RECORD, "at": value, "began": value})
     assert (record.generation_id, record.at, record.began) == ("g7", 0.0, 0.0)
-    assert (Record.from_json(RECORD).at, Record.from_json(RECORD).began) == (5.0, 4.0)
+    assert (OrderRecord.from_json(RECORD).at, OrderRecord.from_json(RECORD).began) == (5.0, 4.0)
 
 
 @pytest.mark.parametrize("fields", [
@@ -34,7 +34,7 @@ def test_times_of_a_record(value):
 ])  # fmt: skip
 def test_types_of_a_record(fields):
     """What an edited record compares and logs has its type."""
-    record = Record.from_json({**RECORD, **fields})
+    record = OrderRecord.from_json({**RECORD, **fields})
     record.was_cleared(Order(0, 2, True, 3, 1, 9.0, "r"), "digest")
     assert isinstance(record.region + record.callback, str)
     assert (record.looks, record.generation_id) == (None, "g7")
@@ -51,7 +51,7 @@ def test_a_variable_that_is_no_record(variables, stored):
     """A clear error that names it, without its content, and no second order; once the task succeeded, it goes."""
     ti = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1)
     store = VariableStore(ti)
-    store.save(Record.from_json(RECORD))
+    store.save(OrderRecord.from_json(RECORD))
     assert store.load().generation_id == "g7"
     (name,) = variables.kept
     variables.kept[name] = stored

@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
-from airflow_provider_vidu.orders.order import Order, Record
+from airflow_provider_vidu.orders.order import Order, OrderRecord
 from tests.rows import each_row
 
 # Submitted by the first try of a task with two retries, in a run of which nothing was cleared so far.
-RECORD = Record(2, "m", 5.0, generation_id="g", request="cat", clears=0, try_number=1)
+RECORD = OrderRecord(2, "m", 5.0, generation_id="g", request="cat", clears=0, try_number=1)
 RETURNED = dataclasses.replace(RECORD, returned=True)
 # The same after a clear at the first try: its number is 1 + 2.
 SECOND = dataclasses.replace(RECORD, order=3, clears=1, try_number=2)
@@ -82,9 +82,9 @@ def test_a_clear_is_a_new_order(record, found, request_):
 def test_records_of_other_versions_are_read():
     """A record without the fields of today, or with those of tomorrow, is understood."""
     old = {"order": 3, "marker": "m", "at": 5.0, "marked": True, "generation_id": "g", "handed_over": False}
-    assert Record.from_json({**old, "new": 1}) == Record(3, "m", 5.0, True, "g")
-    assert Record.from_json("nonsense") is None
-    assert Record.from_json(RETURNED.to_json()) == RETURNED
+    assert OrderRecord.from_json({**old, "new": 1}) == OrderRecord(3, "m", 5.0, True, "g")
+    assert OrderRecord.from_json("nonsense") is None
+    assert OrderRecord.from_json(RETURNED.to_json()) == RETURNED
 
 
 @pytest.mark.parametrize(
@@ -93,4 +93,4 @@ def test_records_of_other_versions_are_read():
 )
 def test_what_can_be_looked_for(fields, is_lost):
     """A create of unknown outcome is lost while it can be found: by its marker or by what it looks like."""
-    assert Record(0, "m", 5.0, **fields).is_lost is is_lost
+    assert OrderRecord(0, "m", 5.0, **fields).is_lost is is_lost

@@ -15,7 +15,7 @@ import pytest
 
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.orders import records
-from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.orders.order import OrderRecord
 from airflow_provider_vidu.orders.records import (
     ClearedStateStore,
     StateStore,
@@ -26,8 +26,8 @@ from airflow_provider_vidu.orders.records import (
 )
 from airflow_provider_vidu.orders.tries import resumes_order
 
-INTENT = Record(2, "airflow:m", 5.0, marked=True)
-KNOWN = Record(2, "airflow:m", 5.0, marked=True, generation_id="g")
+INTENT = OrderRecord(2, "airflow:m", 5.0, marked=True)
+KNOWN = OrderRecord(2, "airflow:m", 5.0, marked=True, generation_id="g")
 
 
 def ti(**fields: Any) -> SimpleNamespace:
@@ -212,7 +212,7 @@ def test_a_known_outcome_leaves_no_variable(variables, end):
         later.clear()
         assert later.load() is None
     elif end == "told":
-        last = Record(3, "airflow:m", 5.0, marked=False)
+        last = OrderRecord(3, "airflow:m", 5.0, marked=False)
         later.save(last)
         assert later.load() == last
     else:
@@ -245,7 +245,7 @@ def test_a_variable_goes_with_the_success(variables):
 
 def test_what_cannot_be_searched_for_is_not_doubled(variables):
     """A create that can neither be marked nor listed could not be found after a clear either."""
-    cleared_store(Accessor()).save(Record(2, "airflow:m", 5.0, marked=False))
+    cleared_store(Accessor()).save(OrderRecord(2, "airflow:m", 5.0, marked=False))
     assert variables.kept == {}
 
 

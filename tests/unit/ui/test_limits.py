@@ -27,8 +27,7 @@ from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.ranges import Part
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.stores.places import Root, Spot
-from airflow_provider_vidu.ui import app, sending
-from airflow_provider_vidu.ui import looks as looks_module
+from airflow_provider_vidu.ui import app, page_queries, sending
 from airflow_provider_vidu.ui.batches import listing, routes
 from airflow_provider_vidu.ui.batches.journals import Read
 from airflow_provider_vidu.ui.batches.records import Batch
@@ -201,7 +200,7 @@ def test_a_silent_store_holds_up_its_own_files_alone():
 def test_looks_at_stored_files_take_no_turn_from_players(tmp_path, monkeypatch):
     """A look opens two dozen files, one after the other, and goes on when no page waits for it any more."""
     monkeypatch.setenv("AIRFLOW__VIDU__PREVIEW_ROOTS", str(tmp_path))
-    monkeypatch.setattr(looks_module, "STORE_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(page_queries, "STORE_PATIENCE_SECONDS", 0.01)
     gate, under_way = threading.Event(), []
 
     def silent(uri, before, *, reads):
@@ -212,7 +211,7 @@ def test_looks_at_stored_files_take_no_turn_from_players(tmp_path, monkeypatch):
     monkeypatch.setattr(shelf, "_looked", silent)
 
     async def main() -> None:
-        looks = looks_module.PageLooks()
+        looks = page_queries.PageQueries()
         uri = f"file://{tmp_path}/a.mp4"
         clip = SimpleNamespace(records=[Record(uri, 5, None, "video/mp4", None)], with_known=lambda known: known)
         try:

@@ -10,8 +10,8 @@ import pytest
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.dialects import Dialect, EntV2, ViduNative
+from airflow_provider_vidu.api.dialects.raw import MAX_RAW_CHARS
 from airflow_provider_vidu.api.messages import ApiAnswer
-from airflow_provider_vidu.common.values import MAX_RAW_CHARS
 from airflow_provider_vidu.models import Generation, GenerationStatus, Snapshot
 from tests.documented_answers import CREATES, FOLDER, QUERIES, REFUSALS, Row
 from tests.rows import each_row

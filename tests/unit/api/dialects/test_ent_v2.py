@@ -11,8 +11,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.api.calls import Upload
 from airflow_provider_vidu.api.dialects import EntV2
-from airflow_provider_vidu.api.dialects.base import Upload
 from airflow_provider_vidu.api.messages import ApiAnswer, ApiRequest
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus

@@ -6,11 +6,12 @@ from dataclasses import asdict
 
 import pytest
 
+from airflow_provider_vidu.batches.jobs import Open
 from airflow_provider_vidu.batches.leg.spending import READ_SECONDS, BatchSpending
-from airflow_provider_vidu.batches.state import BatchState, Open
+from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.exceptions import ViduBudgetError, ViduPricePendingError
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.orders.order import OrderRecord
 
 
 class Ledger:
@@ -109,7 +110,7 @@ def test_what_depends_on_open_prices_is_read_now_and_then():
 def test_a_create_of_unknown_outcome_is_read_at_once():
     """Whatever was left before: it may have spent the rest, until it is settled."""
     ledger = Ledger()
-    spending, record = BatchSpending(ledger, lambda: 0.0), Record(0, "airflow:m", 1.0)
+    spending, record = BatchSpending(ledger, lambda: 0.0), OrderRecord(0, "airflow:m", 1.0)
     spending.check()
     for _ in range(3):
         spending.count_lost(record)

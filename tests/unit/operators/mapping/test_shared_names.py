@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduGenerateOperator
-from airflow_provider_vidu.operators.mapping.arguments import destinations_of, mapped_to_nothing
+from airflow_provider_vidu.operators.mapping.instances import destinations_of, mapped_to_nothing
 from airflow_provider_vidu.operators.mapping.shared_names import (
     batch_name,
     check_own_file,

@@ -27,7 +27,7 @@ from airflow_provider_vidu.ui.batches import rows as batch_rows
 from airflow_provider_vidu.ui.batches.journals import TOO_LARGE, Read, read_journal
 from airflow_provider_vidu.ui.batches.records import Batch
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
-from airflow_provider_vidu.ui.looks import PageLooks
+from airflow_provider_vidu.ui.page_queries import PageQueries
 from airflow_provider_vidu.ui.threads import READS_EACH, Reads
 
 
@@ -196,7 +196,7 @@ async def test_a_page_of_large_journals_backs_off(journal, monkeypatch, kind):
     batch = Batch(TaskFacts("dag", "run", "task", -1, None), "films", folder_uri, "file:///m", None, 5)
     read()
     monkeypatch.setattr(routes, "read_journal", lambda *_: Read())  # as late as it may be
-    state = SimpleNamespace(looks=PageLooks())
+    state = SimpleNamespace(looks=PageQueries())
     routes.prepare(state)
     request = SimpleNamespace(app=SimpleNamespace(state=state))
     monkeypatch.setattr(routes, "read_batches", lambda *_: [batch, batch])
@@ -217,7 +217,7 @@ async def test_rows_of_a_large_batch_hold_up_no_other_page():
                 gate.wait(20)
             return super().__getattribute__(name)
 
-    looks = PageLooks()
+    looks = PageQueries()
     request = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(looks=looks)))
     routes.prepare(request.app.state)
     batch = Batch(TaskFacts("dag", "run", "task", -1, None), "films", "file:///x/", "file:///x/m", None, 5)
@@ -245,7 +245,7 @@ def test_the_name_of_a_row_is_not_taken_for_a_sheet(row):
     found = routes.Found(Batch(task, "b", "file:///a/", "file:///a/b.jsonl", None, 1), Read(BatchState()), 0.0)
 
     async def both():
-        state = SimpleNamespace(looks=PageLooks())
+        state = SimpleNamespace(looks=PageQueries())
         routes.prepare(state)
         request = SimpleNamespace(app=SimpleNamespace(state=state))
         rows = (routes.row_at(request, row, found) for _ in range(2))

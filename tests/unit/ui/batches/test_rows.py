@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from airflow_provider_vidu.batches.state import BatchState
-from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.orders.order import OrderRecord
 from airflow_provider_vidu.ui.batches.listing import Entry
 from airflow_provider_vidu.ui.batches.records import Batch
 from airflow_provider_vidu.ui.batches.rows import batch_view, view_of, with_state
@@ -43,7 +43,7 @@ def test_the_rows_of_other_tasks_of_a_named_batch(is_shared):
     task = TaskFacts("d", "r1", "films", -1, None, state="failed")
     known = Batch(task, "spring", "file:///films/", "file:///films/spring.manifest.jsonl", "vidu_default", 1)
     owners = ["d/r1/films/-1", "d/r2/films/-1"][: 1 + is_shared]
-    state = BatchState(orders_of={owner: Record(0, "", 1.0) for owner in owners})
+    state = BatchState(orders_of={owner: OrderRecord(0, "", 1.0) for owner in owners})
     line = {"key": "k", "index": 5, "status": "failed", "error": {"type": "ViduError", "message": "It failed."}}
     state.apply({"e": "line", "line": line})
     batch = with_state(known, state)

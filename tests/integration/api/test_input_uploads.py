@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from airflow_provider_vidu.api.uploads import put
+from airflow_provider_vidu.api.input_uploads import put
 from airflow_provider_vidu.exceptions import (
     ViduConfigError,
     ViduRequestError,

@@ -21,7 +21,7 @@ STORE_PATIENCE_SECONDS: Final = 3.0
 """A page waits no longer for a look at stored files; then their records and names decide."""
 
 
-class PageLooks:
+class PageQueries:
     """Looks at the database, the service and the stores for all requests. Lives on one event loop."""
 
     def __init__(self) -> None:

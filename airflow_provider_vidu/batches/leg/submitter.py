@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_vidu.batches.jobs import Event, Intent, intended, opened
 from airflow_provider_vidu.batches.manifest import failed_line, job_of, open_of, repeatable
 from airflow_provider_vidu.batches.plan import Blame, blame
 from airflow_provider_vidu.batches.rows import Row
-from airflow_provider_vidu.batches.state import Event, Intent, intended, opened
 from airflow_provider_vidu.common.artifacts import Artifact
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduSubmitUnknownError
 from airflow_provider_vidu.models import Generation
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.batches.journal import Journal
     from airflow_provider_vidu.batches.leg.spending import BatchSpending
     from airflow_provider_vidu.hooks import ViduHook
-    from airflow_provider_vidu.orders.order import Record
+    from airflow_provider_vidu.orders.order import OrderRecord
 
 
 OWNER_SECONDS: Final = 60.0
@@ -110,7 +110,7 @@ class Submitter:
             return Submitted(refusal=error, is_full=about is Blame.FULL)
         return self._sent(row, endpoint, record, body)
 
-    def _prepared(self, row: Row) -> tuple[str | None, Record, Mapping[str, Any]]:
+    def _prepared(self, row: Row) -> tuple[str | None, OrderRecord, Mapping[str, Any]]:
         """Return endpoint, intent and body of a row's create; its files are read, and uploaded if they must be."""
         fields, endpoint = fields_of(row)
         dialect = self._hook.config.dialect
@@ -124,7 +124,7 @@ class Submitter:
         record, marked = intent_of(dialect, body, endpoint, number=0, request=request)
         return endpoint, record, marked
 
-    def _sent(self, row: Row, endpoint: str | None, record: Record, body: Mapping[str, Any]) -> Submitted:
+    def _sent(self, row: Row, endpoint: str | None, record: OrderRecord, body: Mapping[str, Any]) -> Submitted:
         claim = self.claim(record.request, endpoint)
         if (other := self._without_claim(row, endpoint, record, claim)) is not None:
             return other
@@ -159,7 +159,7 @@ class Submitter:
             return self._created(row, generation, endpoint, record, claim)
 
     def _created(
-        self, row: Row, generation: Generation, endpoint: str | None, record: Record, claim: NoClaim
+        self, row: Row, generation: Generation, endpoint: str | None, record: OrderRecord, claim: NoClaim
     ) -> Submitted:
         """Record a generation that is paid for."""
         job = job_of(row, generation, endpoint, record.request, time.time())
@@ -187,7 +187,7 @@ class Submitter:
             self._log.error("Row %s: generation %s was submitted, and could not be recorded.", row.key, generation_id)
             raise error.with_context(generation_id=generation_id) from error.__cause__
 
-    def _without_claim(self, row: Row, endpoint: str | None, record: Record, claim: NoClaim) -> Submitted | None:
+    def _without_claim(self, row: Row, endpoint: str | None, record: OrderRecord, claim: NoClaim) -> Submitted | None:
         """Take the claim on a row's order; return what becomes of the row if another task has it."""
         try:
             claim.take(record)  # at once, or not at all: the intent's time stays right
@@ -209,7 +209,7 @@ class Submitter:
         return None
 
     def _unknown(
-        self, row: Row, endpoint: str | None, record: Record, error: ViduSubmitUnknownError, claim: NoClaim
+        self, row: Row, endpoint: str | None, record: OrderRecord, error: ViduSubmitUnknownError, claim: NoClaim
     ) -> Submitted:
         self._spending.count_lost(record)
         if (generation_id := named_id(record, error)) is not None:
@@ -222,7 +222,7 @@ class Submitter:
         self._journal.append(_intent(row, endpoint, replace(record, at=time.time()), is_lost=True))
         return Submitted(is_lost=True)
 
-    def search(self, row: Row, endpoint: str | None, record: Record) -> ViduError | None:
+    def search(self, row: Row, endpoint: str | None, record: OrderRecord) -> ViduError | None:
         """Search for the generation of a create of unknown outcome.
 
         The row gets its generation, becomes pending if there is none, or fails if that cannot be determined.
@@ -288,10 +288,10 @@ def _is_left(other: SharedOrderError) -> bool:
     return at is None or time.time() - at >= OWNER_SECONDS
 
 
-def is_searchable_at(record: Record) -> float:
+def is_searchable_at(record: OrderRecord) -> float:
     """Return when a search for a create can prove that there is none, in epoch seconds."""
     return record.at + SETTLE_SECONDS if record.is_searchable else 0.0
 
 
-def _intent(row: Row, endpoint: str | None, record: Record, *, is_lost: bool = False) -> Event:
+def _intent(row: Row, endpoint: str | None, record: OrderRecord, *, is_lost: bool = False) -> Event:
     return {"e": "intent", **intended(row.key, Intent(record, endpoint, is_lost, row.index))}

@@ -14,7 +14,7 @@ if not has_pages():
 
 from airflow.models.trigger import Trigger
 
-from airflow_provider_vidu.ui.records.arguments import arguments_of, names_classes
+from airflow_provider_vidu.ui.records.stored_arguments import arguments_of, names_classes
 
 OWN = {"vidu_conn_id": "c", "generation_ids": ["1", "2"], "since": 1.5, "woken_at": None, "cancel_on_kill": True}
 OBJECTS = {

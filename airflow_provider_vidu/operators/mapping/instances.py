@@ -9,13 +9,19 @@ from typing import Any, Final, TypeGuard
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.operators.mapping.groups import (
+    MOST_COMPARED,
+    expanded_in_group,
+    inputs_of,
+    mapped_group_of,
+    same_in_group,
+)
+from airflow_provider_vidu.stores.paths import path_text
 
 log = logging.getLogger(__name__)
 
 _NEVER_OMITTED: Final = frozenset({"max_credits", "budget", "destination"})
 """Arguments that a row from another task does not omit by holding None."""
-_MOST_COMPARED: Final = 5_000
-"""Instances whose arguments are compared: expand() makes one for each combination."""
 
 
 def mapped_to_nothing(operator: Any, context: Any) -> set[str]:
@@ -46,7 +52,7 @@ def _given_in_row(expanded: object, index: int, operator: Any, task: Any, dag: A
     if is_listed(expanded) and 0 <= index < len(expanded) and isinstance(row := expanded[index], Mapping):
         return {name for name, value in row.items() if value is not None}
     # What Airflow has made the instance of: the row, the arguments of all instances, and the DAG's defaults.
-    known = set(getattr(operator, "_BaseOperator__init_kwargs", {})) - set(getattr(task, "partial_kwargs", {}))
+    known = set(getattr(operator, "_BaseOperator__init_kwargs", {})) - set(partial_of(task))
     defaults = getattr(dag, "default_args", None) or {}
     return {name for name in known & _NEVER_OMITTED if name not in defaults or defaults[name] is not None}
 
@@ -64,8 +70,8 @@ def check_mapped(operator: Any, context: Any, names: Collection[str]) -> None:
 
 
 def destinations_of(task: Any) -> list[Any]:
-    """Return the destinations of a mapped operator's instances that are written in the DAG."""
-    written = getattr(task, "partial_kwargs", {}).get("destination")
+    """Return the destinations, as the DAG has them, of the instances of a mapped task, or of one in a mapped group."""
+    written = partial_of(task).get("destination")
     destinations = [] if written is None else [written]
     expanded = expanded_of(task)
     if isinstance(expanded, Mapping):
@@ -87,19 +93,41 @@ def rows_in(task: Any, expanded: object) -> tuple[list[dict[str, Any]], bool]:
     elif is_listed(expanded):
         rows = (row for row in expanded if isinstance(row, Mapping))
         is_whole = all(isinstance(row, Mapping) for row in expanded)
-    partial = getattr(task, "partial_kwargs", {})
-    compared = [{**partial, **row} for row in islice(rows, _MOST_COMPARED)]
+    partial = partial_of(task)
+    compared = [{**partial, **row} for row in islice(rows, MOST_COMPARED)]
     return compared, is_whole and next(rows, None) is None
 
 
 def expanded_of(task: Any, context: Any = None) -> Any:
-    """Return what a task is mapped over; with a context, a list of an upstream task instead of the reference to it."""
-    value = getattr(getattr(task, "expand_input", None), "value", None)
-    if context is None or value is None:
-        return value
-    if isinstance(value, Mapping):
-        return {name: _resolved(one, context) for name, one in value.items()}
-    return _resolved(value, context)
+    """Return what a task is mapped over, or one in a mapped group by its group; None if it is neither.
+
+    :param context: of a running instance, to read the list of an upstream task instead of the reference to it.
+    """
+    group = mapped_group_of(task)
+    value = getattr(getattr(task, "expand_input", None), "value", None) if group is None else inputs_of(group)
+    if context is not None and value is not None:
+        is_of_lists = isinstance(value, Mapping)
+        value = (
+            {name: _resolved(one, context) for name, one in value.items()} if is_of_lists else _resolved(value, context)
+        )
+    return value if group is None else expanded_in_group(task, group, value)
+
+
+def partial_of(task: Any) -> Mapping[str, Any]:
+    """Return the arguments that all instances of a mapped task have, or of one in a mapped group."""
+    group = mapped_group_of(task)
+    return getattr(task, "partial_kwargs", {}) if group is None else same_in_group(task, group)
+
+
+def own_argument(task: Any, context: Any, name: str, written: object) -> object:
+    """Return an argument of the running instance as the DAG or an upstream task has it, if a group hands it in.
+
+    :param written: as it was passed to the operator: its text, or else the group's placeholder for it.
+    """
+    if path_text(written) is not None or mapped_group_of(task) is None:
+        return written
+    expanded, index = expanded_of(task, context), getattr(context.get("ti"), "map_index", -1)
+    return expanded[index].get(name, written) if is_listed(expanded) and 0 <= index < len(expanded) else written
 
 
 def _resolved(value: Any, context: Any) -> Any:
@@ -108,7 +136,7 @@ def _resolved(value: Any, context: Any) -> Any:
         return value
     try:
         found = value.resolve(context)
-    except Exception as error:  # noqa: BLE001 - whatever reads XComs; a check that fails must not stop an order
+    except Exception as error:  # noqa: BLE001 - the deployment's own XCom back end reads it, and may raise anything
         log.debug("Could not compare the names of the instances: %s", redacted(error))
         return value
     return found if is_listed(found) else value
