@@ -19,6 +19,7 @@ from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.orders.records import owner_named
 from airflow_provider_vidu.ui.batches.listing import Entry, counts
 from airflow_provider_vidu.ui.batches.records import Batch
+from airflow_provider_vidu.ui.clips.clears import later_iterations
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.failures import (
     CLEAR_UPSTREAM,
@@ -28,7 +29,6 @@ from airflow_provider_vidu.ui.clips.failures import (
     arguments,
     is_empty,
 )
-from airflow_provider_vidu.ui.clips.loops import later_iterations
 from airflow_provider_vidu.ui.clips.outlook import retry_view
 from airflow_provider_vidu.ui.clips.pieces import Record
 from airflow_provider_vidu.ui.clips.service import Live
@@ -293,6 +293,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
         "is_over": batch.is_over,
         "is_shared": batch.is_shared,
         "was_marked": batch.task.was_marked,
+        "later": later_iterations([batch.task]),
         "next_try": next_try_of(batch),
         "waits_for": batch.waits_for,
     }

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from airflow_provider_vidu.links import BATCH_KEY, ID_KEY, RESULT_KEY, WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import STAGES, in_order
-from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, chars_of, grouped, with_result
+from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, grouped, with_result
 from airflow_provider_vidu.ui.clips.xcoms import decoded, note_in, parsed, parsed_small, usable_id
 from airflow_provider_vidu.ui.records import counts
 from airflow_provider_vidu.ui.records.absences import (
@@ -98,12 +98,6 @@ class Sheet:
     is_over: bool
     credits: tuple[float, int] = (0.0, 0)
     no_generation: NoGeneration = NONE_FAILED
-
-
-def weight(found: Page | Sheet | None) -> int:
-    """Return about how many characters a page or a sheet holds."""
-    clips: Sequence[Clip] = () if found is None else [found.clip] if isinstance(found, Page) else found.clips
-    return chars_of(*(task for clip in clips for task in clip.tasks))
 
 
 def read_page(

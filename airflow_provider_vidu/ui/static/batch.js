@@ -33,9 +33,8 @@ export function batchPanel(view, batch, { isOwn }) {
   );
 }
 
-function clearing({ open, paid, failed, left, is_shared: isShared, region_id: region }) {
-  const later = region ? " A clear in Airflow's dialog also clears the loop's later iterations, unless you deselect “Later iterations”: they pay again for what they submit." : "";
-  const unless = `, unless it has on_clear="new".${later}`;
+function clearing({ open, paid, failed, left, is_shared: isShared, later }) {
+  const unless = `, unless it has on_clear="new".${later && ` ${later}`}`;
   const again = "rows without a file again, as far as its limits (max_credits, budget) allow, and pays for those only";
   if (open === null) return `Clearing it orders the ${again}${unless}`;
   if (isShared) return `Clearing it resumes what goes on at the service of its own rows, and orders its own ${again}${unless}`;

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from airflow_provider_vidu.ui.clips.loops import LATER_ITERATIONS
+from airflow_provider_vidu.ui.clips.clears import LATER_ITERATIONS
 from private_airflow import wait_for
 from tests.versions import AIRFLOW
 
