@@ -16,8 +16,12 @@ FIRST_SECONDS: Final = 3.0
 """Seconds before the first progress line; a shorter transfer gets none."""
 QUARTER: Final = 0.25
 _VALUE_CHARS: Final = 500
-_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{60}[A-Za-z0-9+/_\r\n-]{440}")
-"""Some gateways take images as base64 without a data URI's prefix; no prompt has 500 such characters in a row."""
+_BASE64: Final = re.compile(
+    r"(?=[A-Za-z0-9+/_-]{60})(?=[^A-Z]{0,499}[A-Z])(?=[^a-z]{0,499}[a-z])(?=[^0-9]{0,499}[0-9])"
+    r"[A-Za-z0-9+/_\r\n-]{500}"
+)
+"""Some gateways take images as base64 without a data URI's prefix; no prompt has 500 such characters in a row, unless
+one key was held down."""
 _CALLBACK_TOKEN: Final = re.compile(rf"(?<={CALLBACK_PATH})[A-Za-z0-9_-]+")
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 

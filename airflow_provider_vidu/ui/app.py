@@ -23,7 +23,7 @@ from airflow_provider_vidu.ui.batches import routes as batches
 from airflow_provider_vidu.ui.callbacks import routes as callbacks
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.cards import ORDERS, STAGES
-from airflow_provider_vidu.ui.clips.loops import LATER_ITERATIONS
+from airflow_provider_vidu.ui.clips.clears import LATER_ITERATIONS
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.slots import slot_view

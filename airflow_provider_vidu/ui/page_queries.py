@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Final
 
+from airflow_provider_vidu.common.values import mapping
 from airflow_provider_vidu.ui.clips import views
-from airflow_provider_vidu.ui.clips.facts import Clip
+from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.live import LiveStates
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
 from airflow_provider_vidu.ui.clips.service import Live
+from airflow_provider_vidu.ui.clips.xcoms import chars_of, text_chars
 from airflow_provider_vidu.ui.playing import shelf
 from airflow_provider_vidu.ui.playing.preview import place_of
 from airflow_provider_vidu.ui.records import store
@@ -29,8 +31,8 @@ class PageQueries:
         self.states = LiveStates()
         self.reads = Reads()
         self.views = Threads(VIEWS)
-        self._sheets = Shared[store.Sheet | None](threads, store.weight)
-        self._pages = Shared[store.Page | None](threads, store.weight)
+        self._sheets = Shared[store.Sheet | None](threads, weight)
+        self._pages = Shared[store.Page | None](threads, weight)
 
     async def sheet(self, *key: Any) -> tuple[store.Sheet | None, float]:
         """Return what :func:`.read_sheet` returns for its arguments, and the seconds that it took."""
@@ -77,6 +79,18 @@ class PageQueries:
         known = {uri: found for looked in await asyncio.gather(*looks) for uri, found in looked.items()}
         shown = {uri: known[uri].kind if uri in known else None for files in asked.values() for uri, *_ in files}
         return shown, await self.views.run(lambda: [clip.with_known(known) for clip in clips])
+
+
+def weight(found: store.Page | store.Sheet | None) -> int:
+    """Return about how many characters are remembered with a page or a sheet."""
+    clips: Sequence[Clip] = () if found is None else [found.clip] if isinstance(found, store.Page) else found.clips
+    return sum(_chars_of(task) for clip in clips for task in clip.tasks)
+
+
+def _chars_of(task: TaskFacts) -> int:
+    texts = [*mapping(task.fields).values(), *mapping(task.watch).values(), task.generation_id]
+    texts += [task.record.uri, task.record.source] if task.record else []
+    return text_chars(texts) + chars_of(task.generation)
 
 
 def _shown_files(clips: Iterable[Clip]) -> dict[Hashable, list[tuple[str, int, bool]]]:

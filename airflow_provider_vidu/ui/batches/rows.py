@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.batches.jobs import Open
+from airflow_provider_vidu.batches.jobs import Intent, Open
 from airflow_provider_vidu.batches.lines import STORED
 from airflow_provider_vidu.batches.manifest import RETRIED
 from airflow_provider_vidu.batches.state import BatchState
@@ -20,6 +20,7 @@ from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.orders.records import owner_named
 from airflow_provider_vidu.ui.batches.listing import Entry, counts
 from airflow_provider_vidu.ui.batches.records import Batch
+from airflow_provider_vidu.ui.clips.clears import later_iterations
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.failures import (
     CLEAR_UPSTREAM,
@@ -29,7 +30,6 @@ from airflow_provider_vidu.ui.clips.failures import (
     arguments,
     is_empty,
 )
-from airflow_provider_vidu.ui.clips.loops import later_iterations
 from airflow_provider_vidu.ui.clips.outlook import retry_view
 from airflow_provider_vidu.ui.clips.pieces import Record
 from airflow_provider_vidu.ui.clips.service import Live
@@ -56,6 +56,16 @@ COST_FAILED: Final = (
 COST_NOT_FOUND: Final = (
     "The service does not find this generation, so its file cannot be stored: a clear of the task at most notes that; "
     f"a later one orders this row again, and pays for it, {_UNLESS}"
+)
+UNKNOWN: Final = "The outcome of this row's create is not known: it may be paid for."
+SEARCHES: Final = (
+    "The batch looks for the generation in the account's list by itself. It orders the row again only if the list "
+    "proves that there is none."
+)
+SEARCH: Final = "Clear the task: it looks for the generation in the account's list, and stores its file if it is there."
+COST_UNKNOWN: Final = (
+    "If the list proves that there is none, the clear orders this row again, and pays for it. If it proves nothing, "
+    f"the row fails, and the next clear orders it again, {_UNLESS}"
 )
 NOT_NOTED: Final = "The batch has not noted this yet: it does at its next poll, or in the next try of its task."
 NOT_YET: Final = (
@@ -144,6 +154,8 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dic
 def _ended(batch: Batch, entry: Entry, view: Mapping[str, Any], live: Live) -> dict[str, Any]:
     """Return what is different in the view of a row once its line or its generation says how it has ended."""
     has_failed = live.generation is not None and live.generation.failed
+    if isinstance(entry.kept, Intent):
+        return _ended_unknown(batch, entry.kept, view)
     if not (line := entry.line):
         return {"error": _error_of_open(batch, view, live)}
     if entry.stage == "stored":
@@ -168,6 +180,21 @@ def _ended(batch: Batch, entry: Entry, view: Mapping[str, Any], live: Live) -> d
     if is_paid and isinstance(live.error, exceptions.ViduNotFoundError):
         told |= {"advice": ADVICE, "cost": COST_NOT_FOUND if batch.is_over else told["cost"]}
     return {**known, "state": "failed", "qualifier": None, "notice": None, "error": told}
+
+
+def _ended_unknown(batch: Batch, intent: Intent, view: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is different where a create is under way, or was lost: there is no id, and perhaps no generation."""
+    known: dict[str, Any] = {"notice": None, "error": None, "outlook": None, "timeline": []}
+    if batch.is_over:  # also if its worker was killed in the middle of the create
+        error = {"title": "It is not known whether this row has a generation", "code": None, "message": UNKNOWN}
+        return {
+            **known,
+            "state": "unknown",
+            "error": {**error, "trace_id": None, "advice": SEARCH, "cost": COST_UNKNOWN},
+        }
+    if intent.is_lost:
+        known["notice"] = {"message": UNKNOWN, "advice": SEARCHES, "code": None, "trace_id": None, "is_old": False}
+    return known
 
 
 def _error_of_open(batch: Batch, view: Mapping[str, Any], live: Live) -> dict[str, Any] | None:
@@ -294,6 +321,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
         "is_over": batch.is_over,
         "is_shared": batch.is_shared,
         "was_marked": batch.task.was_marked,
+        "later": later_iterations([batch.task]),
         "next_try": next_try_of(batch),
         "waits_for": batch.waits_for,
     }
@@ -304,6 +332,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
             "failed": None,
             "paid": None,
             "open": None,
+            "unknown": None,
             "left": None,
             "credits": None,
             "deadline": None,
@@ -319,6 +348,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
         "failed": known["failed"],
         "paid": sum(row.is_paid for row in state.lines.ended.values()) if batch.is_over and known["failed"] else 0,
         "open": known["working"] + known["submitted"],
+        "unknown": len(state.intents) if batch.is_over else 0,
         "left": None if batch.is_shared else max(batch.rows - began, 0),
         "credits": whole(state.credits),
         "deadline": at.isoformat() if at else None,

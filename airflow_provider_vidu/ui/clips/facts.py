@@ -386,21 +386,3 @@ def with_result(task: TaskFacts, value: Any, at: datetime | None) -> TaskFacts:
     if (is_served := text(value.get("reused_from")) is not None) and record is not None:
         record = replace(record, stored_at=None)  # an equal order may have stored it long before
     return replace(task, generation=generation, record=record, result_at=at, is_served=is_served)
-
-
-def chars_of(*found: TaskFacts | Generation | None) -> int:
-    """Return about how many characters are remembered with task instances and generations."""
-    return sum(_chars(each) for each in found if each is not None)
-
-
-def _chars(found: TaskFacts | Generation) -> int:
-    if isinstance(found, TaskFacts):
-        texts = [*mapping(found.fields).values(), *mapping(found.watch).values(), found.generation_id]
-        texts += [found.record.uri, found.record.source] if found.record else []
-        return _lengths(texts) + chars_of(found.generation)
-    made = (vars(artifact).values() for artifact in found.artifacts)
-    return _lengths(vars(found).values()) + sum(map(_lengths, made))
-
-
-def _lengths(values: Iterable[Any]) -> int:
-    return sum(len(value) for value in values if isinstance(value, str))

@@ -14,12 +14,12 @@ from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduNotFoundError, ViduRequestError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips.cards import model_of
+from airflow_provider_vidu.ui.clips.clears import cost_of_clear, credits_text, is_by_hook, later_iterations, name_of
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.loops import later_iterations
 from airflow_provider_vidu.ui.clips.pieces import Record
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import Moment, ended, submitted
-from airflow_provider_vidu.ui.clips.xcoms import HOOK, MAKING
+from airflow_provider_vidu.ui.clips.xcoms import MAKING
 from airflow_provider_vidu.ui.playing.shelf import Lost
 
 CLEARING: Final = " Clearing the task submits a new generation."
@@ -90,7 +90,7 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
         "trace_id": line(trace_id_of(generation.raw)),
         # What a clear does is said below, with the task's name and the price.
         "advice": f"{advice} {_to_notice(clip)}".strip(),
-        "cost": f"{_charged(clip, generation)} {'' if is_past else _cost_of_clear(clip)}".strip(),
+        "cost": f"{_charged(clip, generation)} {'' if is_past else cost_of_clear(clip)}".strip(),
     }
 
 
@@ -165,7 +165,7 @@ def _of_file(clip: Clip, lost: Record) -> dict[str, Any]:
     else:
         advice, cost = (
             STORE_AGAIN.format(known=arguments(clip.generation_id, clip.conn_id, clip.endpoint)),
-            _cost_of_clear(clip, task),
+            cost_of_clear(clip, task),
         )
     return {"title": title, "code": None, "message": message, "trace_id": None, "advice": advice, "cost": cost}
 
@@ -196,7 +196,7 @@ def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: L
     else:
         title, state = ended, "The state of the generation itself is not known; it may be fine."
         advice = f"To wait for it without paying again, run {wait}."
-    cost = _cost_of_clear(clip, task)
+    cost = cost_of_clear(clip, task)
     return {"title": title, "code": None, "message": f"{why} {state}", "trace_id": None, "advice": advice, "cost": cost}
 
 
@@ -212,7 +212,7 @@ def _why_ended(clip: Clip, task: TaskFacts) -> tuple[str, str]:
     elif task.timed_out:
         why = f"The task {name_of(task)} failed: its timeout expired."
     elif (cap := _exceeded(clip)) is not None and clip.credits is not None:
-        price = _credits(clip.credits)
+        price = credits_text(clip.credits)
         why = f"The task {name_of(task)} failed: the price, {price}, is above its max_credits ({cap:g})."
     elif clip.kills and clip.kills[0].state == "failed":
         why = f"A user marked the {'run' if clip.kills[0].of_run else f'task {name_of(task)}'} as failed."
@@ -229,31 +229,6 @@ def arguments(generation_id: str | None, conn_id: str | None, endpoint: str | No
     return ", ".join(f'{name}="{line(value, 300)}"' for name, value in named.items())
 
 
-def _cost_of_clear(clip: Clip, failed: TaskFacts | None = None) -> str:
-    """Say what clearing costs.
-
-    :param failed: the task that would be cleared, where its generation is fine; None where the generation failed.
-    """
-    return f"{_price_of_clear(clip, failed)} {later_iterations(clip.tasks)}".strip()
-
-
-def _price_of_clear(clip: Clip, failed: TaskFacts | None) -> str:
-    paying, reusing = clip.paying, clip.reusing if failed is None else failed
-    if reusing is not None and reusing.is_reuse and (failed is not None or paying is None):
-        return f"Clearing {name_of(reusing)} submits a generation of its own and pays for it."
-    if failed is not None and failed.role == "wait":
-        return f"Clearing {name_of(failed)} costs nothing: it only waits."
-    if paying is None:
-        return "No task of this run submitted it, so clearing a task here submits nothing."
-    if paying.state == "removed":
-        return f"The task {name_of(paying)} is not in the DAG any more, so clearing it submits nothing."
-    if is_by_hook(paying):
-        return f"Clearing {name_of(paying)} runs its own code again, which decides what it submits and pays for."
-    price = "" if clip.credits is None else f" (the price of this one: {_credits(clip.credits)})"
-    unless = ' unless it has on_clear="resume"' if failed is not None else ""
-    return f"Clearing {name_of(paying)} submits a new generation and pays for it{price}{unless}."
-
-
 def _charged(clip: Clip, generation: Generation) -> str:
     """Say whether the credits of a failed generation came back, as far as the service reports it."""
     price, now = clip.credits, generation.credits
@@ -261,7 +236,7 @@ def _charged(clip: Clip, generation: Generation) -> str:
         was = f" ({price:g} at its create): they were returned, or never charged" if price else ""
         return f"The service reports a cost of 0 credits{was}."
     if now is not None:
-        return f"The service reports a cost of {_credits(now)}; it does not say whether they were returned."
+        return f"The service reports a cost of {credits_text(now)}; it does not say whether they were returned."
     return "The service does not report whether the credits were returned: compare the balance."
 
 
@@ -383,21 +358,6 @@ def is_empty(generation: Generation) -> bool:
     return generation.succeeded and generation.url_of() is None
 
 
-def is_by_hook(task: TaskFacts) -> bool:
-    """Whether its author's own code submits, with the hook."""
-    return task.note.get("by") == HOOK
-
-
-def name_of(task: TaskFacts) -> str:
-    """Return a task's name as the pages write it."""
-    name = task.task_id if task.region_id is None else f"{task.task_id} · iteration {task.iteration}"
-    return f"{name} [{task.map_index}]" if task.map_index >= 0 else name
-
-
 def line(value: Any, limit: int = 200) -> str | None:
     """Return a value as one redacted line, or None where there is nothing."""
     return redacted(value, limit) or None if value is not None else None
-
-
-def _credits(count: float) -> str:
-    return f"{count:g} credit{'' if count == 1 else 's'}"

@@ -19,9 +19,8 @@ from airflow_provider_vidu.exceptions import (
     ViduRateLimitError,
     ViduTransportError,
 )
-from airflow_provider_vidu.ui.clips.facts import chars_of
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
-from airflow_provider_vidu.ui.clips.xcoms import slim
+from airflow_provider_vidu.ui.clips.xcoms import chars_of, slim
 from airflow_provider_vidu.ui.playing.redirects import NO_TRUST, Trust
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from airflow_provider_vidu.exceptions import ViduNotFoundError
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.polling.schedule import PollHistory, interval, net_interval
 from airflow_provider_vidu.polling.watch import PollPolicy
+from airflow_provider_vidu.ui.clips.clears import is_by_hook, name_of
 from airflow_provider_vidu.ui.clips.facts import BETWEEN_TRIES, Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.failures import is_by_hook, name_of
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
 from airflow_provider_vidu.ui.clips.times import UNKNOWN, iso, submitted
 from airflow_provider_vidu.ui.clips.xcoms import MAKING

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -225,6 +225,19 @@ def slim(generation: Generation) -> Generation:
         "raw": {"trace_id": trace[:MAX_NOTE_CHARS]} if trace else {},
     }
     return generation.model_copy(update={**times, **numbers, **texts, **more})
+
+
+def chars_of(generation: Generation | None) -> int:
+    """Return about how many characters are remembered with a generation."""
+    if generation is None:
+        return 0
+    made = (vars(artifact).values() for artifact in generation.artifacts)
+    return text_chars(vars(generation).values()) + sum(map(text_chars, made))
+
+
+def text_chars(values: Iterable[Any]) -> int:
+    """Return how many characters the texts among some values have."""
+    return sum(len(value) for value in values if isinstance(value, str))
 
 
 def trace_of(generation: Generation) -> str | None:

@@ -6,7 +6,7 @@ Every value is measured by the database before it is read: the author of a DAG d
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from airflow_provider_vidu.links import BATCH_KEY, ID_KEY, RESULT_KEY, WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import STAGES, in_order
-from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, chars_of, grouped, with_result
+from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, grouped, with_result
 from airflow_provider_vidu.ui.clips.xcoms import decoded, note_in, parsed, parsed_small, usable_id
 from airflow_provider_vidu.ui.records import counts
 from airflow_provider_vidu.ui.records.absences import (
@@ -31,8 +31,15 @@ from airflow_provider_vidu.ui.records.absences import (
     NotYetError,
 )
 from airflow_provider_vidu.ui.records.circumstances import actions_on, next_tries, usual_seconds
+from airflow_provider_vidu.ui.records.earlier_tries import (
+    count_earlier,
+    earlier_task_in,
+    of_earlier_tries,
+    with_next,
+)
 from airflow_provider_vidu.ui.records.instances import (
     BY_TIME,
+    HAS_REGIONS,
     HAS_RESULT,
     PLACE,
     TASK_COLUMNS,
@@ -100,12 +107,6 @@ class Sheet:
     no_generation: NoGeneration = NONE_FAILED
 
 
-def weight(found: Page | Sheet | None) -> int:
-    """Return about how many characters a page or a sheet holds."""
-    clips: Sequence[Clip] = () if found is None else [found.clip] if isinstance(found, Page) else found.clips
-    return chars_of(*(task for clip in clips for task in clip.tasks))
-
-
 def read_page(
     dag_id: str, run_id: str, task_id: str, index: int, region_id: UUID | None = None, number: int = 1
 ) -> Page | None:
@@ -125,9 +126,9 @@ def read_page(
         return None
     with create_session() as session:
         reader = _Reader(session, dag_id, run_id)
-        where = (stands_at(task_id, index, region_id), XComModel.key == numbered(ID_KEY, number))
+        where = and_(stands_at(task_id, index, region_id), XComModel.key == numbered(ID_KEY, number))
         # While a clear ends them, instances of both regions may be there.
-        own = next(reversed(reader.tasks(*where, limit=MAX_RELATIVES)), None)
+        own = next(reversed(reader.tasks(where, limit=MAX_RELATIVES)), None)
         if own is None:
             if number == 1 and (waiting := _waiting_page(session, reader, task_id, index, region_id)) is not None:
                 return waiting
@@ -141,7 +142,11 @@ def read_page(
             if state in ENDED:
                 raise EndedError(state, try_number, is_open=is_open, has_run=ran)
             own = TaskFacts(dag_id, run_id, task_id, index, None, state=state, instance=key)
-            raise NotYetError(try_number, next_tries(session, [own]).get(key))
+            next_try = next_tries(session, [own]).get(key)
+            if earlier := reader.earlier_tries(0, 1, where):
+                (known,) = reader.with_results(earlier)
+                return Page(Clip(known.generation_id, [known], next_try=next_try), known, None, None)
+            raise NotYetError(try_number, next_try)
         others = (task for task in reader.relatives(own) if (task.key, task.number) != (own.key, own.number))
         full = reader.with_results([own, *others])
         (clip,) = grouped(full, run_is_over=_is_over(session, dag_id, run_id))
@@ -195,12 +200,14 @@ def read_sheet(
             tasks = reader.tasks(counts.ID_TEXT.in_(found.ids), limit=limit * MAX_RELATIVES) if found.ids else []
             place = {usable_id(parsed_small(text)): index for index, text in enumerate(found.ids)}
             page = sorted(grouped(tasks, run_is_over=is_over), key=lambda clip: place.get(clip.generation_id, -1))
-        # Tasks that wait for a slot come after the clips, in each order of the sheet.
-        waiters, clips_before = reader.waiters(), sum(counted.values()) if stage is None else counted[stage]
+        # Tasks that wait for a slot, or for their next try, come after the clips, in each order of the sheet.
+        waiters, before = reader.waiters(), sum(counted.values()) if stage is None else counted[stage]
+        waiting, earlier = waiters.count(), count_earlier(session, dag_id, run_id)
         if stage in (None, "working"):
-            waiting = waiters.page(max(offset - clips_before, 0), limit - len(page))
-            page = [*page, *(Clip(None, [task], is_over) for task in waiting)]
-        counted["working"] += waiters.count()
+            page += [Clip(None, [each], is_over) for each in waiters.page(max(offset - before, 0), limit - len(page))]
+            rest = (max(offset - before - waiting, 0), limit - len(page)) if earlier else (0, 0)
+            page += [Clip(each.generation_id, [each], is_over) for each in reader.earlier_tries(*rest)]
+        counted["working"] += waiting + earlier
         full = reader.with_results([task for clip in page for task in clip.tasks[:MAX_RELATIVES]])
         known = {(task.key, task.number): task for task in full}
         clips = [
@@ -267,19 +274,24 @@ class _Reader:
 
     def tasks(self, *where: Any, limit: int) -> list[TaskFacts]:
         """Return the task instances of the run that have published an id, the earliest first."""
+        return self._tasks(self._published(*where).limit(limit), task_in)
+
+    def earlier_tries(self, offset: int, limit: int, *where: Any) -> list[TaskFacts]:
+        """Return those that wait for their next try, with what the try before it has published (Airflow 3.4)."""
+        if not HAS_REGIONS or limit <= 0:
+            return []
+        query = of_earlier_tries(self._published(XComModel.key == ID_KEY, *where))
+        return self._tasks(with_next(query).offset(offset).limit(limit), earlier_task_in)
+
+    def _published(self, *where: Any) -> Any:
         dag_id, run_id = self._run
-        query = with_trigger(
-            select(*TASK_COLUMNS, XComModel.key, counts.ID_TEXT.label("text"), XComModel.timestamp).join(
-                TaskInstance, same_task(XComModel, TaskInstance)
-            )
-        ).where(
-            XComModel.dag_id == dag_id,
-            XComModel.run_id == run_id,
-            XComModel.key.in_(counts.ID_KEYS),
-            counts.IS_SMALL,
-            *where,
-        )
-        query = query.order_by(*BY_TIME).limit(limit)
+        columns = (*TASK_COLUMNS, XComModel.key, counts.ID_TEXT.label("text"), XComModel.timestamp)
+        query = with_trigger(select(*columns).join(TaskInstance, same_task(XComModel, TaskInstance)))
+        own = (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key.in_(counts.ID_KEYS))
+        return query.where(*own, counts.IS_SMALL, *where).order_by(*BY_TIME)
+
+    def _tasks(self, query: Any, task_in: Callable[[Any], dict[str, Any]]) -> list[TaskFacts]:
+        dag_id, run_id = self._run
         rows = [(row, *self._id_in(row)) for row in self._session.execute(query)]
         rows = [found for found in rows if found[2]]
         notes = self._notes(dict.fromkeys(key_of(row) for row, _, _ in rows))

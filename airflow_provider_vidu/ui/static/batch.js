@@ -33,15 +33,15 @@ export function batchPanel(view, batch, { isOwn }) {
   );
 }
 
-function clearing({ open, paid, failed, left, is_shared: isShared, region_id: region }) {
-  const later = region ? " A clear in Airflow's dialog also clears the loop's later iterations, unless you deselect “Later iterations”: they pay again for what they submit." : "";
-  const unless = `, unless it has on_clear="new".${later}`;
+function clearing({ open, unknown, paid, failed, left, is_shared: isShared, later }) {
+  const unless = `, unless it has on_clear="new".${later && ` ${later}`}`;
   const again = "rows without a file again, as far as its limits (max_credits, budget) allow, and pays for those only";
   if (open === null) return `Clearing it orders the ${again}${unless}`;
   if (isShared) return `Clearing it resumes what goes on at the service of its own rows, and orders its own ${again}${unless}`;
   const isResumed = open > 0 || paid > 0;
   const parts = [
-    open > 0 && "resumes what goes on at the service",
+    open > unknown && "resumes what goes on at the service",
+    unknown > 0 && "looks for the creates of unknown outcome in the account's list (those that it proves not to be there are ordered again, and paid for)",
     paid === 1 && "resumes the failed row whose generation may have a file (if it was cancelled, it is ordered again, and paid for)",
     paid > 1 && `resumes the ${amount(paid)} failed rows whose generations may have files (those that were cancelled are ordered again, and paid for)`,
     (failed - paid + left > 0 || !isResumed) && `orders the ${isResumed ? "other " : ""}${again}`,
@@ -56,7 +56,8 @@ function progressText(batch) {
   const parts = [
     ofAll ?? `${amount(batch.stored)} of ${amount(batch.rows)} rows stored`,
     batch.failed > 0 && `${amount(batch.failed)} failed`,
-    batch.open > 0 && `${amount(batch.open)} ${batch.is_shared ? "submitted" : batch.is_over ? "submitted and not collected" : "at the service"}`,
+    batch.unknown > 0 && `${amount(batch.unknown)} of unknown outcome`,
+    batch.open > batch.unknown && `${amount(batch.open - batch.unknown)} ${batch.is_shared ? "submitted" : batch.is_over ? "submitted and not collected" : "at the service"}`,
     batch.left > 0 && `${amount(batch.left)} to order`,
     batch.credits > 0 && `${amount(batch.credits)} credits`,
   ].filter(Boolean);

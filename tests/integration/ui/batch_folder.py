@@ -52,11 +52,10 @@ class BatchFolder:
             job = open_of(self.rows[n], f"batch-{n}", self.began + n, None, f"r{n}", credits=20, seed=n)
             self.journal.append(opened(self.rows[n].key, job))
 
-    def send(self, n: int) -> None:
-        """Let a row's create be under way."""
-        self.journal.append(
-            {"e": "intent", **intended(self.rows[n].key, Intent(OrderRecord(0, "r", time.time()), index=n))}
-        )
+    def send(self, n: int, *, is_lost: bool = False) -> None:
+        """Let a row's create be under way, or its outcome unknown."""
+        intent = Intent(OrderRecord(0, "r", time.time()), is_lost=is_lost, index=n)
+        self.journal.append({"e": "intent", **intended(self.rows[n].key, intent)})
 
     def store(self, n: int, content: bytes) -> Line:
         """Store the file of a row that is at the service."""

@@ -105,7 +105,7 @@ class Pages:
         triggerer: int | None = None,
         heard: datetime | None = None,
         region: Any = None,
-        live: bool = True,
+        archived: str | None = None,
         waits: str | None = None,
         spent: float | None = None,
         trigger: tuple[str, str] | None = None,
@@ -126,7 +126,7 @@ class Pages:
         :param triggerer: the triggerer that has taken the trigger up.
         :param heard: when that triggerer was last heard of; it runs on if omitted.
         :param region: its region, in which ``index`` counts; for Airflow 3.4.
-        :param live: False for an archived one.
+        :param archived: why Airflow 3.4 has archived it, as ``retry``; None for the latest try.
         :param spent: the credits of all of its orders.
         :param batch: where its batch is.
         :param waits: the stored arguments of a trigger that waits for a free slot.
@@ -170,7 +170,7 @@ class Pages:
             if AIRFLOW >= (3, 4):  # one row for each try, and what belongs to the try hangs on its id
                 own["region_index"] = own.pop("map_index")
                 own |= {} if region is None else {"region_id": region}
-                own |= {} if live else {"working_set": None}
+                own |= {} if archived is None else {"working_set": None, "archived_reason": archived}
             made = database.execute(TaskInstance.__table__.insert().values(**own)).inserted_primary_key[0]
             if AIRFLOW >= (3, 4):
                 owner = names = {"task_instance_id": made}

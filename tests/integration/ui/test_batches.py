@@ -108,6 +108,31 @@ def test_the_page_of_a_row(pages):
     assert pages.get(f"{page}/rows/0123456789abcdef/clip.json", user="admin").status_code == 404
 
 
+@pytest.mark.parametrize("state", ["failed", "deferred"])
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_a_row_whose_create_has_an_unknown_outcome(pages, state, is_lost):
+    """The page blamed an XCom back end, and promised that a clear stores the file and does not order the row again."""
+    batch, page = batch_of(pages, f"unknown-{state}-{is_lost}", state=state)
+    batch.submit(0)
+    batch.send(1, is_lost=is_lost)
+    sheet = told(pages, f"{page}/clips.json")
+    is_over = state == "failed"
+    assert (sheet["batch"]["open"], sheet["batch"]["unknown"]) == (2, 1 if is_over else 0)
+    card = sheet["clips"][1]
+    row = told(pages, f"{page}/rows/{card['row']}/clip.json")
+    for shown in (card, row):
+        assert "XCom" not in json.dumps([shown["notice"], shown["error"]])
+        assert (shown["error"] is not None) is is_over
+    assert (row["timeline"], row["outlook"]) == ([], None)
+    if is_over:
+        assert row["state"] == "unknown"
+        assert "may be paid for" in row["error"]["message"]
+        assert row["error"]["advice"].startswith("Clear the task: it looks for the generation in the account's list")
+        assert "orders this row again, and pays for it" in row["error"]["cost"]
+    else:
+        assert ((row["notice"] or {}).get("advice", "").startswith("The batch looks for the generation")) is is_lost
+
+
 def test_a_row_whose_create_was_refused(pages):
     """It was never submitted: nothing is to come, and no step of a generation is claimed."""
     batch, page = batch_of(pages, "refused-row")

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from airflow_provider_vidu.ui.clips.loops import LATER_ITERATIONS
+from airflow_provider_vidu.ui.clips.clears import LATER_ITERATIONS
 from private_airflow import wait_for
 from tests.versions import AIRFLOW
 
@@ -142,9 +142,15 @@ def test_an_address_from_before_a_clear_leads_to_the_same_iteration(pages):
     old_reel = pages.add_region("forked", "takes.reel", parent=(old, 1))
     for iteration in range(2):
         pages.add(
-            "takes.film", f"old-{iteration}", dag="forked", index=iteration, region=old, watch=MADE, live=not iteration
+            "takes.film",
+            f"old-{iteration}",
+            dag="forked",
+            index=iteration,
+            region=old,
+            watch=MADE,
+            archived=None if not iteration else "superseded",
         )
-    pages.add("takes.reel", "old-reel", dag="forked", index=0, region=old_reel, watch=MADE, live=False)
+    pages.add("takes.reel", "old-reel", dag="forked", index=0, region=old_reel, watch=MADE, archived="superseded")
     address = pages.at("takes.film", dag="forked", region=old, index=1, then="/clip.json")
     assert pages.get(address, user="admin").status_code == 404
 
@@ -204,7 +210,7 @@ def test_an_iteration_that_has_run_before_a_clear(pages):
     """Its log is that of an archived try, in the region before: what that one submitted may be paid for."""
     old = pages.add_region("ran", "takes")
     new = pages.add_region("ran", "takes", forked_from=old, resumes_from=1)
-    pages.add("takes.film", None, dag="ran", region=old, index=1, state="failed", live=False)
+    pages.add("takes.film", None, dag="ran", region=old, index=1, state="failed", archived="superseded")
     pages.add("takes.film", None, dag="ran", region=new, index=1, state="upstream_failed", worker="")
     address = pages.at("takes.film", dag="ran", region=new, index=1, then="/clip.json")
     detail = pages.get(address, user="admin").json()["detail"]

@@ -123,6 +123,14 @@ def test_a_request_line_by_line():
     ]
 
 
+@pytest.mark.parametrize("prompt", ["x" * 5001, "ha" * 2500, "7" * 600, "x" * 600 + " Take 1"])
+def test_a_prompt_without_spaces_is_not_called_an_image(prompt):
+    """A letter that was held down is the mistake that the log must show."""
+    (line,) = request_lines({"prompt": prompt})
+    assert line.startswith(f"prompt: {prompt[:200]}")
+    assert "base64" not in line
+
+
 def test_an_endless_field_is_cut():
     """No field makes the log unreadable, and none can forge a line of it."""
     (line,) = request_lines({"payload\n::endgroup::": "x" * 10_000})

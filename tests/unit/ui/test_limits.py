@@ -328,9 +328,9 @@ def test_a_page_weighs_what_its_texts_weigh():
     result = {"id": "g", "status": "failed", **long, "artifacts": [{"url": "y" * 100}]}
     task = replace(with_result(TaskFacts("d", "r", "t", -1, "g"), result, None), fields={"prompt": "z" * 100})
     page = store.Page(Clip("g", [task]), task, None, None)
-    assert 800 <= store.weight(page) <= 850
-    assert store.weight(store.Sheet([page.clip] * 2, {}, 2, False, False)) == 2 * store.weight(page)
-    assert store.weight(None) == 0
+    assert 800 <= page_queries.weight(page) <= 850
+    assert page_queries.weight(store.Sheet([page.clip] * 2, {}, 2, False, False)) == 2 * page_queries.weight(page)
+    assert page_queries.weight(None) == 0
 
 
 @pytest.mark.fault(

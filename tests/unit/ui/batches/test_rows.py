@@ -12,8 +12,8 @@ from airflow_provider_vidu.orders.order import OrderRecord
 from airflow_provider_vidu.ui.batches.listing import Entry
 from airflow_provider_vidu.ui.batches.records import Batch
 from airflow_provider_vidu.ui.batches.rows import batch_view, view_of, with_state
+from airflow_provider_vidu.ui.clips.clears import LATER_ITERATIONS
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
-from airflow_provider_vidu.ui.clips.loops import LATER_ITERATIONS
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED
 
 LATEST, EARLIER = 2_000_000_000.0, 1_900_000_000.0
@@ -67,3 +67,5 @@ def test_a_row_of_a_batch_in_a_loop(state):
     view = {"generation_id": None, "error": None}
     told = view_of(batch, Entry("k", 0, "failed", known.lines.ended["k"]), view, NOT_ASKED)["error"]
     assert told["cost"].endswith(LATER_ITERATIONS) is (state == "failed")
+    assert batch_view(batch, known)["later"] == LATER_ITERATIONS
+    assert batch_view(replace(batch, task=replace(task, region_id=None)), None)["later"] == ""

@@ -11,8 +11,8 @@ import pytest
 from airflow_provider_vidu.exceptions import ViduNotFoundError, ViduRateLimitError, ViduRequestError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips import views
+from airflow_provider_vidu.ui.clips.clears import LATER_ITERATIONS
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.loops import LATER_ITERATIONS
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
 from airflow_provider_vidu.ui.clips.xcoms import fields_in, slim
 from airflow_provider_vidu.ui.playing.shelf import Known
