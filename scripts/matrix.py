@@ -92,6 +92,7 @@ MEETS_AIRFLOW: Final[dict[str, tuple[str, ...]]] = {
     "ui/records/stored_arguments": ("unit/ui/records/test_stored_arguments.py",),
     "ui/records/circumstances": ("integration/ui/test_operators_questions.py",),
     "ui/records/counts": ("unit/ui/test_queries.py",),
+    "ui/records/earlier_tries": ("integration/ui/test_earlier_tries.py",),
     "ui/records/instances": ("integration/ui/test_loops.py",),
     "ui/records/no_generation": ("integration/ui/test_sheet.py",),
     "ui/records/references": ("unit/ui/records/test_references.py", "integration/ui/test_references.py"),
