@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from airflow_provider_vidu.common.text import sanitized, without_data_uris, without_query
-from airflow_provider_vidu.common.values import MAX_URL_CHARS, web_url
+from airflow_provider_vidu.common.values import MAX_URL_CHARS, trimmed, web_url
 
 _URL_FIELD: Final = re.compile(r"ur[il]s?$", re.IGNORECASE)
 _MAY_BE_URL: Final = frozenset({"fail_reason", "output", "outputs", "result", "results", "video", "videos", "data"})
@@ -73,7 +73,7 @@ def url_problem(value: str) -> str | None:
 
     :param value: expected to be an http(s) URL; surrounding blanks are ignored.
     """
-    text = value.strip()
+    text = trimmed(value)
     if web_url(text) is not None:
         return None
     if len(text) > MAX_URL_CHARS:

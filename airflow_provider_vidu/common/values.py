@@ -34,6 +34,11 @@ SWITCH: Final[Mapping[str, bool]] = {
 """The words for true and false, in lower case."""
 _LATEST: Final = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second datetime can hold
 _FRACTION = re.compile(r"(\.\d{6})\d+")
+_AROUND: Final = (
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000\u200b\u200e\u200f\u2060\ufeff"
+)
+"""What ``str.isspace`` calls blank, and what shows nothing: a byte-order mark, a zero-width space, direction marks."""
 # Some parsers read a backslash as a slash, others as a letter, so they would disagree about the host.
 _UNFIT_FOR_URL = re.compile(r"[\x00-\x20\x7f\ud800-\udfff\\]")
 
@@ -144,6 +149,11 @@ def web_url(value: Any) -> str | None:
         return value if parts.scheme.lower() in ("http", "https") and parts.hostname else None
     except ValueError:
         return None
+
+
+def trimmed(value: str) -> str:
+    """Return a text without the blanks, line ends and invisible characters around it, such as a byte-order mark."""
+    return value.strip(_AROUND)
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

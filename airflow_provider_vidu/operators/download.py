@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vidu.common.artifacts import ARTIFACTS, MAX_CREATION, Artifact
 from airflow_provider_vidu.common.text import sanitized, without_query
-from airflow_provider_vidu.common.values import strict_int, web_url
+from airflow_provider_vidu.common.values import strict_int, trimmed, web_url
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_size, check_word
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish, result_of
@@ -345,7 +345,7 @@ def _absent_as_none(value: str | None) -> str | None:
 
 def _checked_url(url: object) -> str:
     """Return a URL without the surrounding whitespace that templates and files leave."""
-    text = url.strip() if isinstance(url, str) else url
+    text = trimmed(url) if isinstance(url, str) else url
     if (checked := web_url(text)) is not None:
         return checked
     if not isinstance(text, str):

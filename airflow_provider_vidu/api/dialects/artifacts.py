@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from airflow_provider_vidu.api.dialects.levels import MAX_WORD_CHARS, NOTHING, Level, as_object, first, short
 from airflow_provider_vidu.common.url_parts import MAX_AUTHORITY_CHARS
-from airflow_provider_vidu.common.values import mapping, number, objects, web_url
+from airflow_provider_vidu.common.values import mapping, number, objects, trimmed, web_url
 from airflow_provider_vidu.models import Artifact
 
 _URL_FIELDS: Final = ("video_url", "result_url", "signed_url", "file_url", "demo_audio")
@@ -184,13 +184,13 @@ def _direct_url(level: Level, *, succeeded: bool) -> str | None:
 
 
 def _address(value: Any) -> str | None:
-    """Return a URL verbatim, without the blanks and line ends that gateways leave around it.
+    """Return a URL verbatim, without the blanks and line ends, visible or not, that gateways leave around it.
 
     ``//cdn.example.com/v.mp4`` means https; other incomplete URLs are ambiguous.
     """
     if not isinstance(value, str):
         return None
-    text = value.strip()
+    text = trimmed(value)
     host = _NO_SCHEME.match(text)
     return web_url(f"https:{text}" if host is not None and "." in host[1][1:-1] else text)
 

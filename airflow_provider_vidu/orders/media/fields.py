@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.text import redacted, without_data_uris
+from airflow_provider_vidu.common.values import trimmed
 from airflow_provider_vidu.exceptions import ViduConfigError
 
 Kind = Literal["image", "video", "audio"]
@@ -86,7 +87,7 @@ def address(value: object) -> str | None:
     Surrounding whitespace, and whitespace in the base64 of a data URI, is removed; the scheme becomes lower-case, which
     no signature covers. Everything else is unchanged. Bare base64, which some gateways take, counts as an address.
     """
-    text = value.strip() if isinstance(value, str) else ""
+    text = trimmed(value) if isinstance(value, str) else ""
     if match := _ADDRESS.match(text):
         if match[1].lower() == "data:":
             head, comma, data = text.partition(",")

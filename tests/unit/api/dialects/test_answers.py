@@ -285,10 +285,11 @@ def test_an_echo_of_what_was_sent_is_no_result(dialect, body):
     "body",
     [
         {"status": "completed", "video_url": " https://x.example/v.mp4?a=~;b\r\n"},
+        {"status": "completed", "video_url": "\ufeffhttps://x.example/v.mp4?a=~;b\u200b"},
         {"state": "success", "creations": [{"url": "\thttps://x.example/v.mp4?a=~;b"}]},
         {"object": "video", "status": "completed", "metadata": {"url": "https://x.example/v.mp4?a=~;b "}},
     ],
-    ids=range(3),
+    ids=range(4),
 )
 def test_blanks_around_an_address_are_dropped(dialect, body):
     """A gateway's line end around the address does not make a paid clip unreachable; the rest stays verbatim."""

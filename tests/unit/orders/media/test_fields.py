@@ -39,6 +39,7 @@ class Lazy(Sequence[Any]):
     [
         (WEB, WEB),
         (f" \n{WEB}\r\n", WEB),
+        (f"\ufeff \u200b{WEB}\u200b", WEB),
         ("HTTP://Example.com/A.png", "http://Example.com/A.png"),
         ("Data:image/png;base64,iVBO\nRw0K Ggo=", "data:image/png;base64,iVBORw0KGgo="),
         ("data:image/svg+xml,<a b>", "data:image/svg+xml,<a b>"),
