@@ -3,13 +3,15 @@
 Instances often run on different machines, so none can see what another one has written. Instead, their arguments are
 compared: as the author wrote them, and in a running instance also those that are mapped over the list of an upstream
 task. What cannot be compared is unknown, which the task's log says: values from a mapped upstream task, templates with
-a user's own macro. Not detected: different templates that render to one name, and two tasks with one destination.
+a user's own macro or with a part of an index or id. Not detected: different templates that render to one name, and two
+tasks with one destination.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vidu.common.text import sanitized
@@ -26,7 +28,14 @@ from airflow_provider_vidu.operators.mapping.instances import (
     rows_in,
     task_in_dag,
 )
-from airflow_provider_vidu.operators.mapping.templates import is_same_in, names_in, rendered_in, value_in, varies
+from airflow_provider_vidu.operators.mapping.templates import (
+    is_same_in,
+    keeps_whole,
+    names_in,
+    rendered_in,
+    value_in,
+    varies,
+)
 from airflow_provider_vidu.orders.records import iteration_of, names_of
 from airflow_provider_vidu.stores.naming import stem_of
 from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template, path_text
@@ -35,12 +44,15 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.operators.batch import ViduBatchOperator
 
 
-def is_shared(destination: object, mapped: Collection[str] | None = None, *, by_generation: bool = True) -> bool | None:
+def is_shared(
+    destination: object, mapped: Collection[str] | None = None, *, by_generation: bool = True, environment: Any = None
+) -> bool | None:
     """Whether all instances of a mapped task with this destination would write the same file.
 
     :param destination: as the DAG's author wrote it, before templates are rendered.
     :param mapped: the arguments that are mapped over; None if unknown.
     :param by_generation: whether each instance has a generation of its own.
+    :param environment: Jinja's, with the filters of the DAG.
     :return: None if unknown, as for some templates.
     """
     text = path_text(destination)
@@ -48,7 +60,7 @@ def is_shared(destination: object, mapped: Collection[str] | None = None, *, by_
         return False
     if not is_template(text):
         return True
-    return is_same_in(text, mapped, by_generation=by_generation)
+    return is_same_in(text, mapped, by_generation=by_generation, environment=environment)
 
 
 def is_shared_in(task: Any, destination: object, context: Any = None) -> bool | None:
@@ -72,11 +84,12 @@ def is_shared_in(task: Any, destination: object, context: Any = None) -> bool | 
 
 
 def _is_shared_in(task: Any, expanded: object, destination: object) -> bool | None:
+    shared = partial(is_shared, destination, environment=_environment_of(task))
     if isinstance(expanded, Mapping):
         if "destination" in expanded:
             return _of_product(expanded, destination)
-        return is_shared(destination, set(expanded), by_generation=_is_by_generation(expanded, destination))
-    partial = str(partial_of(task).get("destination"))
+        return shared(set(expanded), by_generation=_is_by_generation(expanded, destination))
+    written = str(partial_of(task).get("destination"))
     if is_listed(expanded):
         rows = [row for row in expanded if isinstance(row, Mapping)]
         mapped = {name for row in rows for name in row}
@@ -84,10 +97,10 @@ def _is_shared_in(task: Any, expanded: object, destination: object) -> bool | No
         is_whole = len(rows) == len(expanded) and all(path_text(one) is not None for one in named)
         if named and _count(named, destination) < 2:
             return False if is_whole else None
-        return is_shared(destination, mapped if is_whole else None, by_generation=False)
+        return shared(mapped if is_whole else None, by_generation=False)
     if expanded is None:
-        return is_shared(destination)
-    return is_shared(destination, by_generation=False) if partial == str(destination) else None
+        return shared()
+    return shared(by_generation=False) if written == str(destination) else None
 
 
 def is_same_for_all(task: Any, name: str, written: object) -> bool:
@@ -225,21 +238,21 @@ def _has_equal_names(task: Any, expanded: object, template: str) -> bool | None:
     same = [row for row in rows if str(row.get("destination")).strip() == template.strip()]
     names = [tuple(value_in(path, row) for path in used) for row in same]
     environment = _environment_of(task)
-    known = [
-        rendered_in(template, row, environment) or values
+    is_whole_name = keeps_whole(template, used, environment)
+    rendered = [
+        rendered_in(template, row, environment) or (values if is_whole_name else None)
         for row, values in zip(same, names, strict=True)
         if values and None not in values
     ]
+    known = [name for name in rendered if name]
     if len(known) > len(set(known)):
         return True
     return False if known and is_whole and len(known) == len(same) else None
 
 
 def _environment_of(task: Any) -> Any:
-    from jinja2 import Environment
-
     has_dag = getattr(task, "has_dag", None)
-    return task.dag.get_template_env() if has_dag is not None and has_dag() else Environment(autoescape=True)
+    return task.dag.get_template_env() if has_dag is not None and has_dag() else None
 
 
 def _is_same(operator: ViduBatchOperator, context: Any, *names: str) -> bool:

@@ -23,12 +23,28 @@ _OF_THE_RUN: Final = re.compile(
     r"|task_instance_key_str|triggering_asset_events"
 )
 """Template variables of Airflow with the same value in all instances of a run."""
+_INDICES: Final = (0, 1, 2, 10, 11, 100, 1000)
+_ID_SAMPLES: Final = ("947100000000000001", "847100000000000001", "947100009000000001", "947100000000000002")
+_TEXT_SAMPLES: Final = ("A cat runs by", "a cat runs by", "B cat runs by", "A dog runs by", "A cat runs on")
+"""Values that differ at the beginning, within, at the end or in case: what makes one text of two of them may do so
+with others."""
+_LONG: Final = 60
+"""Characters that another value in the same text may have, of which a slice may leave nothing else."""
 
 
-def is_same_in(template: str, mapped: Collection[str] | None = None, *, by_generation: bool = True) -> bool | None:
-    """Whether a template renders to the same text in all instances; None if unknown. Parameters of :func:`varies`."""
-    differ = [varies(path, mapped, by_generation=by_generation) for path in names_in(template)]
-    return False if True in differ else None if None in differ else True
+def is_same_in(
+    template: str, mapped: Collection[str] | None = None, *, by_generation: bool = True, environment: Any = None
+) -> bool | None:
+    """Whether a template renders to the same text in all instances; None if unknown.
+
+    :param environment: Jinja's, with the filters of the DAG; without them if omitted.
+    """
+    differ = [
+        found if found is not True or _tells_apart(template, path, environment) else None
+        for path in names_in(template)
+        if (found := varies(path, mapped, by_generation=by_generation)) is not False
+    ]
+    return False if True in differ else None if differ else True
 
 
 def varies(path: tuple[str, ...], mapped: Collection[str] | None, *, by_generation: bool = True) -> bool | None:
@@ -45,6 +61,8 @@ def varies(path: tuple[str, ...], mapped: Collection[str] | None, *, by_generati
     if root in ("ti", "task_instance"):
         if first == "task":
             return varies(path[1:], mapped, by_generation=by_generation)
+        if first == "key" and len(path) > 2:
+            return varies((root, *path[2:]), mapped)
         return True if first in _OF_ONE_INSTANCE else False if first in _OF_ALL_INSTANCES else None
     if root == "task":
         if first in _OF_ALL_INSTANCES or (mapped is not None and first and first not in mapped):
@@ -64,10 +82,10 @@ def _is_id(path: tuple[str, ...]) -> bool:
 
 def names_in(template: str) -> Iterator[tuple[str, ...]]:
     """Yield the names in a template, each with the attributes taken of it: ``("ti", "map_index")``."""
-    from jinja2 import Environment, TemplateError
+    from jinja2 import TemplateError
 
     try:
-        yield from _names(Environment(autoescape=True).parse(template))
+        yield from _names(_plain().parse(template))
     except TemplateError:
         yield ("a template of another kind",)
 
@@ -100,33 +118,107 @@ def rendered_in(template: str, row: Mapping[str, Any], environment: Any) -> tupl
     Two prompts may differ and have one beginning, which ``{{ task.prompt[:20] }}`` takes.
 
     :param row: the instance's arguments.
-    :param environment: Jinja's, with the filters of the DAG.
-    :return: None if an expression also uses something else, or the template has statements.
+    :param environment: Jinja's, with the filters of the DAG; None without a DAG.
+    :return: None if an expression also uses something else.
     """
-    from jinja2 import nodes
-
     plain = {name: value for name, value in row.items() if not hasattr(value, "resolve")}  # no references
-    parts: list[str] = []
+    found: list[str] = []
     try:
-        for output in environment.parse(template).body:
-            if not isinstance(output, nodes.Output):
+        for used, part in _parts(template, environment or _plain()):
+            if all(varies(path, None) is False for path in used):
+                continue  # the same in all instances
+            if None in (value_in(path, plain) for path in used):
                 return None
-            for part in output.nodes:
-                used = list(_names(part))
-                if all(varies(path, None) is False for path in used):
-                    continue  # the same in all instances
-                if None in (value_in(path, plain) for path in used):
-                    return None
-                lone = environment.from_string(nodes.Template([nodes.Output([part])]).set_environment(environment))
-                parts.append(str(lone.render(task=plain, ti={"task": plain}, task_instance={"task": plain})))
+            found.append(str(part.render(task=plain, ti={"task": plain}, task_instance={"task": plain})))
     except Exception:  # noqa: BLE001 - a filter may raise anything, and the task itself will show it
         return None
-    return tuple(parts)
+    return tuple(found)
+
+
+def keeps_whole(template: str, paths: Collection[tuple[str, ...]], environment: Any) -> bool:
+    """Whether the values of all these names remain distinguishable in what a template is rendered to."""
+    return all(_tells_apart(template, path, environment) for path in paths)
+
+
+def _tells_apart(template: str, path: tuple[str, ...], environment: Any) -> bool:
+    """Whether an expression renders each sample of a name to a text of its own.
+
+    ``{{ ti.map_index // 2 }}`` and ``{{ task.generation_id[:8] }}`` do not.
+    """
+    from jinja2 import TemplateError
+
+    if path[0] not in ("task", "ti", "task_instance"):
+        return True  # a function that makes a new value at each use
+    is_id = path[1:2] == ("id",) or _is_id(_of_task(path))
+    samples = _INDICES if path[-1] == "map_index" else _ID_SAMPLES if is_id else _TEXT_SAMPLES
+    try:
+        return any(
+            path in used and len({str(part.render(_holding(path, sample))) for sample in samples}) == len(samples)
+            for used, part in _parts(template, _lenient(environment))
+        )
+    except TemplateError:
+        return environment is None  # a filter of the DAG's, which most likely keeps different values different
+    except Exception:  # noqa: BLE001 - a filter may raise anything for values that are not those of the task
+        return False
+
+
+def _lenient(environment: Any) -> Any:
+    """Return the environment with names of other values in place of the values."""
+    from jinja2 import Undefined
+
+    class Unseen(Undefined):
+        def __str__(self) -> str:
+            return f"{self._undefined_name:<{_LONG}}"
+
+        def __getattr__(self, name: str) -> Any:
+            return super().__getattr__(name) if name.startswith("__") else self[name]
+
+        def __getitem__(self, key: object) -> Any:
+            return Unseen(name=f"{self}[{key!r}]")
+
+        def __call__(self, *args: object, **named: object) -> Any:
+            return self[args, named]
+
+    return (environment or _plain()).overlay(undefined=Unseen)
+
+
+def _plain() -> Any:
+    from jinja2 import Environment
+
+    return Environment(autoescape=True)
+
+
+def _parts(template: str, environment: Any) -> Iterator[tuple[list[tuple[str, ...]], Any]]:
+    """Yield the expressions of a template, each with the names in it; one with statements as a whole."""
+    from jinja2 import nodes
+
+    body = environment.parse(template).body
+    if not all(isinstance(output, nodes.Output) for output in body):
+        yield list(names_in(template)), environment.from_string(template)
+        return
+    for part in (part for output in body for part in output.nodes):
+        if used := list(_names(part)):
+            lone = nodes.Template([nodes.Output([part])]).set_environment(environment)
+            yield used, environment.from_string(lone)
+
+
+def _holding(path: tuple[str, ...], sample: str | int) -> dict[str, Any]:
+    """Return template variables in which a name has a value: ``task.prompt.lower`` is a method of it."""
+    fields = path[:2] + tuple(name for name in path[2:] if not hasattr(sample, name))
+    value: Any = sample
+    for name in reversed(fields):
+        value = {name: value}
+    found: dict[str, Any] = value
+    return found
+
+
+def _of_task(path: tuple[str, ...]) -> tuple[str, ...]:
+    return path[1:] if path[0] in ("ti", "task_instance") else path
 
 
 def value_in(path: tuple[str, ...], row: Mapping[str, Any]) -> str | None:
     """Return the value that a name in a template has in an instance; None if the DAG does not show it."""
-    path = path[1:] if path[0] in ("ti", "task_instance") else path
+    path = _of_task(path)
     root, *rest = path or ("",)
     if root != "task" or not rest or rest[0] not in row:
         return None
