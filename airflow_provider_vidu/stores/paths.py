@@ -26,8 +26,8 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # The file systems of S3 and Azure cut it off and use the part before it.
 VERSION_QUERY: Final = re.compile(r"\?versionid=", re.IGNORECASE)
 UNRENDERED: Final = (
-    "holds a template that was not rendered. Airflow renders text in the DAG and its own paths, but neither XComs nor what "
-    "a mapped task group hands in: write the template as the task's own argument."
+    "holds a template that was not rendered. Airflow renders text in the DAG and its own paths, but neither XComs nor "
+    "what a mapped task group hands in: write the template as the task's own argument."
 )
 """What is wrong with an argument that names a place, as the rest of a sentence."""
 

@@ -121,7 +121,7 @@ def test_a_path_object_with_a_template_that_nothing_rendered():
     outcome="refused",
     seen="an error before anything is paid; the file would have the template's name, for all instances and runs",
 )
-@pytest.mark.parametrize("text", ["/data/{{ task.prompt }}.mp4", "s3://bucket/{{ ds }}/", "{% if x %}/data/{% endif %}"])
+@pytest.mark.parametrize("text", ["/data/{{ task.prompt }}.mp4", "s3://bucket/{{ ds }}/", "{% if x %}/a/{% endif %}"])
 def test_a_text_with_a_template_that_nothing_rendered(text):
     """A value is data: only what the task itself has as its argument is rendered."""
     with pytest.raises(ViduConfigError, match="template that was not rendered"):

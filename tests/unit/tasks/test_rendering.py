@@ -39,7 +39,7 @@ def rendered(operator: Any, native: bool = True, **context: Any) -> Any:
 
 @pytest.mark.fault(
     "stores and files",
-    "a file or folder named after another argument, such as `{{ task.generation_id }}`, that is a reference or a template",
+    "a file or folder named after another argument, as by `{{ task.generation_id }}`, that is a reference or template",
     outcome="survived",
     seen="the argument's value; the name of the reference was the name of the one file of all instances",
 )
@@ -47,7 +47,7 @@ def rendered(operator: Any, native: bool = True, **context: Any) -> Any:
     ("operator", "arguments"),
     [
         (ViduDownloadOperator, {"generation_id": "{{ value }}", "destination": "/data/{{ task.generation_id }}.mp4"}),
-        (ViduDownloadOperator, {"video_url": "https://{{ value }}", "destination": "/data/{{ task.video_url[8:] }}.mp4"}),
+        (ViduDownloadOperator, {"video_url": "x{{ value }}", "destination": "/data/{{ task.video_url[1:] }}.mp4"}),
         (ViduGenerateOperator, {"prompt": "{{ value }}", "destination": "/data/{{ task.prompt }}.mp4"}),
         (ViduBatchOperator, {"rows": ["x"], "batch": "{{ value }}", "destination": "/data/{{ task.batch }}.mp4"}),
     ],
