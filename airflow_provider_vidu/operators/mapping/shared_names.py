@@ -29,13 +29,7 @@ from airflow_provider_vidu.operators.mapping.instances import (
 from airflow_provider_vidu.operators.mapping.templates import is_same_in, names_in, rendered_in, value_in, varies
 from airflow_provider_vidu.orders.records import iteration_of, names_of
 from airflow_provider_vidu.stores.naming import stem_of
-from airflow_provider_vidu.stores.paths import (
-    UNRENDERED,
-    checked_destination,
-    is_folder,
-    is_template,
-    path_text,
-)
+from airflow_provider_vidu.stores.paths import UNRENDERED, checked_destination, is_folder, is_template, path_text
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.operators.batch import ViduBatchOperator
