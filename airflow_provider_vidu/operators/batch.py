@@ -117,7 +117,7 @@ class ViduBatchOperator(SignedURLOperator):
     """
 
     template_fields: Sequence[str] = (
-        "rows", "destination", "batch", "model", "images", "endpoint", "parameters", "vidu_conn_id", "storage_conn_id"
+        "rows", "batch", "model", "images", "endpoint", "parameters", "vidu_conn_id", "storage_conn_id", "destination"
     )  # fmt: skip
     template_fields_renderers: ClassVar[dict[str, str]] = {"rows": "json", "parameters": "json"}
     operator_extra_links = (ViduBatchLink(),)

@@ -85,9 +85,9 @@ class ViduDownloadOperator(SignedURLOperator):
     :raises ViduConfigError: when an argument is wrong; at parse time if it is visible there.
     """
 
-    # "generation" is first, so that the others may refer to it.
+    # "generation" is first, so that the others may refer to it; "destination" is last, because it refers to them.
     template_fields: Sequence[str] = (
-        "generation", "destination", "video_url", "generation_id", "storage_conn_id", "vidu_conn_id", "endpoint"
+        "generation", "video_url", "generation_id", "storage_conn_id", "vidu_conn_id", "endpoint", "destination"
     )  # fmt: skip
     operator_extra_links = (ViduWatchLink(),)
     ui_color: str = "#d9f2e6"

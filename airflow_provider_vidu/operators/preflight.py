@@ -9,6 +9,7 @@ from typing import Any, Final
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
+from airflow_provider_vidu.operators.mapping.groups import is_handed
 from airflow_provider_vidu.operators.mapping.instances import destinations_of
 from airflow_provider_vidu.operators.mapping.shared_names import is_shared_in, one_file_for_all
 from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template
@@ -117,7 +118,8 @@ def _problem_of(operator: Any, task: Any) -> str | None:
             continue  # an XCom
         if is_mapped and not _may_be_folder(destination) and is_shared_in(task, destination):
             return one_file_for_all(destination)
-        if problem := _problem(destination, conn_id, here=here):
+        is_final = is_handed(given.get("destination")) or not is_template(str(destination))
+        if problem := _problem(destination, conn_id, here=here, is_final=is_final):
             return problem
     return None
 
@@ -127,13 +129,17 @@ def _may_be_folder(destination: object) -> bool:
     return str(destination).strip().endswith(("}}", "%}"))
 
 
-def _problem(destination: Any, conn_id: object, *, here: bool) -> str | None:
+def _problem(destination: Any, conn_id: object, *, here: bool, is_final: bool) -> str | None:
+    """Return the problem with a destination, as far as it is visible here.
+
+    :param here: whether the download runs on a worker like this one.
+    :param is_final: whether Airflow renders nothing in it.
+    """
     from airflow_provider_vidu.network.target import deployment_hosts, most_bytes
     from airflow_provider_vidu.stores.destination import Destination, missing_file_system, options_of
     from airflow_provider_vidu.stores.local import obstacle
     from airflow_provider_vidu.stores.roots import check_destination, local_path
 
-    is_final = not is_template(str(destination))
     try:
         text = checked_destination(destination) if is_final else str(destination)
     except ViduConfigError as error:

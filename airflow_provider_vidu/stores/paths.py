@@ -25,6 +25,11 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # The file systems of S3 and Azure cut it off and use the part before it.
 VERSION_QUERY: Final = re.compile(r"\?versionid=", re.IGNORECASE)
+UNRENDERED: Final = (
+    "holds a template that was not rendered. Airflow renders text in the DAG and its own paths, but neither XComs nor "
+    "what a mapped task group hands in: write the template as the task's own argument."
+)
+"""What is wrong with an argument that names a place, as the rest of a sentence."""
 
 
 def checked_destination(value: object) -> str:
@@ -34,8 +39,8 @@ def checked_destination(value: object) -> str:
     medium it is a file, otherwise a folder. As a file, ``ObjectStoragePath("s3://bucket/clips/")`` would make all clips
     overwrite one object. Whitespace around a text is dropped: ``"s3://bucket/clips/ "`` is a folder.
 
-    :raises ViduConfigError: when it is not a path, empty, a rendered ``None``, contains control characters, ``::`` or a
-        ``..`` segment, or names neither a file nor a folder.
+    :raises ViduConfigError: when it is not a path, empty, a rendered ``None``, a template, contains control characters,
+        ``::`` or a ``..`` segment, or names neither a file nor a folder.
     """
     text = "" if value is None else path_text(value)
     if text is None:
@@ -43,8 +48,7 @@ def checked_destination(value: object) -> str:
     text = plain_scheme(text.strip())
     if not text or text == "None":
         raise ViduConfigError("destination is empty (or a template rendered to None).")
-    is_unrendered = not isinstance(value, str) and is_template(text)  # Airflow renders its own paths only
-    if problem := "holds a template that was not rendered: give it as text." if is_unrendered else _problem_with(text):
+    if problem := _problem_with(text):
         raise ViduConfigError(f"destination {sanitized(text, 120)!r} {problem}")
     return text
 
@@ -52,6 +56,8 @@ def checked_destination(value: object) -> str:
 def _problem_with(text: str) -> str | None:
     """Return what is wrong with a destination, as the rest of a sentence, or None."""
     rest = text.partition("://")[2] if "://" in text else text
+    if is_template(text):  # all instances and runs would write to the one place that its braces name
+        return UNRENDERED
     if _CONTROL.search(text):
         return "contains control characters."
     if _SURROGATE.search(text):

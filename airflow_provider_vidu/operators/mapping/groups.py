@@ -62,7 +62,7 @@ def expanded_in_group(task: Any, group: Any, inputs: Any) -> Any:
             {name: _filled(value, row, index, group) for name, value in varied.items()}
             for index, row in enumerate(rows)
         ]
-    handed = {name: value._key for name, value in varied.items() if _is_handed(value)}
+    handed = {name: value._key for name, value in varied.items() if is_handed(value)}
     own = {name: _filled(value, {}, 0, group) for name, value in varied.items() if name not in handed}
     is_plain = all(isinstance(value, OwnReference) for value in own.values())
     if not isinstance(inputs, Mapping) or len(set(handed.values())) < len(handed) or not is_plain:
@@ -98,14 +98,14 @@ def _rows_of(inputs: Any) -> list[Mapping[str, Any]] | None:
     return None
 
 
-def _is_handed(value: object) -> bool:
+def is_handed(value: object) -> bool:
     """Whether this is Airflow's placeholder (``MappedArgument``) for a value that a group hands to its tasks."""
     return hasattr(value, "_key") and hasattr(value, "_input")
 
 
 def _upstream_in(value: Any, group: Any) -> Any:
     """Return the task of the same group to which a value refers; None if there is none."""
-    if _is_handed(value) or not hasattr(value, "iter_references"):
+    if is_handed(value) or not hasattr(value, "iter_references"):
         return None
     groups = ((task, mapped_group_of(task)) for task, _ in value.iter_references())
     return next((task for task, its in groups if its is not None and its.group_id == group.group_id), None)
@@ -119,7 +119,7 @@ def _varies(value: Any, group: Any) -> bool:
         return any(_varies(one, group) for one in value.values())
     if isinstance(value, Sequence):
         return any(_varies(one, group) for one in value)
-    return _is_handed(value) or _upstream_in(value, group) is not None
+    return is_handed(value) or _upstream_in(value, group) is not None
 
 
 def _filled(value: Any, row: Mapping[str, Any], index: int, group: Any) -> Any:
@@ -134,7 +134,7 @@ def _filled(value: Any, row: Mapping[str, Any], index: int, group: Any) -> Any:
         return {key: _filled(one, row, index, group) for key, one in value.items()}
     if isinstance(value, Sequence):
         return [_filled(one, row, index, group) for one in value]
-    if _is_handed(value):
+    if is_handed(value):
         return row.get(value._key, value)
     if (upstream := _upstream_in(value, group)) is None:
         return value
@@ -143,5 +143,5 @@ def _filled(value: Any, row: Mapping[str, Any], index: int, group: Any) -> Any:
     if source is None:  # it orders a generation of its own
         return OwnReference(f"{value!r} {index}")
     filled = _filled(source, row, index, group)  # it waits for one
-    is_unknown = _is_handed(filled) or (isinstance(filled, str) and is_template(filled))
+    is_unknown = is_handed(filled) or (isinstance(filled, str) and is_template(filled))
     return value if is_unknown else OwnReference(repr(filled))

@@ -38,7 +38,7 @@ from airflow_provider_vidu.operators.mapping.templates import (
 )
 from airflow_provider_vidu.orders.records import iteration_of, names_of
 from airflow_provider_vidu.stores.naming import stem_of
-from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template, path_text
+from airflow_provider_vidu.stores.paths import UNRENDERED, checked_destination, is_folder, is_template, path_text
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.operators.batch import ViduBatchOperator
@@ -177,6 +177,8 @@ def batch_name(operator: ViduBatchOperator, context: Any) -> str:
                 "rows of its own. Omit batch, or put {{ ti.map_index }} into it or into destination. Nothing was "
                 "ordered."
             )
+        if is_template(str(given)):  # the runs of all days would be one batch, and the second would order nothing
+            raise ViduConfigError(f"batch {sanitized(given, 120)!r} {UNRENDERED} Nothing was ordered.")
         return stem_of(str(given), None)
     if operator.written["batch"] is not None:  # under another name, everything would be ordered again
         raise ViduConfigError(

@@ -328,6 +328,24 @@ def test_one_file_within_a_mapped_group_is_found():
         check_downstream(dag.get_task("film.generate"))
 
 
+@each_row(("handed", "is_refused"), [("/tmp/{{ ds }}/", True), ("/tmp/{{ ti.map_index }}.mp4", True), ("/tmp/", False)])
+def test_a_template_that_a_mapped_group_hands_in(handed, is_refused):
+    """Airflow does not render it; the download would refuse what is paid for by then."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+
+        @task_group
+        def film(folder: str) -> None:
+            first = PythonOperator(task_id="generate", python_callable=print)
+            first >> ViduDownloadOperator(task_id="download", destination=folder, generation_id="x")
+
+        film.expand(folder=[handed])
+    if is_refused:
+        with pytest.raises(ViduConfigError, match="holds a template that was not rendered"):
+            check_downstream(dag.get_task("film.generate"))
+    else:
+        check_downstream(dag.get_task("film.generate"))
+
+
 def test_a_look_that_fails_stops_no_order(monkeypatch, caplog):
     """Whatever an unusual DAG makes it stumble over, it is warned of."""
     monkeypatch.setattr(destinations, "missing_file_system", lambda *_: 1 / 0)

@@ -113,3 +113,16 @@ def test_a_path_object_with_a_template_that_nothing_rendered():
     """Airflow renders text and its own paths; a folder with the template's name would take the files of all runs."""
     with pytest.raises(ViduConfigError, match="template that was not rendered"):
         checked_destination(UPath("memory://clips/{{ ds }}/a.mp4"))
+
+
+@pytest.mark.fault(
+    "stores and files",
+    "a destination whose template Airflow does not render: it comes from an XCom, or a mapped task group hands it in",
+    outcome="refused",
+    seen="an error before anything is paid; the file would have the template's name, for all instances and runs",
+)
+@pytest.mark.parametrize("text", ["/data/{{ task.prompt }}.mp4", "s3://bucket/{{ ds }}/", "{% if x %}/a/{% endif %}"])
+def test_a_text_with_a_template_that_nothing_rendered(text):
+    """A value is data: only what the task itself has as its argument is rendered."""
+    with pytest.raises(ViduConfigError, match="template that was not rendered"):
+        checked_destination(text)

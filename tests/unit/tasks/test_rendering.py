@@ -15,6 +15,7 @@ from airflow_provider_vidu.operators import ViduBatchOperator, ViduDownloadOpera
 from airflow_provider_vidu.sensors import ViduGenerationSensor
 from airflow_provider_vidu.stores.naming import file_name
 from airflow_provider_vidu.stores.paths import checked_destination
+from tests.rows import each_row
 
 
 class Word(str, enum.Enum):  # noqa: UP042 - StrEnum is the harmless one
@@ -34,6 +35,28 @@ def rendered(operator: Any, native: bool = True, **context: Any) -> Any:
         task = operator()
     task.render_template_fields(context)
     return task
+
+
+@pytest.mark.fault(
+    "stores and files",
+    "a file or folder named after another argument, as by `{{ task.generation_id }}`, that is a reference or template",
+    outcome="survived",
+    seen="the argument's value; the name of the reference was the name of the one file of all instances",
+)
+@each_row(
+    ("operator", "arguments"),
+    [
+        (ViduDownloadOperator, {"generation_id": "{{ value }}", "destination": "/data/{{ task.generation_id }}.mp4"}),
+        (ViduDownloadOperator, {"video_url": "x{{ value }}", "destination": "/data/{{ task.video_url[1:] }}.mp4"}),
+        (ViduGenerateOperator, {"prompt": "{{ value }}", "destination": "/data/{{ task.prompt }}.mp4"}),
+        (ViduBatchOperator, {"rows": ["x"], "batch": "{{ value }}", "destination": "/data/{{ task.batch }}.mp4"}),
+    ],
+)  # fmt: skip
+def test_a_destination_is_rendered_after_what_it_names(operator, arguments):
+    """Airflow renders the arguments in the order of ``template_fields``."""
+    task = operator(task_id="t", **arguments)
+    task.render_template_fields({"value": "947", "task": task})
+    assert task.destination == "/data/947.mp4"
 
 
 @pytest.mark.fault(

@@ -302,6 +302,7 @@ def in_instance(mapped: Any, partial: dict[str, Any] | None = None, **arguments:
     :param partial: its other arguments.
     """
     operator = ViduBatchOperator(**{"task_id": "b", "rows": [], "destination": "/clips/", **arguments})
+    operator.batch = operator.batch and operator.batch.replace("{{ ti.map_index }}", "1")  # as rendered
     task = SimpleNamespace(
         expand_input=SimpleNamespace(value=mapped), partial_kwargs=partial or {"destination": "/clips/", **arguments}
     )
@@ -352,6 +353,12 @@ def test_a_name_from_an_xcom_may_differ():
     twice = Returned([{"rows": ["x"], "batch": "a"}, {"rows": ["y"], "batch": "a"}])
     with pytest.raises(ViduConfigError, match="Several instances"):
         batch_name(*in_instance(twice, partial, batch="a"))
+
+
+def test_a_name_with_a_template_that_nothing_rendered():
+    """A mapped group hands it in as it is: the runs of all days would be one batch, and the second order nothing."""
+    with pytest.raises(ViduConfigError, match=r"batch '\{\{ ds \}\}' holds a template that was not rendered"):
+        batch_name(*in_instance({"rows": [["x"]]}, {"destination": "/clips/"}, batch="{{ ds }}"))
 
 
 @each_row(
