@@ -17,6 +17,7 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import is_task_instance
 from airflow_provider_vidu.operators.mapping.groups import OwnReference
 from airflow_provider_vidu.operators.mapping.instances import (
+    destinations_of,
     expanded_of,
     is_listed,
     is_mapped,
@@ -64,6 +65,8 @@ def is_shared_in(task: Any, destination: object, context: Any = None) -> bool | 
     expanded = expanded_of(task, context)
     if is_single(expanded):
         return False
+    if is_template(text) and _may_be_data(task, text):
+        return _has_equal_data(task, expanded, text)
     shared = _is_shared_in(task, expanded, destination)
     if shared is True:
         return True
@@ -211,6 +214,25 @@ def _of_product(expanded: Mapping[str, Any], destination: object) -> bool | None
         return shared if _count(listed, destination) > 1 else False
     # expand() makes an instance for each pair; only the run shows how many there are (0).
     return None if shared and max(lengths) < 2 else shared
+
+
+def _may_be_data(task: Any, text: str) -> bool:
+    """Whether a destination may come from an upstream task: then it is no template, whatever is in it.
+
+    Airflow renders no such value, and an expression in one may have no end (``9 ** (9 ** 9)``).
+    """
+    if text in map(path_text, destinations_of(task)):
+        return False
+    expanded = expanded_of(task)
+    rows = expanded if is_listed(expanded) else [] if expanded is None else [expanded]
+    return any(not isinstance(row, Mapping) or "destination" in row for row in [partial_of(task), *rows])
+
+
+def _has_equal_data(task: Any, expanded: object, text: str) -> bool | None:
+    """Whether a destination from an upstream task is that of two instances; None if some cannot be compared."""
+    rows, is_whole = rows_in(task, expanded)
+    count = _count([row.get("destination") for row in rows], text)
+    return True if count > 1 else False if count and is_whole else None
 
 
 def _has_equal_names(task: Any, expanded: object, template: str) -> bool | None:
