@@ -126,7 +126,7 @@ def _data_of_row(operator: Any, fields: Iterable[str], context: Context) -> Coll
     wrote a line of the file that ``load_prompts`` reads could read every connection.
     """
     task = (getattr(context.get("dag"), "task_dict", None) or {}).get(operator.task_id)
-    expanded = getattr(getattr(task, "expand_input", None), "value", None)
+    expanded: Any = getattr(getattr(task, "expand_input", None), "value", None)
     index = getattr(context.get("ti"), "map_index", None)
     is_listed = isinstance(expanded, (list, tuple))
     if is_listed and isinstance(index, int) and 0 <= index < len(expanded):
