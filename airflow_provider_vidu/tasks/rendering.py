@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import MAX_DEPTH, given
 from airflow_provider_vidu.tasks.deserializing import allow_models
 
@@ -35,6 +36,7 @@ _LISTS: Final = frozenset({"images", "videos", "sounds", "subjects", "image_sett
 """Documented as lists: a template may render to the JSON text of one."""
 _STRUCTURE: Final = re.compile(r"\[|\{(?![{%#])")
 """The beginning of a template in which the author wrote a list or an object."""
+_TEMPLATE: Final = re.compile(r"\{[{%#]")
 _PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
@@ -62,6 +64,8 @@ class RenderedOperator(BaseOperator):
         self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Any, seen_oids: set[int]
     ) -> None:
         allow_models()
+        if parent is self:
+            seen_oids |= {id(getattr(self, name)) for name in _data_of_row(self, template_fields, context)}
         for name in template_fields:
             self._is_text = self._is_argument = parent is self and name in _ARGUMENTS
             try:
@@ -113,6 +117,38 @@ class RenderedOperator(BaseOperator):
         except Exception:  # noqa: BLE001 - re-raised with the template's lines
             env.handle_exception()
         return nodes[0] if len(nodes) == 1 else "".join(map(str, nodes))
+
+
+def _data_of_row(operator: Any, fields: Iterable[str], context: Context) -> Collection[str]:
+    """Return the arguments of a mapped task's instance that look like templates and are from a row of an upstream task.
+
+    Airflow names what ``expand()`` takes from XComs as data, but renders such rows of ``expand_kwargs()``: whoever
+    wrote a line of the file that ``load_prompts`` reads could read every connection.
+    """
+    task = (getattr(context.get("dag"), "task_dict", None) or {}).get(operator.task_id)
+    expanded: Any = getattr(getattr(task, "expand_input", None), "value", None)
+    index = getattr(context.get("ti"), "map_index", None)
+    is_listed = isinstance(expanded, (list, tuple))
+    if is_listed and isinstance(index, int) and 0 <= index < len(expanded):
+        expanded = expanded[index]
+    if task is None or expanded is None or isinstance(expanded, (Mapping, list, tuple)):
+        return ()  # as the author has written it, or of expand()
+    own = set(getattr(operator, "_BaseOperator__init_kwargs", ())) - set(task.partial_kwargs)
+    found = [name for name in fields if name in own and _TEMPLATE.search(repr(getattr(operator, name, None)))]
+    if not found:
+        return ()
+    try:
+        row = expanded.resolve(context) if is_listed else expanded.resolve(context)[index]
+        found = [name for name in found if name in row]  # the others are those of a subclass
+    except Exception as error:  # noqa: BLE001 - the deployment's own XCom back end reads it, and may raise anything
+        operator.log.debug("Could not read the row of expand_kwargs again: %s", redacted(error))
+    if found:
+        operator.log.warning(
+            "%s: from an upstream task's row of expand_kwargs, so what looks like a template there is not rendered. "
+            "Render it in that task, or put the template into partial().",
+            ", ".join(found),
+        )
+    return found
 
 
 def _paired(value: Any, depth: int = 0) -> Any:

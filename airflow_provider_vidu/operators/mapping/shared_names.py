@@ -19,6 +19,7 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import is_task_instance
 from airflow_provider_vidu.operators.mapping.groups import OwnReference
 from airflow_provider_vidu.operators.mapping.instances import (
+    destinations_of,
     expanded_of,
     is_listed,
     is_mapped,
@@ -29,6 +30,7 @@ from airflow_provider_vidu.operators.mapping.instances import (
     task_in_dag,
 )
 from airflow_provider_vidu.operators.mapping.templates import (
+    is_of_the_run,
     is_same_in,
     keeps_whole,
     names_in,
@@ -76,6 +78,8 @@ def is_shared_in(task: Any, destination: object, context: Any = None) -> bool | 
     expanded = expanded_of(task, context)
     if is_single(expanded):
         return False
+    if is_template(text) and _may_be_data(task, text):
+        return _has_equal_data(task, expanded, text)
     shared = _is_shared_in(task, expanded, destination)
     if shared is True:
         return True
@@ -118,10 +122,8 @@ def is_same_for_all(task: Any, name: str, written: object) -> bool:
     is_known = expanded is None or bool(rows)
     if name in mapped or (not is_known and str(partial_of(task).get(name)) != str(written)):
         return False
-    return (
-        is_shared(text.strip().rstrip("/"), mapped if rows and all(isinstance(row, Mapping) for row in rows) else None)
-        is True
-    )
+    is_whole = bool(rows) and all(isinstance(row, Mapping) for row in rows)
+    return is_of_the_run(text.strip().rstrip("/"), mapped if is_whole else None)
 
 
 def check_own_file(operator: Any, context: Any, destination: object, written: object) -> None:
@@ -228,6 +230,25 @@ def _of_product(expanded: Mapping[str, Any], destination: object) -> bool | None
     return None if shared and max(lengths) < 2 else shared
 
 
+def _may_be_data(task: Any, text: str) -> bool:
+    """Whether a destination may come from an upstream task: then it is no template, whatever is in it.
+
+    Airflow renders no such value, and an expression in one may have no end (``9 ** (9 ** 9)``).
+    """
+    if text in map(path_text, destinations_of(task)):
+        return False
+    expanded = expanded_of(task)
+    rows = expanded if is_listed(expanded) else [] if expanded is None else [expanded]
+    return any(not isinstance(row, Mapping) or "destination" in row for row in [partial_of(task), *rows])
+
+
+def _has_equal_data(task: Any, expanded: object, text: str) -> bool | None:
+    """Whether a destination from an upstream task is that of two instances; None if some cannot be compared."""
+    rows, is_whole = rows_in(task, expanded)
+    count = _count([row.get("destination") for row in rows], text)
+    return True if count > 1 else False if count and is_whole else None
+
+
 def _has_equal_names(task: Any, expanded: object, template: str) -> bool | None:
     """Whether a template names the files of two instances after equal arguments; None if some cannot be compared.
 
@@ -272,7 +293,7 @@ def _is_repeated(operator: ViduBatchOperator, context: Any, *names: str) -> bool
     written = texts({name: own_argument(task, context, name, operator.written[name]) for name in names})
     rows, _ = rows_in(task, expanded_of(task, context))
     same = sum(texts(row) == written for row in rows)
-    return same > 1 and all(is_shared(text) is True for text in written)
+    return same > 1 and all(map(is_of_the_run, written))
 
 
 def _count(listed: Sequence[Any], destination: object) -> int:

@@ -47,6 +47,14 @@ def is_same_in(
     return False if True in differ else None if differ else True
 
 
+def is_of_the_run(text: str, mapped: Collection[str] | None = None) -> bool:
+    """Whether a text, or all that its template uses, is certainly the same in all instances. It renders nothing.
+
+    :param mapped: the arguments that are mapped over; None if unknown.
+    """
+    return not is_template(text) or all(varies(path, mapped) is False for path in names_in(text))
+
+
 def varies(path: tuple[str, ...], mapped: Collection[str] | None, *, by_generation: bool = True) -> bool | None:
     """Whether a name in a template has a different value in each instance; None if unknown.
 
@@ -86,7 +94,7 @@ def names_in(template: str) -> Iterator[tuple[str, ...]]:
 
     try:
         yield from _names(_plain().parse(template))
-    except TemplateError:
+    except (TemplateError, RecursionError):
         yield ("a template of another kind",)
 
 

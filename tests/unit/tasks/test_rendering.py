@@ -5,7 +5,9 @@ from __future__ import annotations
 import enum
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
@@ -198,6 +200,63 @@ def test_what_a_mapped_task_is_given_is_no_template(mapped, native):
         assert getattr(task, name) == value
     assert "unrendered" not in str(vars(task))
     assert task.endpoint == "text2video"
+
+
+def of_instance(dag: DAG, **more: Any) -> dict[str, Any]:
+    """Return the context of the first instance of a mapped task."""
+    return {
+        "x": "film", "dag": dag, "ti": SimpleNamespace(map_index=0), "dag_run": SimpleNamespace(conf={}), **more
+    }  # fmt: skip
+
+
+class Studio(ViduGenerateOperator):
+    """An author's operator, with a template of its own."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(destination="/films/{{ x }}/", **kwargs)
+
+
+@pytest.mark.fault(
+    "attacks", "a row of a file that load_prompts reads holds a template", outcome="survived", seen="its text",
+)  # fmt: skip
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("place", ["list", "row", "unreadable"])
+def test_a_row_of_expand_kwargs_from_an_upstream_task_is_no_template(monkeypatch, caplog, capsys, native, place):
+    """Airflow renders it: its author read every connection, as a prompt. What the DAG's author has written is one."""
+    row = {
+        "prompt": f"a {SECRET_TEMPLATE}", "images": [SECRET_TEMPLATE], "max_credits": "{{ 9 ** (9 ** 9) }}",
+        "parameters": {"style": SECRET_TEMPLATE, "inner": {"deep": [SECRET_TEMPLATE]}},
+    }  # fmt: skip
+    answers: list[Any] = [row if place == "row" else [row]] * 2
+    with DAG("d", schedule=None, render_template_as_native_obj=native) as dag:
+        upstream = ViduGenerateOperator(task_id="upstream", prompt="x", model="m").output
+        mapped = [upstream] if place == "row" else upstream
+        Studio.partial(task_id="t", model="{{ x }}").expand_kwargs(mapped)
+    if place == "unreadable":
+        answers[1] = OSError("the back end is away")
+    monkeypatch.setattr(type(upstream), "resolve", Mock(side_effect=answers))
+    context = of_instance(dag, conn={"vidu_default": {"password": "unrendered"}})
+    dag.task_dict["t"].render_template_fields(context)
+    task = context["task"]
+    assert {name: getattr(task, name) for name in row} == row
+    assert task.model == "film"
+    assert task.destination == ("/films/{{ x }}/" if place == "unreadable" else "/films/film/")
+    assert "what looks like a template there is not rendered" in caplog.text + capsys.readouterr().out
+
+
+def test_a_row_of_expand_kwargs_in_the_dag_is_rendered(monkeypatch):
+    """The author has written it; one without a template is read once."""
+    with DAG("d", schedule=None) as dag:
+        upstream = ViduGenerateOperator(task_id="upstream", prompt="x", model="m").output
+        ViduGenerateOperator.partial(task_id="a", model="m").expand_kwargs([{"prompt": "a {{ x }}"}])
+        ViduGenerateOperator.partial(task_id="b", model="{{ x }}").expand_kwargs(upstream)
+    resolve = Mock(return_value=[{"prompt": "plain"}])
+    monkeypatch.setattr(type(upstream), "resolve", resolve)
+    for task_id, words in (("a", ("a film", "m")), ("b", ("plain", "film"))):
+        context = of_instance(dag)
+        dag.task_dict[task_id].render_template_fields(context)
+        assert (context["task"].prompt, context["task"].model) == words
+    assert resolve.call_count == 1
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -222,6 +222,48 @@ def test_a_name_from_an_upstream_task_is_compared_in_a_running_instance(value, w
     assert is_shared_in(mapped(value, destination=written), written, context={}) is shared
 
 
+ENDLESS = "/{{ task.prompt ~ 9 ** (9 ** 9) }}.mp4"
+DEEP = "/{{" + "(" * 5000
+
+
+@pytest.mark.fault(
+    "attacks",
+    "an upstream task's destination that looks like a template without end",
+    outcome="survived",
+    seen="nothing; it is data, and never rendered or parsed",
+)
+@each_row(
+    ("value", "written", "shared"),
+    [
+        (Returned([{"prompt": "a", "destination": ENDLESS}, {"prompt": "b", "destination": "/b.mp4"}]), ENDLESS, False),
+        (Returned([{"prompt": "a", "destination": ENDLESS}, {"prompt": "b", "destination": ENDLESS}]), ENDLESS, True),
+        ({"destination": Returned([ENDLESS, "/b.mp4"]), "prompt": ["a"]}, ENDLESS, False),
+        ({"destination": Returned([DEEP, "/b.mp4"])}, DEEP, False),
+        ([{"prompt": "a", "destination": Mock(spec=["resolve"])}, {"prompt": "b", "destination": "/b"}], ENDLESS, None),
+        (XCOM, ENDLESS, None),
+    ],
+)
+def test_a_value_of_an_upstream_task_is_no_template(value, written, shared):
+    """Whoever fills the XCom would choose what the worker computes: an expression without end held it for ever."""
+    assert is_shared_in(mapped(value), written, context={}) is shared
+
+
+@pytest.mark.parametrize("given", [ENDLESS, DEEP])
+def test_a_batchs_name_from_an_upstream_task_is_no_template(given):
+    """It is refused without being rendered: an order under it would be that of all days."""
+    given = given.replace("task.prompt", "ti.map_index")
+    rows = Returned([{"rows": ["x"], "batch": given}] * 2)
+    operator, context = in_instance(rows, {"destination": "/clips/"}, batch=given)
+    with pytest.raises(ViduConfigError, match="Nothing was ordered"):
+        batch_name(operator, context)
+
+
+def test_a_template_of_the_operators_class_is_one():
+    """A subclass sets its destination; the DAG has none then, and no upstream task either."""
+    for value in ({"prompt": ["a", "a"]}, [{"prompt": "a"}, {"prompt": "b"}]):
+        assert is_shared_in(mapped(value), "/{{ ds }}.mp4") is True
+
+
 @each_row(
     ("value", "is_warned"),
     [(XCOM, True), ({"prompt": XCOM}, True), (Returned([{"prompt": "kite"}, {"prompt": "pond"}]), False)],
