@@ -3,8 +3,8 @@
 Instances often run on different machines, so none can see what another one has written. Instead, their arguments are
 compared: as the author wrote them, and in a running instance also those that are mapped over the list of an upstream
 task. What cannot be compared is unknown, which the task's log says: values from a mapped upstream task, templates with
-a user's own macro or with a part of an index or id. Not detected: different templates that render to one name, and two
-tasks with one destination.
+a user's own macro or with a part of an index or id. Not detected: different templates or spellings that lead to one
+name, and two tasks with one destination.
 """
 
 from __future__ import annotations
@@ -263,8 +263,8 @@ def _has_equal_names(task: Any, expanded: object, template: str) -> bool | None:
     environment = _environment_of(task)
     is_whole_name = keeps_whole(template, used, environment)
     rendered = [
-        rendered_in(template, row, environment) or (values if is_whole_name else None)
-        for row, values in zip(same, names, strict=True)
+        found or (values if is_whole_name else None)
+        for found, values in zip(rendered_in(template, same, environment), names, strict=True)
         if values and None not in values
     ]
     known = [name for name in rendered if name]

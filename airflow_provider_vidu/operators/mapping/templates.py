@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from airflow_provider_vidu.stores.paths import is_template
@@ -120,27 +120,31 @@ def _names(node: Any) -> Iterator[tuple[str, ...]]:
         yield from _names(child)
 
 
-def rendered_in(template: str, row: Mapping[str, Any], environment: Any) -> tuple[str, ...] | None:
-    """Return what the expressions of a template that only use an instance's arguments are rendered to.
+def rendered_in(template: str, rows: Sequence[Mapping[str, Any]], environment: Any) -> list[tuple[str, ...] | None]:
+    """Return what the expressions of a template that only use an instance's arguments are rendered to, for each one.
 
     Two prompts may differ and have one beginning, which ``{{ task.prompt[:20] }}`` takes.
 
-    :param row: the instance's arguments.
+    :param rows: the arguments of each instance.
     :param environment: Jinja's, with the filters of the DAG; None without a DAG.
-    :return: None if an expression also uses something else.
+    :return: None for an instance if an expression also uses something else.
     """
-    plain = {name: value for name, value in row.items() if not hasattr(value, "resolve")}  # no references
-    found: list[str] = []
     try:
-        for used, part in _parts(template, environment or _plain()):
-            if all(varies(path, None) is False for path in used):
-                continue  # the same in all instances
-            if None in (value_in(path, plain) for path in used):
-                return None
-            found.append(str(part.render(task=plain, ti={"task": plain}, task_instance={"task": plain})))
+        parts = [
+            (used, part)
+            for used, part in _parts(template, environment or _plain())
+            if not all(varies(path, None) is False for path in used)
+        ]
+        return [_rendered(parts, row) for row in rows]
     except Exception:  # noqa: BLE001 - a filter may raise anything, and the task itself will show it
+        return [None] * len(rows)
+
+
+def _rendered(parts: Sequence[tuple[list[tuple[str, ...]], Any]], row: Mapping[str, Any]) -> tuple[str, ...] | None:
+    plain = {name: value for name, value in row.items() if not hasattr(value, "resolve")}  # no references
+    if any(value_in(path, plain) is None for used, _ in parts for path in used):
         return None
-    return tuple(found)
+    return tuple(str(part.render(task=plain, ti={"task": plain}, task_instance={"task": plain})) for _, part in parts)
 
 
 def keeps_whole(template: str, paths: Collection[tuple[str, ...]], environment: Any) -> bool:
