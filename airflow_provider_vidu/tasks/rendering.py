@@ -122,8 +122,8 @@ class RenderedOperator(BaseOperator):
 def _data_of_row(operator: Any, fields: Iterable[str], context: Context) -> Collection[str]:
     """Return the arguments of a mapped task's instance that look like templates and are from a row of an upstream task.
 
-    Airflow names what ``expand()`` takes from XComs as data, but renders such rows of ``expand_kwargs()``: whoever
-    wrote a line of the file that ``load_prompts`` reads could read every connection.
+    Airflow names what ``expand()`` takes from XComs as data, but renders such rows of ``expand_kwargs()``: the
+    author of a line in the file that ``load_prompts`` reads could read every connection.
     """
     task = (getattr(context.get("dag"), "task_dict", None) or {}).get(operator.task_id)
     expanded: Any = getattr(getattr(task, "expand_input", None), "value", None)

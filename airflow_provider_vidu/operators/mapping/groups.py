@@ -54,7 +54,7 @@ def expanded_in_group(task: Any, group: Any, inputs: Any) -> Any:
     """Return what a task would be mapped over if it were mapped itself, in the form of ``expand()`` or its rows.
 
     :param inputs: what the group is mapped over, with the lists of upstream tasks if they could be read.
-    :return: a reference, which shows nothing, if the values of the instances cannot be told from another.
+    :return: a reference, which shows nothing, if the values of the instances cannot be distinguished.
     """
     varied = _varied(task, group)
     if (rows := _rows_of(inputs)) is not None:

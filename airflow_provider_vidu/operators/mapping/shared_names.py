@@ -231,7 +231,7 @@ def _of_product(expanded: Mapping[str, Any], destination: object) -> bool | None
 
 
 def _may_be_data(task: Any, text: str) -> bool:
-    """Whether a destination may come from an upstream task: then it is no template, whatever is in it.
+    """Whether a destination may come from an upstream task: then it is data, whatever it looks like.
 
     Airflow renders no such value, and an expression in one may have no end (``9 ** (9 ** 9)``).
     """

@@ -244,7 +244,7 @@ DEEP = "/{{" + "(" * 5000
     ],
 )
 def test_a_value_of_an_upstream_task_is_no_template(value, written, shared):
-    """Whoever fills the XCom would choose what the worker computes: an expression without end held it for ever."""
+    """Who fills the XCom would choose what the worker computes: an expression without end held it for ever."""
     assert is_shared_in(mapped(value), written, context={}) is shared
 
 
