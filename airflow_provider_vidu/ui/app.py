@@ -53,8 +53,8 @@ NO_TASK: Final = (
     "clips of the run are on its tab “Vidu clips”."
 )
 IS_BATCH: Final = (
-    "This task is a batch. Its clips are on the page of the batch: the link “Watch” of the task opens it, and so does "
-    "the sheet of the run."
+    "This task is a batch. Its clips are on the page of the batch, once its latest try has begun or resumed it: the "
+    "link “Watch” of the task opens it, and so does the sheet of the run."
 )
 ENDED: Final = "This task has ended ({state}) and published no generation, so there is no clip. "
 ENDED_MARKED: Final = (
