@@ -53,8 +53,8 @@ NO_TASK: Final = (
     "clips of the run are on its tab “Vidu clips”."
 )
 IS_BATCH: Final = (
-    "This task is a batch. Its clips are on the page of the batch: the link “Watch” of the task opens it, and so does "
-    "the sheet of the run."
+    "This task is a batch. Its clips are on the page of the batch, once its latest try has begun or resumed it: the "
+    "link “Watch” of the task opens it, and so does the sheet of the run."
 )
 ENDED: Final = "This task has ended ({state}) and published no generation, so there is no clip. "
 ENDED_MARKED: Final = (
@@ -64,6 +64,11 @@ ENDED_MARKED: Final = (
 ENDED_UNRUN: Final = (
     "This task has ended ({state}) and was never begun by a worker: Airflow or a user has ended it before. It has "
     "submitted nothing, so there is no clip, and no log."
+)
+ENDED_REMOVED: Final = (
+    "Airflow has removed this task from the run, because the DAG has no such task, or no such map index, any more: a "
+    "clear does nothing while that is so. It has published no generation in its latest try, so there is no clip. The "
+    "logs of its tries say what these have submitted, which may be paid for."
 )
 ENDED_WELL: Final = "A @task that submits with ViduHook publishes its generation with hook.publish()."
 ENDED_AGAIN: Final = (
@@ -185,6 +190,8 @@ def _ended(error: absences.EndedError, *, is_in_loop: bool) -> str:
     later = f" {LATER_ITERATIONS}" * is_in_loop
     if not error.has_run and error.try_number <= 1:
         return ENDED_UNRUN.format(state=error.state)
+    if error.state == "removed":
+        return ENDED_REMOVED
     if error.state == "success" and error.is_open:
         return ENDED_MARKED + ENDED_BADLY + later
     if error.state == "success":

@@ -179,7 +179,9 @@ def test_connection_verdicts(dialect, sandbox, monkeypatch):
     monkeypatch.setenv(
         "AIRFLOW_CONN_DEAD", '{"conn_type": "vidu", "host": "http://127.0.0.1:1", "password": "k-12345"}'
     )
-    assert "Cannot reach" in ViduHook("dead").test_connection()[1]
+    verdict = ViduHook("dead").test_connection()[1]
+    assert "Cannot reach" in verdict
+    assert "failed: 127.0.0.1:1: Failed to establish a new connection" in verdict  # not a class of ours
     monkeypatch.setenv("AIRFLOW_CONN_BARE", '{"conn_type": "vidu", "host": "http://127.0.0.1:1"}')
     verdict = ViduHook("bare").test_connection()
     assert verdict[0] is False

@@ -137,6 +137,9 @@ class _Deadlined(HTTPConnection):
     response_class = _Answer
     _is_connecting = False
 
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"  # urllib3's errors begin with it, and users read them
+
     def connect(self) -> None:
         self._is_connecting = True
         try:

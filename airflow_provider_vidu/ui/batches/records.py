@@ -18,7 +18,9 @@ from airflow_provider_vidu.links import BATCH_KEY, RESULT_KEY
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed
 from airflow_provider_vidu.ui.records.circumstances import next_tries
+from airflow_provider_vidu.ui.records.earlier_tries import earlier_task_in, of_earlier_tries, with_next
 from airflow_provider_vidu.ui.records.instances import (
+    HAS_REGIONS,
     TASK_COLUMNS,
     same_task,
     stands_at,
@@ -138,12 +140,17 @@ def _read(dag_id: str, run_id: str, key: str, where: Any) -> list[tuple[TaskFact
     )
     resolver = Resolver(dag_id, run_id)
     with create_session() as session:
+        rows = [(row, task_in(row)) for row in session.execute(query)]
+        if HAS_REGIONS and len(rows) < MAX_BATCHES:
+            waiting = session.execute(with_next(of_earlier_tries(query, key)).limit(MAX_BATCHES - len(rows)))
+            # Of its row, only when the next try begins is read.
+            rows += [(row, {**earlier_task_in(row), "instance": row.next_instance}) for row in waiting]
         return [
             (
-                _task(TaskFacts(dag_id, run_id, generation_id=None, **task_in(row))),
+                _task(TaskFacts(dag_id, run_id, generation_id=None, **facts)),
                 resolver.value(parsed(row.text), row.timestamp),
             )
-            for row in session.execute(query)
+            for row, facts in rows
         ]
 
 

@@ -67,12 +67,14 @@ COST_UNKNOWN: Final = (
     "If the list proves that there is none, the clear orders this row again, and pays for it. If it proves nothing, "
     f"the row fails, and the next clear orders it again, {_UNLESS}"
 )
+CLEARS: Final = (RESUME, LOOK_AGAIN, SEARCH)
 NOT_NOTED: Final = "The batch has not noted this yet: it does at its next poll, or in the next try of its task."
 NOT_YET: Final = (
     "Do not clear the task before the batch has ended: that cancels what it has at the service, as far as the service "
     "allows, unless the task has cancel_on_kill=False."
 )
 COST_PAID: Final = f"The generation itself is paid for: clearing the task only stores its file, {_UNLESS}"
+REMOVED: Final = "The task is not in the DAG any more, so clearing it orders and stores nothing."
 RETRY: Final = (
     "It resumes what goes on at the service, orders the rows again that failed for a temporary reason, and pays for "
     "those only."
@@ -148,6 +150,8 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dic
         before, after = SHARED if batch.is_shared else "", later_iterations([batch.task]) if batch.is_over else ""
         cost = " ".join(filter(None, (before, found["error"]["cost"], after)))
         found["error"] = {**found["error"], "cost": cost}
+        if batch.task.state == "removed":
+            found["error"] |= {"cost": REMOVED} | ({"advice": ""} if found["error"]["advice"] in CLEARS else {})
     return found
 
 

@@ -26,14 +26,15 @@ def cost_of_clear(clip: Clip, failed: TaskFacts | None = None) -> str:
 
 def _price_of_clear(clip: Clip, failed: TaskFacts | None) -> str:
     paying, reusing = clip.paying, clip.reusing if failed is None else failed
+    for task in (failed, paying or reusing):
+        if task is not None and task.state == "removed":
+            return f"The task {name_of(task)} is not in the DAG any more, so clearing it submits nothing."
     if reusing is not None and reusing.is_reuse and (failed is not None or paying is None):
         return f"Clearing {name_of(reusing)} submits a generation of its own and pays for it."
     if failed is not None and failed.role == "wait":
         return f"Clearing {name_of(failed)} costs nothing: it only waits."
     if paying is None:
         return "No task of this run submitted it, so clearing a task here submits nothing."
-    if paying.state == "removed":
-        return f"The task {name_of(paying)} is not in the DAG any more, so clearing it submits nothing."
     if is_by_hook(paying):
         return f"Clearing {name_of(paying)} runs its own code again, which decides what it submits and pays for."
     price = "" if clip.credits is None else f" (the price of this one: {credits_text(clip.credits)})"

@@ -141,7 +141,12 @@ class TaskFacts:
 
     @property
     def has_succeeded(self) -> bool:
-        """Whether it has come to its end, and well, as far as Airflow knows."""
+        """Whether it has come to its end, and well, as far as Airflow knows.
+
+        A task that is not in the DAG any more becomes ``removed`` when it is cleared, and keeps its result.
+        """
+        if self.state == "removed":
+            return self.has_result
         return self.state == "success" and not self.was_marked
 
     @property

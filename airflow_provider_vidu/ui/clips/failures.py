@@ -159,7 +159,7 @@ def _of_file(clip: Clip, lost: Record) -> dict[str, Any]:
     task = next((task for task in clip.tasks if task.record is not None and task.record.uri == lost.uri), clip.main)
     if task.begins_anew:  # what its next try does is said beside this
         advice = cost = ""
-    elif task.role == "download":
+    elif task.role == "download" and task.state != "removed":
         advice = f"Clear {name_of(task)}: it downloads the clip again, if the service still has it."
         cost = f"That costs nothing. {later_iterations([task])}".strip()
     else:

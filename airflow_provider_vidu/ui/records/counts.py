@@ -172,7 +172,8 @@ def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
     stores = or_(says("role", "download"), and_(made, says("stores", STORES)))
     stored = and_(stores, not_(says("artifact", *sorted(BESIDE))))
     was_marked = and_(or_(TaskInstance.next_method.is_not(None), says("result", RESULT_KEY)), not_(HAS_RESULT))
-    success = and_(TaskInstance.state == "success", not_(was_marked))  # as TaskFacts.has_succeeded has it
+    is_kept = and_(TaskInstance.state == "removed", HAS_RESULT)
+    success = or_(and_(TaskInstance.state == "success", not_(was_marked)), is_kept)  # as TaskFacts.has_succeeded has it
     tasks = placed(
         select(
             ID_TEXT.label("id"),

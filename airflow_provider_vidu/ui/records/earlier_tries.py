@@ -1,4 +1,4 @@
-"""Generations of tasks that wait for their next try, on Airflow 3.4 and later.
+"""Generations and batches of tasks that wait for their next try, on Airflow 3.4 and later.
 
 There, each try is a row of its own with XComs of its own: at a retry Airflow archives the row, and the new one has
 published nothing. Before, the XComs of a try remain until the next one begins, so its clip needs no search.
@@ -19,14 +19,18 @@ from airflow_provider_vidu.ui.records.instances import HAS_REGIONS, same_task, t
 
 _next = aliased(TaskInstance)
 _NEXT_COLUMNS: Final = (
+    _next.id.label("next_instance"),
     _next.state.label("next_state"),
     _next.try_number.label("next_try_number"),
     _next.max_tries.label("next_max_tries"),
 )
 
 
-def of_earlier_tries(query: Any) -> Any:
-    """Restrict a query of XComs and their task instances to tries whose next one no worker has begun."""
+def of_earlier_tries(query: Any, key: str = ID_KEY) -> Any:
+    """Restrict a query of XComs and their task instances to tries whose next one no worker has begun.
+
+    :param key: of the XCom that the next one has not published either.
+    """
     same = (getattr(_next, name) == getattr(TaskInstance, name) for name in ("dag_id", "run_id", "task_id"))
     is_next = and_(
         *same,
@@ -43,7 +47,7 @@ def of_earlier_tries(query: Any) -> Any:
             TaskInstance.working_set.is_(None),
             TaskInstance.archived_reason == "retry",
             waits,
-            ~exists().where(ids.task_instance_id == _next.id, ids.key == ID_KEY),
+            ~exists().where(ids.task_instance_id == _next.id, ids.key == key),
         )
         .execution_options(include_all_attempts=True)
     )

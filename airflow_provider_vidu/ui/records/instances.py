@@ -109,14 +109,31 @@ def has_run(dag_id: str, run_id: str, task_id: str, index: int, region_id: UUID 
     """Return the condition that a worker has ever begun the task instance at an address (:func:`stands_at`).
 
     A clear leaves the host of the try before, or, since Airflow 3.4, archives its row and makes another one, perhaps
-    in another region. The ORM would leave archived rows out.
+    in another region.
     """
+    row, same = _tries_at(dag_id, run_id, task_id, index, region_id)
+    return exists().where(*same, or_(row.hostname != "", row.pid.is_not(None)))
+
+
+def has_published(
+    session: Session, dag_id: str, run_id: str, task_id: str, index: int, region_id: UUID | None, key: str
+) -> bool:
+    """Whether any try of the task instance at an address has published an XCom that is still there."""
+    row, same = _tries_at(dag_id, run_id, task_id, index, region_id)
+    names = ("dag_id", "run_id", "task_id", "map_index")
+    own = [XComModel.task_instance_id == row.id] if HAS_REGIONS else [getattr(XComModel, n) == row[n] for n in names]
+    query = select(literal(1)).where(*same, *own, XComModel.key == key).limit(1)
+    return session.execute(query.execution_options(include_all_attempts=True)).first() is not None
+
+
+def _tries_at(dag_id: str, run_id: str, task_id: str, index: int, region_id: UUID | None) -> tuple[Any, list[Any]]:
+    """Return the columns of the tries at an address, and the conditions: the ORM would leave archived ones out."""
     row = TaskInstance.__table__.alias("earlier").c
     same = [row.dag_id == dag_id, row.run_id == run_id, row.task_id == task_id]
     same += [row.region_index == index] if HAS_REGIONS else [row.map_index == index]
     if HAS_REGIONS and region_id is not None:
         same.append(row.region_id.in_(_successors(task_id, region_id)))
-    return exists().where(*same, or_(row.hostname != "", row.pid.is_not(None)))
+    return row, same
 
 
 _result = aliased(XComModel)

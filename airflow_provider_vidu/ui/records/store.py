@@ -15,7 +15,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import and_, exists, not_, or_, select
+from sqlalchemy import and_, not_, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_provider_vidu.links import BATCH_KEY, ID_KEY, RESULT_KEY, WATCH_KEY, numbered
@@ -45,6 +45,7 @@ from airflow_provider_vidu.ui.records.instances import (
     TASK_COLUMNS,
     Key,
     are,
+    has_published,
     has_run,
     is_in_loop,
     iteration_column,
@@ -243,11 +244,9 @@ class _Reader:
         None if it is not there.
         """
         dag_id, run_id = self._run
-        is_batch = exists().where(same_task(XComModel, TaskInstance), XComModel.key == BATCH_KEY)
         is_open = and_(TaskInstance.next_method.is_not(None), not_(HAS_RESULT)).label("is_open")
         ran = has_run(dag_id, run_id, task_id, index, region_id).label("has_run")
-        known = (TaskInstance.state, TaskInstance.try_number, is_batch.label("is_batch"), is_open, ran)
-        columns = (*known, *key_columns(TaskInstance))
+        columns = (TaskInstance.state, TaskInstance.try_number, is_open, ran, *key_columns(TaskInstance))
         query = placed(select(*columns).select_from(TaskInstance)).where(
             TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, stands_at(task_id, index, region_id)
         )
@@ -255,7 +254,8 @@ class _Reader:
         if row is None:
             return None
         state = None if row.state is None else str(getattr(row.state, "value", row.state))
-        return state, row.try_number or 0, bool(row.is_batch), bool(row.is_open), bool(row.has_run), key_of(row)
+        is_batch = has_published(self._session, dag_id, run_id, task_id, index, region_id, BATCH_KEY)
+        return state, row.try_number or 0, is_batch, bool(row.is_open), bool(row.has_run), key_of(row)
 
     def relatives(self, own: TaskFacts) -> list[TaskFacts]:
         """Return the task instances that work with the same generation."""

@@ -301,9 +301,10 @@ def _outcome(role: Any, *returns: Any) -> Any:
     state = TaskInstance.state
     was_marked = and_(or_(TaskInstance.next_method.is_not(None), *returns), not_(HAS_RESULT))
     has_not_waited = or_(role == "submit", was_marked)
+    success = or_(state == "success", and_(state == "removed", HAS_RESULT))  # as TaskFacts.has_succeeded has it
     return case(
         (or_(state.is_(None), state.in_(_ONGOING)), "working"),
-        (and_(state == "success", has_not_waited), "submitted"),
-        (state == "success", "succeeded"),
+        (and_(success, has_not_waited), "submitted"),
+        (success, "succeeded"),
         else_="failed",
     )

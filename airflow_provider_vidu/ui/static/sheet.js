@@ -162,7 +162,7 @@ function cardOf(clip) {
     el(
       "div.card-text",
       {},
-      el("p.card-name", { title: `${taskName(clip)}${clip.began_at ? "" : ", not submitted yet"}` }, clipName(clip)),
+      el("p.card-name", { title: [taskName(clip), clip.label, !clip.began_at && "not submitted yet"].filter(Boolean).join(", ") }, clipName(clip)),
       el("p.card-prompt", { title: prompt }, prompt),
       el("p.quiet.card-facts", {}, facts(clip)),
       clip.error && el("p.card-error", {}, [clip.error.code, clip.error.message].filter(Boolean).join(" · ")),

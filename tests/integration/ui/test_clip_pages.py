@@ -327,7 +327,7 @@ def test_an_index_that_no_database_holds(pages, index):
 )
 def test_the_database_counts_as_the_pages_do(pages):
     """A stage in SQL is the same as in Python, whatever states, roles and ids the tasks of a run have."""
-    states = ["success", "failed", "running", "skipped", "upstream_failed", None]
+    states = ["success", "failed", "running", "skipped", "removed", "upstream_failed", None]
     notes = [
         {"role": "generate"}, {"role": "wait"}, {"role": "submit"}, {"role": "download"},
         {"role": "download", "artifact": "video"}, {"role": "download", "artifact": "image"},
@@ -339,13 +339,13 @@ def test_the_database_counts_as_the_pages_do(pages):
     ]  # fmt: skip
     facts, now = [], datetime.now(UTC)
     for index in range(260):
-        state, note = states[index % 6], notes[(index * 7) % len(notes)]
+        state, note = states[index % 7], notes[(index * 7) % len(notes)]
         generation_id = f"{'dry-run' if index % 37 == 5 else 'id'}-{index if index % 3 else index // 9}"
         at = now - timedelta(seconds=index % 50)
         if isinstance(note, dict):
             note = {**note, "created_at": index}  # no two tasks leave the same note
         # A user marks a task as success that has not returned, or would be resumed.
-        has_result, resumes = index % 5 == 0, index % 7 == 3
+        has_result, resumes = index % 5 == 0, index % 11 == 3
         more = {"result": {"id": "of another"} if has_result else None, "resumes": resumes}
         pages.add("mixed", generation_id, dag="stages", index=index, state=state, watch=note, at=at, **more)
         known = {"watch": note, "has_result": has_result, "resumes": resumes}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.ui.batch_folder import BatchFolder
 from tests.versions import AIRFLOW
 
 pytestmark = pytest.mark.skipif(AIRFLOW < (3, 4), reason="before Airflow 3.4, tries of a task share one row")
@@ -92,3 +93,33 @@ def test_the_iteration_of_a_loop(pages):
     assert (shown["generation_id"], shown["task"]["iteration"]) == ("g", 1)
     other = pages.get(pages.at("film", dag="iterated", region=region, index=2, then="/clip.json"), user="admin")
     assert other.status_code == 404
+
+
+@pytest.mark.parametrize("state", ["up_for_retry", "queued"])
+def test_a_batch_that_waits_for_its_next_try(pages, state):
+    """It is still on the run's sheet, with its rows and with when Airflow retries it."""
+    dag = f"batch-{state}"
+    films = BatchFolder(pages.root / dag, 2, dag)
+    films.submit(0)
+    note = {**films.place, "try_number": 1, "max_tries": 2}
+    pages.add("films", None, dag=dag, batch=note, state="failed", archived="retry", max_tries=2)
+    pages.add("films", None, dag=dag, state=state, tried=2, max_tries=2, worker="")
+    (batch,) = sheet_of(pages, dag)["batches"]
+    assert (batch["task_id"], batch["task_state"], batch["open"]) == ("films", state, 1)
+    assert batch["next_try"]["number"] == 2
+    shown = pages.get(pages.at("films", dag=dag, then="/batch/clips.json"), user="admin").json()
+    assert [clip["generation_id"] for clip in shown["clips"]] == ["batch-0"]
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"), [("up_for_retry", "retry"), ("queued", "superseded"), ("failed", "retry")]
+)
+def test_the_address_of_a_clip_that_is_a_batch(pages, state, reason):
+    """A clear of a batch does not pay for all again, as one of a single generation does."""
+    dag = f"batch-{state}-{reason}-clip"
+    note = {"batch": "b", "folder": "file:///none/", "manifest": "file:///none/b", "conn_id": "c", "rows": 1}
+    pages.add("films", None, dag=dag, batch=note, state="failed", archived=reason, max_tries=2)
+    pages.add("films", None, dag=dag, state=state, tried=2, max_tries=2, worker="")
+    detail = pages.get(pages.at("films", dag=dag, then="/clip.json"), user="admin").json()["detail"]
+    assert detail.startswith("This task is a batch.")
+    assert "pays again" not in detail

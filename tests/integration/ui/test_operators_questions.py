@@ -291,6 +291,16 @@ def test_a_task_that_no_worker_has_begun(pages, state, tried):
     assert "log says" not in detail
 
 
+@pytest.mark.parametrize("tried", [1, 2])
+def test_a_task_that_airflow_has_removed(pages, tried):
+    """A clear does nothing for a task that is not in the DAG any more, and there may be no log of that try."""
+    pages.add(f"gone-{tried}", None, state="removed", tried=tried)
+    detail = pages.get(pages.at(f"gone-{tried}", then="/clip.json")).json()["detail"]
+    assert detail.startswith("Airflow has removed this task from the run")
+    assert "a clear does nothing" in detail
+    assert "pays again" not in detail
+
+
 def test_a_later_try_that_no_worker_has_begun(pages):
     """What earlier ones have done is not known."""
     pages.add("unrun-again", None, state="failed", tried=2, worker="")

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 import pytest
 
 from airflow_provider_vidu.batches.state import BatchState
+from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.order import OrderRecord
 from airflow_provider_vidu.ui.batches.listing import Entry
 from airflow_provider_vidu.ui.batches.records import Batch
 from airflow_provider_vidu.ui.batches.rows import batch_view, view_of, with_state
 from airflow_provider_vidu.ui.clips.clears import LATER_ITERATIONS
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
-from airflow_provider_vidu.ui.clips.service import NOT_ASKED
+from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
 
 LATEST, EARLIER = 2_000_000_000.0, 1_900_000_000.0
 
@@ -69,3 +70,21 @@ def test_a_row_of_a_batch_in_a_loop(state):
     assert told["cost"].endswith(LATER_ITERATIONS) is (state == "failed")
     assert batch_view(batch, known)["later"] == LATER_ITERATIONS
     assert batch_view(replace(batch, task=replace(task, region_id=None)), None)["later"] == ""
+
+
+def test_a_row_of_a_batch_that_is_not_in_the_dag_any_more():
+    """Airflow removes the task when it is cleared: no clear of it orders or stores anything."""
+    task = TaskFacts("d", "r1", "films", -1, None, state="removed")
+    batch = Batch(task, "spring", "file:///films/", "file:///films/spring.manifest.jsonl", "vidu_default", 2)
+    known = BatchState()
+    late = {"type": "ViduTimeoutError", "message": "The timeout expired."}
+    for index, more in enumerate(({}, {"paid": True, "generation_id": "g"})):
+        line = {"key": f"k{index}", "index": index, "status": "failed", "error": late, **more}
+        known.apply({"e": "line", "line": line})
+    view = {"generation_id": "g", "error": None}
+    finished = Live(Generation(id="g", status="succeeded"))
+    for index in range(2):
+        entry = Entry(f"k{index}", index, "failed", known.lines.ended[f"k{index}"])
+        told = view_of(batch, entry, view, finished)["error"]
+        assert told["cost"] == "The task is not in the DAG any more, so clearing it orders and stores nothing."
+        assert "Clear the task" not in told["advice"]

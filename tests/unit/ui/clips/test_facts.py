@@ -282,6 +282,10 @@ def test_the_connection_stands_in_the_rendered_fields_too():
         ([task(watch={**RETURNS, "stores": "file"})], "submitted"),
         ([task(watch={"role": "generate"}), task("k", watch={**RETURNS, "role": "download"})], "ready"),
         ([task(watch=RETURNS), task("w", watch={**RETURNS, "role": "wait"}, has_result=True)], "ready"),
+        # Cleared after it was taken out of the DAG: Airflow keeps what it has returned.
+        ([task(state="removed", watch={**RETURNS, "stores": "file"}, has_result=True)], "stored"),
+        ([task(state="removed", watch=RETURNS, has_result=True)], "ready"),
+        ([task(state="removed", watch=RETURNS)], "submitted"),
     ],
 )
 def test_how_far_a_clip_is(tasks, stage):

@@ -440,6 +440,15 @@ def test_a_clear_of_a_task_that_was_removed():
     assert "is not in the DAG any more, so clearing it submits nothing." in error["cost"]
 
 
+def test_a_lost_file_of_a_task_that_was_removed():
+    """It downloads nothing again; the generation may still be there."""
+    removed = task(watch={"role": "download"}, state="removed", has_result=True, result={**made(), **RECORD})
+    clip = gone(removed, None)
+    error = views.clip_view(clip, clip.main, NOT_ASKED, stored=dict.fromkeys([RECORD["uri"]]), now=NOW)["error"]
+    assert error["advice"].startswith("To store it again without paying, run ViduDownloadOperator(")
+    assert error["cost"] == "The task film is not in the DAG any more, so clearing it submits nothing."
+
+
 def test_a_sheet_that_reads_no_actions_does_not_say_that_there_were_none():
     """Only the page of the clip reads Airflow's audit log."""
     killed = Live(generation("failed", error_code="UserCancelled"))
