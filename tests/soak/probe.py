@@ -8,7 +8,8 @@ import os
 import threading
 import tracemalloc
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import psutil
@@ -30,7 +31,7 @@ class ProbeTrigger(BaseTrigger):
     """Measure the process that runs the triggers.
 
     :param label: comes back in the event.
-    :param trace: begin to trace allocations, after everything else was measured.
+    :param trace: what is measured later is compared with this: begin to trace allocations, after everything else.
     """
 
     def __init__(self, *, label: str, trace: bool = False) -> None:
@@ -44,10 +45,21 @@ class ProbeTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Measure once."""
+        if self.trace:
+            await asyncio.gather(*map(asyncio.wrap_future, _fill_pools()))
         yield TriggerEvent({"label": self.label, **measure()})
         if self.trace:
             gc.collect()
             tracemalloc.start()
+
+
+def _fill_pools() -> Iterator[Future[int]]:
+    """Let each pool start all of its threads: otherwise, a busy machine decides how many it has."""
+    # isinstance() would wake the lazy proxies of Airflow.
+    pools = [thing for thing in gc.get_objects() if type(thing) is ThreadPoolExecutor]
+    for pool in pools:
+        meeting = threading.Barrier(pool._max_workers)
+        yield from (pool.submit(meeting.wait, 60) for _ in range(pool._max_workers))
 
 
 def measure() -> dict[str, Any]:
