@@ -187,7 +187,7 @@ def _ended(batch: Batch, entry: Entry, view: Mapping[str, Any], live: Live) -> d
 
 
 def _ended_unknown(batch: Batch, intent: Intent, view: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is different where a create is under way, or was lost: the id is missing, perhaps the generation, too."""
+    """Return what is different where a create is under way, or was lost: neither id nor generation are certain."""
     known: dict[str, Any] = {"notice": None, "error": None, "outlook": None, "timeline": []}
     if batch.is_over:  # also if its worker was killed in the middle of the create
         error = {"title": "It is not known whether this row has a generation", "code": None, "message": UNKNOWN}
