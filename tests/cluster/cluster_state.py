@@ -172,11 +172,8 @@ class Waits:
         """Wait until the service was asked for every open wait since a moment."""
 
         def silent() -> set[str]:
-            asked = [request for request in self.cluster.sandbox.requests() if request.wall_time > since]
-            found = {request.id for request in asked if request.kind == "query"}
-            if any(request.kind == "list" for request in asked):  # it answers all waits of an official account
-                found.update(name for group in self.groups if group.dialect == "ent-v2" for name in group.ids)
-            return set(self.open) - found
+            queries = self.cluster.sandbox.requests("query")
+            return set(self.open) - {query.id for query in queries if query.wall_time > since}
 
         assert wait_for(lambda: not silent(), PATIENCE, every=1), f"never asked for: {sorted(silent())[:10]}"
 
