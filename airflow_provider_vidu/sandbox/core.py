@@ -168,7 +168,8 @@ class Core:
             answer = self._answer(call, where, path, query, now, action)
             record.fault = action is not None
             action = action or NO_ACTION
-            record.status = 0 if action.cuts_before else answer.status
+            if not action.cuts_before:
+                record.status, record.listed = answer.status, answer.listed
             if where.kind == "file":
                 self.ledger.enter_file(record)
         return answer, action

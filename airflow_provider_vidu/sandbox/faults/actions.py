@@ -147,4 +147,4 @@ def _garbage(action: Action, answer: Answer) -> Answer:
     if action.garbage == "huge":
         content = answers.Repeated(b'{"padding":"', action.huge_bytes, b'"}')
         return Answer(answer.status, {"Content-Type": answers.JSON_TYPE}, content)
-    return dataclasses.replace(answer, stop=answer.start + answer.length // 2)
+    return dataclasses.replace(answer, stop=answer.start + answer.length // 2, listed=())

@@ -110,13 +110,17 @@ class Repeated:
 
 @dataclass
 class Answer:
-    """An answer: HTTP status, headers, and the part ``start``..``stop`` of a content (``stop`` None: to its end)."""
+    """An answer: HTTP status, headers, and the part ``start``..``stop`` of a content (``stop`` None: to its end).
+
+    ``listed`` holds the ids of the generations in the answer to a list.
+    """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     content: Content = field(default_factory=Bytes)
     start: int = 0
     stop: int | None = None
+    listed: tuple[str, ...] = ()
 
     @property
     def length(self) -> int:

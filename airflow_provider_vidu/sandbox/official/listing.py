@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -102,7 +103,8 @@ def page(entries: Iterable[Entry], filters: Filters, query: Query, now: float) -
 def listed(shown: Page, urls: Mapping[str, list[dict[str, str]]], settings: Settings) -> Answer:
     """Return the answer with a page of tasks; ``urls`` holds those of succeeded tasks, by id."""
     tasks = [_row(entry, urls.get(entry.generation.id, []), settings) for entry in shown.entries]
-    return json_answer({"tasks": tasks, "next_page_token": shown.next_token})
+    answer = json_answer({"tasks": tasks, "next_page_token": shown.next_token})
+    return dataclasses.replace(answer, listed=tuple(entry.generation.id for entry in shown.entries))
 
 
 def _row(entry: Entry, urls: list[dict[str, str]], settings: Settings) -> dict[str, Any]:

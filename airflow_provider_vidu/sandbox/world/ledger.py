@@ -43,7 +43,8 @@ class RecordedRequest:
 
     ``time`` is sandbox time and ``wall_time`` real time, both epoch seconds; ``status`` is the HTTP status of the
     answer (0 if the connection was cut instead); ``fault`` is whether a fault rule applied. ``key_sent`` is whether a
-    header or the URL held an API key, ``authorization`` whether an Authorization header was present.
+    header or the URL held an API key, ``authorization`` whether an Authorization header was present. ``listed`` are
+    the ids of the generations that the answer to a list held.
     """
 
     kind: str
@@ -60,6 +61,7 @@ class RecordedRequest:
     status: int = 0
     fault: bool = False
     artifact: str = ""
+    listed: tuple[str, ...] = ()
 
     def header(self, name: str) -> str | None:
         """Return the value of the header ``name`` (case-insensitive), or None."""

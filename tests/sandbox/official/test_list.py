@@ -57,6 +57,16 @@ def test_a_new_task_does_not_shift_the_next_page(service, crowd) -> None:
     assert ids(listed(service, pager__page_token=token)) == crowd[10:20]
 
 
+def test_the_record_names_what_a_list_showed(service, crowd) -> None:
+    """One page at a time; a list that arrived in part showed nothing, like any other answer."""
+    listed(service)
+    service.ent("GET", f"tasks/{crowd[0]}/creations")
+    service.core.add_rule({"match": {"kind": "list"}, "action": {"garbage": "truncated-json"}})
+    with pytest.raises(json.JSONDecodeError):
+        listed(service)
+    assert [request.listed for request in service.core.ledger.requests][-3:] == [tuple(crowd[:10]), (), ()]
+
+
 def test_pages_by_number(service, crowd) -> None:
     """They count from 0; beyond the end there is nothing."""
     assert ids(listed(service, pager__page=1, pager__pagesz=20)) == crowd[20:]
