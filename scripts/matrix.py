@@ -61,7 +61,7 @@ MEETS_AIRFLOW: Final[dict[str, tuple[str, ...]]] = {
     "exceptions": ("unit/test_exceptions.py",),
     "hooks": ("integration/test_hooks.py",),
     "links": ("unit/test_links.py", "integration/test_watch.py"),
-    "network/lookups": ("unit/network/test_lookups.py",),
+    "network/secrets_backends": ("unit/network/test_secrets_backends.py",),
     "network/target": ("integration/api/test_input_uploads.py",),
     "operators/batch": ("integration/batches/test_reports.py",),
     "operators/generate": ("integration/operators/test_log.py",),

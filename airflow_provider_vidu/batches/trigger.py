@@ -142,7 +142,7 @@ class ViduBatchTrigger(BaseTrigger):
         with queue.watching(generation_id, self.task_instance) as watching:
             policy = PollPolicy.for_trigger(self.poll_interval, self.max_failures)
             watch = Watch(policy, generation_id=generation_id, since=since, conn_id=self.vidu_conn_id, known=True)
-            polls = client.looks.polls(watch, self.endpoints.get(generation_id), hurried)
+            polls = client.shared_polls.polls(watch, self.endpoints.get(generation_id), hurried)
             result = await polls.after(self._first_delay(since))
             while isinstance(result, Wait):
                 delay = hurried(result.delay)

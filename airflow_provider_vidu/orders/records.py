@@ -25,7 +25,7 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import strict_int
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import is_task_instance
-from airflow_provider_vidu.network.lookups import is_there_after_all, kinds_of
+from airflow_provider_vidu.network.secrets_backends import is_there_after_all, kinds_of
 from airflow_provider_vidu.orders.order import Order, OrderRecord
 
 if TYPE_CHECKING:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Final
 
+from fastapi import Request
+
 from airflow_provider_vidu.common.values import mapping
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
@@ -17,17 +19,17 @@ from airflow_provider_vidu.ui.playing import shelf
 from airflow_provider_vidu.ui.playing.preview import place_of
 from airflow_provider_vidu.ui.records import store
 from airflow_provider_vidu.ui.shared import Shared
-from airflow_provider_vidu.ui.threads import LOOKS, VIEWS, Reads, Threads
+from airflow_provider_vidu.ui.threads import QUERIES, VIEWS, Reads, Threads
 
 STORE_PATIENCE_SECONDS: Final = 3.0
 """A page waits no longer for a look at stored files; then their records and names decide."""
 
 
 class PageQueries:
-    """Looks at the database, the service and the stores for all requests. Lives on one event loop."""
+    """Queries the database, the service and the stores for all requests. Lives on one event loop."""
 
     def __init__(self) -> None:
-        threads = Threads(LOOKS)
+        threads = Threads(QUERIES)
         self.states = LiveStates()
         self.reads = Reads()
         self.views = Threads(VIEWS)
@@ -79,6 +81,12 @@ class PageQueries:
         known = {uri: found for looked in await asyncio.gather(*looks) for uri, found in looked.items()}
         shown = {uri: known[uri].kind if uri in known else None for files in asked.values() for uri, *_ in files}
         return shown, await self.views.run(lambda: [clip.with_known(known) for clip in clips])
+
+
+def queries_of(request: Request) -> PageQueries:
+    """Return what a request shares with all others."""
+    queries: PageQueries = request.app.state.queries
+    return queries
 
 
 def weight(found: store.Page | store.Sheet | None) -> int:

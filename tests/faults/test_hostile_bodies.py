@@ -325,7 +325,7 @@ def test_a_wait_does_not_keep_the_answer_that_failed_it(serve, status):
 
     async def poll(watch: Watch) -> PollResult:
         async with async_client("vidu_default") as client:
-            return await client.looks.polls(watch, None, None).after(0.0)
+            return await client.shared_polls.polls(watch, None, None).after(0.0)
 
     async def poll_all() -> None:
         results = await asyncio.gather(*map(poll, watches))

@@ -23,7 +23,6 @@ from airflow_provider_vidu.api.clients.async_connection import Connector, Exchan
 from airflow_provider_vidu.api.clients.async_target import Target
 from airflow_provider_vidu.api.dialects import Dialect
 from airflow_provider_vidu.api.dialects.task_list import Listing
-from airflow_provider_vidu.api.looks import Looks
 from airflow_provider_vidu.api.messages import (
     TOO_LARGE,
     ApiAnswer,
@@ -36,6 +35,7 @@ from airflow_provider_vidu.api.messages import (
 from airflow_provider_vidu.api.session import Session
 from airflow_provider_vidu.api.settings.config import ViduConfig
 from airflow_provider_vidu.api.settings.connection import aresolve
+from airflow_provider_vidu.api.shared_polls import SharedPolls
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduConnectionNotFoundError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation, Snapshot
@@ -79,7 +79,7 @@ class AsyncClient:
         self._trust: ssl.SSLContext | None = None
         self._target: Target | None = None
         self._target_of: ViduConfig | None = None
-        self.looks = Looks(self)
+        self.shared_polls = SharedPolls(self)
         """One request for the states of many waits."""
 
     @property
@@ -89,7 +89,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close all sockets, including those of earlier settings."""
-        self.looks.close()
+        self.shared_polls.close()
         self._connector_for.clear()
         while self._connectors:
             await self._connectors.pop().close()

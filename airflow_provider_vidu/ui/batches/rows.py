@@ -31,7 +31,7 @@ from airflow_provider_vidu.ui.clips.failures import (
     is_empty,
 )
 from airflow_provider_vidu.ui.clips.outlook import retry_view
-from airflow_provider_vidu.ui.clips.pieces import Record
+from airflow_provider_vidu.ui.clips.pieces import FileRecord
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.xcoms import slim, usable_id
 
@@ -283,7 +283,7 @@ def _generation(task: TaskFacts, line: Mapping[str, Any]) -> Generation | None:
         return None
 
 
-def _record(batch: Batch, line: Mapping[str, Any], at: datetime | None) -> Record | None:
+def _record(batch: Batch, line: Mapping[str, Any], at: datetime | None) -> FileRecord | None:
     """Return the file of a line, if it lies in the batch's folder."""
     uri, size, digest = line.get("uri"), line.get("size"), line.get("sha256")
     if not isinstance(uri, str) or not uri.startswith(batch.folder) or len(uri) > 4096:
@@ -292,7 +292,7 @@ def _record(batch: Batch, line: Mapping[str, Any], at: datetime | None) -> Recor
         return None
     is_digest = isinstance(digest, str) and len(digest) == 64 and digest.isalnum()
     kind = redacted(text(line.get("content_type")) or "", 80) or None
-    return Record(uri, size, digest if is_digest else None, kind, at and at.astimezone(UTC))
+    return FileRecord(uri, size, digest if is_digest else None, kind, at and at.astimezone(UTC))
 
 
 def next_try_of(batch: Batch) -> dict[str, Any] | None:

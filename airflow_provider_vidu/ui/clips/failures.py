@@ -16,7 +16,7 @@ from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips.cards import model_of
 from airflow_provider_vidu.ui.clips.clears import cost_of_clear, credits_text, is_by_hook, later_iterations, name_of
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.pieces import Record
+from airflow_provider_vidu.ui.clips.pieces import FileRecord
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import Moment, ended, submitted
 from airflow_provider_vidu.ui.clips.xcoms import MAKING
@@ -38,7 +38,7 @@ AGAIN: Final[Mapping[bool | None, str]] = {True: "task cleared", False: "task re
 LOST: Final[Mapping[Lost, str]] = {"missing": "file not found", "replaced": "file replaced"}
 
 
-def qualifier(clip: Clip, generation: Generation | None, lost: Record | None) -> str | None:
+def qualifier(clip: Clip, generation: Generation | None, lost: FileRecord | None) -> str | None:
     """Return what the state's word does not say: ``cancelled``, or what has become of the task or of the file.
 
     :param lost: the file of which the API server does not find any copy.
@@ -58,7 +58,9 @@ def qualifier(clip: Clip, generation: Generation | None, lost: Record | None) ->
     return "task marked" if clip.stage == "submitted" and clip.marked is not None else None
 
 
-def failure(clip: Clip, generation: Generation | None, live: Live, lost: Record | None = None) -> dict[str, Any] | None:
+def failure(
+    clip: Clip, generation: Generation | None, live: Live, lost: FileRecord | None = None
+) -> dict[str, Any] | None:
     """Return what failed, why, what to do and what a clear costs; None where nothing did.
 
     :param lost: the file of which the API server does not find any copy.
@@ -147,7 +149,7 @@ def _marked(task: TaskFacts, action: Action | None = None) -> str:
     )
 
 
-def _of_file(clip: Clip, lost: Record) -> dict[str, Any]:
+def _of_file(clip: Clip, lost: FileRecord) -> dict[str, Any]:
     """Say that a stored file is not there any more, and how to get it again."""
     place = redacted(lost.uri, 400)
     if lost.lost == "replaced":

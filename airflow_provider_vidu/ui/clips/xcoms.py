@@ -20,7 +20,7 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, number, percent, text, trace_id, whole
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Record
+from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, FileRecord
 
 MAX_VALUES: Final = 30_000
 """The most JSON values of an XCom; a result has at most the 20,000 of an answer. To parse 256 KiB of empty lists takes
@@ -190,12 +190,12 @@ def generation_in(value: Mapping[str, Any]) -> Generation | None:
         return None
 
 
-def record_in(value: Mapping[str, Any], artifact: Any, at: datetime | None) -> Record | None:
+def record_in(value: Mapping[str, Any], artifact: Any, at: datetime | None) -> FileRecord | None:
     """Return the record of a stored file in a return value; None if it holds none."""
     uri, size, sha256, source = (value.get(name) for name in ("uri", "size", "sha256", "source"))
     if not isinstance(uri, str) or not uri or len(uri) > 4096 or not isinstance(size, int) or size < 0:
         return None
-    return Record(
+    return FileRecord(
         uri=uri,
         size=size,
         sha256=sha256 if isinstance(sha256, str) and len(sha256) == 64 and sha256.isalnum() else None,
