@@ -21,7 +21,7 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, whole
 from airflow_provider_vidu.exceptions import ViduBatchFailedError, ViduError
 from airflow_provider_vidu.orders.dry_run import Offline, earlier_result
-from airflow_provider_vidu.orders.media.request import Prepared
+from airflow_provider_vidu.orders.media.prepared import Prepared
 from airflow_provider_vidu.orders.request import terms_of
 from airflow_provider_vidu.stores.small_files import content_of
 

@@ -340,7 +340,7 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.api.dry_run import is_dry
         from airflow_provider_vidu.api.endpoints import is_off_peak
         from airflow_provider_vidu.batches.arguments import Settings
-        from airflow_provider_vidu.network.target import deployment_hosts, most_bytes
+        from airflow_provider_vidu.network.download_url import deployment_hosts, most_bytes
         from airflow_provider_vidu.orders.records import iteration_of
         from airflow_provider_vidu.orders.request import further_fields
 

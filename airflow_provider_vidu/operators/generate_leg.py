@@ -12,6 +12,7 @@ from airflow_provider_vidu.defaults import OFF_PEAK_WAIT_SECONDS, WAIT_SECONDS
 from airflow_provider_vidu.events import Turn, callback_in, id_in
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduGenerationFailedError
 from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, Role, publish, published, result_of
+from airflow_provider_vidu.operators.generation_wait import GenerationWait
 from airflow_provider_vidu.operators.mapping.instances import check_mapped, mapped_to_nothing
 from airflow_provider_vidu.operators.reuse import (
     REQUEST_NOTE,
@@ -22,7 +23,6 @@ from airflow_provider_vidu.operators.reuse import (
     reused_result,
 )
 from airflow_provider_vidu.operators.storing import ResultStore
-from airflow_provider_vidu.operators.waiting import GenerationWait
 from airflow_provider_vidu.orders.arguments import arguments_of
 from airflow_provider_vidu.orders.claims import ClaimLostError, SharedOrderError
 from airflow_provider_vidu.orders.dry_run import dry_run
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.operators.task_request import TaskRequest
     from airflow_provider_vidu.orders.money.spending import Spending
     from airflow_provider_vidu.orders.submission import Submission
-    from airflow_provider_vidu.tasks.slots.waiting import SlotWait
+    from airflow_provider_vidu.tasks.slots.slot_wait import SlotWait
 
 
 class GenerateLeg:

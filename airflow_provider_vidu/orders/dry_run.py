@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_vidu.hooks import ViduHook
-    from airflow_provider_vidu.orders.media.request import Prepared
+    from airflow_provider_vidu.orders.media.prepared import Prepared
 
 HOST: Final = "dry-run.invalid"
 """A name that never resolves (RFC 6761)."""

@@ -26,7 +26,7 @@ from airflow_provider_vidu.event_triggers import ViduGenerationFinishedTrigger
 from airflow_provider_vidu.exceptions import ViduCreditError, ViduError, ViduSubmitUnknownError, ViduTransportError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.network.bodies import LIST
-from airflow_provider_vidu.network.target import DownloadAccess
+from airflow_provider_vidu.network.download_url import DownloadAccess
 from airflow_provider_vidu.polling.watch import PollPolicy, PollResult, Wait, Watch
 from airflow_provider_vidu.tasks.completions import CompletionTracker
 from fault_table import CLEAR_ERROR, SURVIVED

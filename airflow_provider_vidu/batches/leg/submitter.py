@@ -18,7 +18,7 @@ from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.arguments import required_arguments
 from airflow_provider_vidu.orders.claims import BusyClaimError, ClaimLostError, NoClaim, SharedOrderError
 from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, Sends, find_lost, intent_of, named_id
-from airflow_provider_vidu.orders.media.request import Prepared
+from airflow_provider_vidu.orders.media.prepared import Prepared
 from airflow_provider_vidu.orders.request import check_product, endpoint_of, request_of
 from airflow_provider_vidu.polling.failures import failure
 

@@ -21,7 +21,7 @@ from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.stores.places import Root
 from airflow_provider_vidu.ui.batches import listing, rows
 from airflow_provider_vidu.ui.batches.journals import NO_ROOT, Read, latest_cost, read_journal
-from airflow_provider_vidu.ui.batches.records import Batch, DryRunError, read_batch, read_batches
+from airflow_provider_vidu.ui.batches.published import Batch, DryRunError, read_batch, read_batches
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.cards import ORDERS, STAGES
 from airflow_provider_vidu.ui.clips.facts import Clip

@@ -19,7 +19,7 @@ from airflow_provider_vidu.common.values import mapping, moment, text, whole
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.orders.records import owner_named
 from airflow_provider_vidu.ui.batches.listing import Entry, counts
-from airflow_provider_vidu.ui.batches.records import Batch
+from airflow_provider_vidu.ui.batches.published import Batch
 from airflow_provider_vidu.ui.clips.clears import later_iterations
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.failures import (

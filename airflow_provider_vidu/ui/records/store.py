@@ -62,8 +62,8 @@ from airflow_provider_vidu.ui.records.instances import (
 )
 from airflow_provider_vidu.ui.records.no_generation import NONE_FAILED, NoGeneration, without_generation
 from airflow_provider_vidu.ui.records.references import UNKNOWN, Resolver
+from airflow_provider_vidu.ui.records.slot_waits import QueuePlace, Waiters, has_page, queue_place
 from airflow_provider_vidu.ui.records.values import fitting, rendered_fields, sizes_of, texts_of
-from airflow_provider_vidu.ui.records.waiting import QueuePlace, Waiters, has_page, queue_place
 
 MAX_RELATIVES: Final = 50
 """At most this many task instances of one clip are read."""

@@ -30,7 +30,7 @@ from airflow_provider_vidu.stores.places import Root, Spot
 from airflow_provider_vidu.ui import app, page_queries, sending
 from airflow_provider_vidu.ui.batches import listing, routes
 from airflow_provider_vidu.ui.batches.journals import Read
-from airflow_provider_vidu.ui.batches.records import Batch
+from airflow_provider_vidu.ui.batches.published import Batch
 from airflow_provider_vidu.ui.clips import views, xcoms
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, with_result
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, FileRecord

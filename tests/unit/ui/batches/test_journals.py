@@ -25,7 +25,7 @@ from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.ui.batches import journals, routes
 from airflow_provider_vidu.ui.batches import rows as batch_rows
 from airflow_provider_vidu.ui.batches.journals import TOO_LARGE, Read, read_journal
-from airflow_provider_vidu.ui.batches.records import Batch
+from airflow_provider_vidu.ui.batches.published import Batch
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
 from airflow_provider_vidu.ui.page_queries import PageQueries
 from airflow_provider_vidu.ui.threads import READS_EACH, Reads

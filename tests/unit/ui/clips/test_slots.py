@@ -17,7 +17,7 @@ from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED
 from airflow_provider_vidu.ui.clips.slots import slot_view
 from airflow_provider_vidu.ui.clips.xcoms import note_in
-from airflow_provider_vidu.ui.records.waiting import QueuePlace
+from airflow_provider_vidu.ui.records.slot_waits import QueuePlace
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 NOTE = note_in({"conn_id": "c", "role": "generate", "waiting_since": NOW.timestamp()})
