@@ -25,9 +25,9 @@ from sqlalchemy.sql.functions import GenericFunction
 
 from airflow_provider_vidu.links import BATCH_KEY, ID_KEY, RESULT_KEY, WATCH_KEY
 from airflow_provider_vidu.orders.money.spending import SPENT_KEY
-from airflow_provider_vidu.ui.records.counts import MAX_SMALL_CHARS, WATCH_KEYS
+from airflow_provider_vidu.ui.records.counts import WATCH_KEYS
 from airflow_provider_vidu.ui.records.instances import HAS_REGIONS, HAS_RESULT, same_task
-from airflow_provider_vidu.ui.records.json_fields import as_number, text_field
+from airflow_provider_vidu.ui.records.json_fields import MAX_SMALL_CHARS, as_number, text_field
 from airflow_provider_vidu.ui.records.no_generation import ORDERING
 from airflow_provider_vidu.ui.spending.account import Account, Spent
 
