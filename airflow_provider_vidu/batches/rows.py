@@ -20,7 +20,8 @@ from airflow_provider_vidu.common.text import printable, sanitized
 from airflow_provider_vidu.common.urls import without_store_signatures
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.orders.arguments import NAMES
-from airflow_provider_vidu.orders.media.fields import MOST_VALUES, read_json
+from airflow_provider_vidu.orders.media.fields import MOST_VALUES
+from airflow_provider_vidu.orders.request import json_object
 from airflow_provider_vidu.stores.naming import stem_of
 
 if TYPE_CHECKING:
@@ -200,13 +201,7 @@ def _arguments(fields: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str,
 
 
 def _object(name: str, value: object) -> dict[str, Any]:
-    if isinstance(value, str) and value.strip().startswith("{"):
-        value = read_json(name, value, "object")
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return {}
-    if not isinstance(value, Mapping):
-        raise ViduConfigError(f"{name} must be a JSON object, not {type(value).__name__}.")
-    return dict(value)
+    return {} if value is None or (isinstance(value, str) and not value.strip()) else json_object(name, value)
 
 
 def _check_keys(rows: Sequence[Row]) -> None:

@@ -65,7 +65,7 @@ def further_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _object_in(arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     name = "parameters" if arguments["body"] is None else "body"
-    return name, {} if arguments[name] is None else _mapping(name, arguments[name])
+    return name, {} if arguments[name] is None else json_object(name, arguments[name])
 
 
 def _further(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[str, Any]:
@@ -194,7 +194,11 @@ def _check_present(name: str, value: object) -> None:
         )
 
 
-def _mapping(name: str, value: object) -> dict[str, Any]:
+def json_object(name: str, value: object) -> dict[str, Any]:
+    """Return an argument that holds a JSON object, or the text of one.
+
+    :raises ViduConfigError: when it does not.
+    """
     if isinstance(value, str) and value.strip().startswith("{"):
         value = read_json(name, value, "object")
     if not isinstance(value, Mapping):
