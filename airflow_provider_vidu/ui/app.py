@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
-from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
-from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.responses import Response
@@ -26,7 +24,6 @@ from airflow_provider_vidu.ui.clips.cards import ORDERS, STAGES
 from airflow_provider_vidu.ui.clips.clears import LATER_ITERATIONS
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
 from airflow_provider_vidu.ui.clips.service import Live
-from airflow_provider_vidu.ui.clips.slots import slot_view
 from airflow_provider_vidu.ui.page_queries import PageQueries, queries_of
 from airflow_provider_vidu.ui.pages import GuardHeaders, page
 from airflow_provider_vidu.ui.playing.shelf import SHEET_SECONDS
@@ -88,12 +85,7 @@ NO_ITERATION: Final = (
 CLIPS: Final = (*batches.TASKS, *(path + "/generations/{number}" for path in batches.TASKS))
 """The addresses of clips. With a number: which of the generations that the task has published."""
 
-# The pages show XComs and rendered fields, so they require the permission to read both in Airflow's own pages.
-_GUARDS: Final = [
-    Depends(requires_access_dag("GET", DagAccessEntity.XCOM)),
-    Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE)),
-]
-router = APIRouter(dependencies=_GUARDS)
+router = APIRouter(dependencies=batches.GUARDS)
 _Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 
 
@@ -270,7 +262,9 @@ def _page_answer(
     page: store.Page, live: Live, stored: Mapping[str, str | None], here: Mapping[str, Any]
 ) -> JSONResponse:
     now = datetime.now(UTC)
-    view = views.clip_view(page.clip, page.task, live, stored=stored, now=now) | slot_view(page.task, page.queue, now)
+    view = views.clip_view(page.clip, page.task, live, stored=stored, now=now) | views.slot_view(
+        page.task, page.queue, now
+    )
     return JSONResponse({**view, **here, "before": page.before, "after": page.after, "place": page.place})
 
 

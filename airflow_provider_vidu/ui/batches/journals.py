@@ -13,6 +13,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -254,15 +255,13 @@ def _read_snapshot(followed: _Followed, base: str, until: float) -> None:
         followed.generation += 1
     if (preview := _opened(base + state_name(followed.generation))) is None:
         return
-    try:
+    with closing(preview):
         version = f"{followed.generation} {preview.etag}"
         if version == followed.version:
             return
         if preview.size > MAX_PACKED_BYTES:
             raise PreviewError(TOO_LARGE)
         packed = preview.read(0, preview.size)
-    finally:
-        preview.close()
     _parser.submit(_timed, _apply_snapshot, followed, packed).result()
     followed.version = version
 
@@ -287,12 +286,10 @@ def _content(uri: str, most: int) -> bytes | None:
     """Return the content of a small file beneath a preview root; None if there is none."""
     if (preview := _opened(uri)) is None:
         return None
-    try:
+    with closing(preview):
         if preview.size > most:
             raise PreviewError(TOO_LARGE)
         return preview.read(0, preview.size)
-    finally:
-        preview.close()
 
 
 def _opened(uri: str) -> Preview | None:

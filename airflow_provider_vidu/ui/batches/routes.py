@@ -67,12 +67,12 @@ ROW: Final = "/batch/rows/{row}"
 
 PieceIndex = Annotated[int, Query(ge=0, lt=MAX_PIECES)]
 
-router = APIRouter(
-    dependencies=[
-        Depends(requires_access_dag("GET", DagAccessEntity.XCOM)),
-        Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE)),
-    ]
-)
+# The pages show XComs and rendered fields, so they require the permission to read both in Airflow's own pages.
+GUARDS: Final = [
+    Depends(requires_access_dag("GET", DagAccessEntity.XCOM)),
+    Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE)),
+]
+router = APIRouter(dependencies=GUARDS)
 
 
 def prepare(state: Any) -> None:

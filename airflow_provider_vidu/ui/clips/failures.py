@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from airflow_provider_vidu import __version__
 from airflow_provider_vidu.api.dialects.errors import failure_advice
-from airflow_provider_vidu.api.dialects.levels import trace_id_of
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, number
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduNotFoundError, ViduRequestError
 from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.polling.failures import trace_of
 from airflow_provider_vidu.ui.clips.cards import model_of
 from airflow_provider_vidu.ui.clips.clears import cost_of_clear, credits_text, is_by_hook, later_iterations, name_of
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
@@ -89,7 +89,7 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
         "title": f"The generation{' of the earlier try' * is_past} {'was cancelled' if cancelled else 'failed'}",
         "code": code,
         "message": f"{_canceller(clip)} {reason}".strip() if cancelled else reason,
-        "trace_id": line(trace_id_of(generation.raw)),
+        "trace_id": line(trace_of(generation)),
         # What a clear does is said below, with the task's name and the price.
         "advice": f"{advice} {_to_notice(clip)}".strip(),
         "cost": f"{_charged(clip, generation)} {'' if is_past else cost_of_clear(clip)}".strip(),

@@ -219,6 +219,28 @@ def card_view(clip: Clip, live: Live, *, stored: Mapping[str, str | None], now: 
     }
 
 
+def slot_view(task: TaskFacts, place: Any, now: datetime) -> dict[str, Any]:
+    """Return what the page of a task that waits before its create shows instead of a clip; nothing for other tasks.
+
+    :param task: the task instance.
+    :param place: its :class:`.QueuePlace`; None once it has its turn.
+    """
+    if task.waiting_since is None:
+        return {}
+    known = {
+        "since": iso(task.waiting_since),
+        "for_prices": task.waits_for_prices,
+        "has_triggerer": task.has_triggerer(now),
+        "is_queued": place is not None,
+        "in_worker": task.state == "running",
+        "place": place and place.place,
+        "length": place and place.length,
+        "deadline": iso(place.deadline) if place else None,
+    }
+    # Nothing was submitted: there is no step to show, nothing to poll, and nothing to ask support about.
+    return {"slot": known, "timeline": [], "outlook": None, "support": ""}
+
+
 def no_generation_view(count: int, tasks: Sequence[TaskFacts]) -> dict[str, Any]:
     """Return what a sheet shows of the tasks that have failed without a generation.
 

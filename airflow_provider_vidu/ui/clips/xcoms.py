@@ -17,9 +17,10 @@ from airflow_provider_vidu.api.dialects.answers import MAX_TEXT_CHARS
 from airflow_provider_vidu.api.ids import checked_id
 from airflow_provider_vidu.common.json_size import marks, value_count
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.common.values import mapping, number, percent, text, trace_id, whole
+from airflow_provider_vidu.common.values import mapping, number, percent, text, whole
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.polling.failures import trace_of
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, FileRecord
 
 MAX_VALUES: Final = 30_000
@@ -219,7 +220,7 @@ def slim(generation: Generation) -> Generation:
         for name in ("prompt", "enhanced_prompt", "provider_status", "model", "error_code", "error_message")
         if (value := getattr(generation, name)) is not None
     }
-    trace = trace_of(generation)
+    trace = trace_of(generation) if generation.failed else None
     more: dict[str, Any] = {
         "artifacts": generation.artifacts[:MAX_PIECES],
         "raw": {"trace_id": trace[:MAX_NOTE_CHARS]} if trace else {},
@@ -238,14 +239,6 @@ def chars_of(generation: Generation | None) -> int:
 def text_chars(values: Iterable[Any]) -> int:
     """Return how many characters the texts among some values have."""
     return sum(len(value) for value in values if isinstance(value, str))
-
-
-def trace_of(generation: Generation) -> str | None:
-    """Return the id under which the service's support finds a failure, where the answer names one."""
-    if not generation.failed:
-        return None
-    data = mapping(generation.raw.get("data"))
-    return next(filter(None, map(trace_id, (generation.raw, data, mapping(data.get("data"))))), None)
 
 
 def _aware(moment: datetime | None) -> datetime | None:

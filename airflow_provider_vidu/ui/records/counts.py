@@ -185,7 +185,11 @@ def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
         .join(TaskInstance, same_task(XComModel, TaskInstance))
         .outerjoin(
             note,
-            and_(same_task(XComModel, note), note.key == _note_key(), func.length(note_text) <= MAX_SMALL_CHARS),
+            and_(
+                same_task(XComModel, note),
+                note.key == key_beside(XComModel.key, ID_KEY, WATCH_KEY),
+                func.length(note_text) <= MAX_SMALL_CHARS,
+            ),
         )
         .where(*is_id)
     )
@@ -236,6 +240,6 @@ def _flag(condition: Any) -> Any:
     return case((condition, 1), else_=0)
 
 
-def _note_key() -> Any:
-    """Return the key of the note beside an id."""
-    return case((XComModel.key == ID_KEY, WATCH_KEY), else_=func.replace(XComModel.key, ID_KEY, WATCH_KEY))
+def key_beside(key: Any, own: str, other: str) -> Any:
+    """Return the key with the same number as one that begins with ``own``: that of the note beside an id, or back."""
+    return case((key == own, other), else_=func.replace(key, own, other))

@@ -18,6 +18,7 @@ import threading
 import time
 import zipfile
 from collections import OrderedDict
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
@@ -136,13 +137,11 @@ class Resolver:
         # A link may not lead to another run, either: the folder of this one is the root.
         own = replace(spot, parts=spot.parts[: len(folder.parts) + len(self._names)])
         try:
-            found = open_beneath(Root(own, conn_id), spot)
+            opened = open_beneath(Root(own, conn_id), spot)
         except PreviewError:
             return UNKNOWN
-        try:
+        with closing(opened) as found:
             packed = found.read(0, found.size) if found.size <= MAX_VALUE_BYTES else None
-        finally:
-            found.close()
         return UNKNOWN if packed is None else _unpacked(spot.parts[-1], packed)
 
     def _is_own(self, spot: Spot, folder: Spot) -> bool:
