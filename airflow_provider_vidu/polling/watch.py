@@ -21,8 +21,14 @@ from airflow_provider_vidu.models import Generation, Snapshot
 from airflow_provider_vidu.polling.failures import failure, given_up, is_doubtful
 from airflow_provider_vidu.polling.intervals import POLL_SECONDS, check_interval
 from airflow_provider_vidu.polling.retries import Backoff, Random
-from airflow_provider_vidu.polling.schedule import BEGINNING, PollHistory, first_interval, net_interval, spread
-from airflow_provider_vidu.polling.schedule import interval as scheduled
+from airflow_provider_vidu.polling.schedule import (
+    BEGINNING,
+    PollHistory,
+    adaptive_interval,
+    first_interval,
+    net_interval,
+    spread,
+)
 
 FIRST_POLL_FLOOR: Final = 10.0
 """Minimum seconds before a trigger's first poll: Airflow fails a task whose event fires within a few seconds of its
@@ -96,7 +102,7 @@ class PollPolicy:
     def delay(self, polls: int = 1, rng: Random = random.random, history: PollHistory | None = None) -> float:
         """Return the seconds until the next poll after ``polls`` successful ones."""
         if self.adaptive and history is not None:
-            seconds = scheduled(history)
+            seconds = adaptive_interval(history)
             delay = spread(max(seconds, net_interval(history.age)) if self.sparse else seconds, rng)
         else:
             interval = self.interval
