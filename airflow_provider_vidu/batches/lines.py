@@ -212,7 +212,7 @@ class Lines(MutableMapping[str, Line]):
         return key in self._ended
 
 
-def names_in(lines: Lines, folder: str, kind: str) -> dict[str, str]:
+def keys_by_file_name(lines: Lines, folder: str, kind: str) -> dict[str, str]:
     """Return the keys of the rows that have a file, by its name in lower case and without its extension.
 
     :param folder: the URI of the files' folder, with a slash at its end.

@@ -35,7 +35,7 @@ from airflow_provider_vidu.orders.request import (
     facts_of_create,
     further_fields,
     terms_of,
-    text,
+    text_argument,
 )
 from airflow_provider_vidu.orders.tries import record_id, resumes_order
 from airflow_provider_vidu.tasks.deferral import check_execution_timeout
@@ -307,7 +307,7 @@ class GenerateLeg:
         result = as_result(whole, parameters)
         if self._written_destination is not None:  # one that renders to nothing by now is refused
             with self._resumes_order():
-                result["file"] = self._stored(generation, text(REQUEST_NOTE, self._facts.get(REQUEST_NOTE)))
+                result["file"] = self._stored(generation, text_argument(REQUEST_NOTE, self._facts.get(REQUEST_NOTE)))
             report_stored(self._task, self._context, result["file"], lambda: whole)
         return {**result, "reused_from": generation.id} if is_shared else result
 
@@ -327,7 +327,7 @@ class GenerateLeg:
 
     def _result_store(self) -> ResultStore:
         if self._store is None:
-            task, storage = self._task, given(text("storage_conn_id", self._task.storage_conn_id))
+            task, storage = self._task, given(text_argument("storage_conn_id", self._task.storage_conn_id))
             self._store = ResultStore(task.destination, storage, task.artifact, task.max_bytes, self._log)
         return self._store
 

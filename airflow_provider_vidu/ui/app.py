@@ -24,7 +24,7 @@ from airflow_provider_vidu.ui.clips.cards import ORDERS, STAGES
 from airflow_provider_vidu.ui.clips.clears import LATER_ITERATIONS
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
 from airflow_provider_vidu.ui.clips.service import Live
-from airflow_provider_vidu.ui.page_queries import PageQueries, queries_of
+from airflow_provider_vidu.ui.page_queries import PageQueries, shared_queries
 from airflow_provider_vidu.ui.pages import GuardHeaders, page
 from airflow_provider_vidu.ui.playing.shelf import SHEET_SECONDS
 from airflow_provider_vidu.ui.records import absences, store
@@ -153,7 +153,7 @@ async def clip_at(
 ) -> tuple[store.Page, float]:
     """Return the clip at an address, and the seconds that the database took."""
     try:
-        found, cost = await queries_of(request).page(dag_id, run_id, task_id, map_index, region_id, number)
+        found, cost = await shared_queries(request).page(dag_id, run_id, task_id, map_index, region_id, number)
     except absences.NoTaskError as error:
         raise HTTPException(404, NO_TASK) from error
     except absences.NoIterationError as error:
@@ -222,7 +222,7 @@ async def sheet_data(
     order: Annotated[str, Query(pattern=f"^({'|'.join(ORDERS)})$")] = ORDERS[0],
 ) -> JSONResponse:
     """Return one page of the clips of a DAG run, and how many there are in each stage."""
-    queries = queries_of(request)
+    queries = shared_queries(request)
     sheet, cost = await queries.sheet(dag_id, run_id, stage, offset, limit, order)
     if sheet is None:
         raise HTTPException(404, "There is no such DAG run.")
@@ -250,7 +250,7 @@ def _sheet_answer(
 @of_clip("/clip.json")
 async def clip_data(request: Request, dag_id: str, run_id: str, found: ClipAt) -> JSONResponse:
     """Return everything that the page of a clip shows."""
-    queries, (clip, cost) = queries_of(request), found
+    queries, (clip, cost) = shared_queries(request), found
     live = await queries.live(clip.clip)
     stored, (marked,) = await queries.stored([clip.clip])
     clip = replace(clip, clip=marked)

@@ -16,7 +16,7 @@ from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.xcoms import chars_of, text_chars
 from airflow_provider_vidu.ui.playing import shelf
-from airflow_provider_vidu.ui.playing.preview import place_of
+from airflow_provider_vidu.ui.playing.preview import preview_root
 from airflow_provider_vidu.ui.records import store
 from airflow_provider_vidu.ui.shared import Shared
 from airflow_provider_vidu.ui.threads import QUERIES, VIEWS, Reads, Threads
@@ -83,7 +83,7 @@ class PageQueries:
         return shown, await self.views.run(lambda: [clip.with_known(known) for clip in clips])
 
 
-def queries_of(request: Request) -> PageQueries:
+def shared_queries(request: Request) -> PageQueries:
     """Return what a request shares with all others."""
     queries: PageQueries = request.app.state.queries
     return queries
@@ -105,6 +105,6 @@ def _shown_files(clips: Iterable[Clip]) -> dict[Hashable, list[tuple[str, int, b
     """Return the stored files that may be shown, by their root, with what :func:`.shelf.look` must know of each."""
     found: dict[Hashable, list[tuple[str, int, bool]]] = {}
     for record in (record for clip in clips for record in clip.records[:MAX_PIECES]):
-        if (place := place_of(record.uri)) is not None:
+        if (place := preview_root(record.uri)) is not None:
             found.setdefault(place, []).append((record.uri, record.size, record.medium is None))
     return found

@@ -14,7 +14,7 @@ from airflow_provider_vidu.common.values import web_url
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.pieces import FileRecord, Piece
-from airflow_provider_vidu.ui.page_queries import PageQueries, queries_of
+from airflow_provider_vidu.ui.page_queries import PageQueries, shared_queries
 from airflow_provider_vidu.ui.playing import shelf
 from airflow_provider_vidu.ui.playing.media import file_response
 from airflow_provider_vidu.ui.playing.preview import (
@@ -23,7 +23,7 @@ from airflow_provider_vidu.ui.playing.preview import (
     PreviewError,
     ReplacedError,
     open_preview,
-    place_of,
+    preview_root,
 )
 from airflow_provider_vidu.ui.playing.redirects import NO_TRUST, asker, location, needs_trust, own_hosts, why_not
 
@@ -40,7 +40,7 @@ async def send(request: Request, clip: Clip, index: int, *, cover: bool, attache
     :param attached: whether a browser keeps a stored file instead of playing it.
     :raises HTTPException: when there is no such piece.
     """
-    queries = queries_of(request)
+    queries = shared_queries(request)
     live = queries.states.known(clip.conn_id or "", clip.generation_id or "", clip.endpoint)
     piece = next(iter(views.pieces(clip, live)[index:]), None)
     if piece is None:
@@ -48,7 +48,7 @@ async def send(request: Request, clip: Clip, index: int, *, cover: bool, attache
     problem = ""
     lost: list[FileRecord] = []
     for record in views.files_of(clip, piece, cover=cover):
-        if (place := place_of(record.uri)) is not None:
+        if (place := preview_root(record.uri)) is not None:
             try:
                 preview: Preview = await queries.reads.run(place, open_preview, record.uri, record.size)
                 shelf.note(record.uri, size=preview.size)

@@ -24,7 +24,14 @@ from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.parsing import TooManyValuesError, parse
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.stores.places import root_of
-from airflow_provider_vidu.ui.playing.preview import AbsentError, Preview, PreviewError, open_beneath, place_of, roots
+from airflow_provider_vidu.ui.playing.preview import (
+    AbsentError,
+    Preview,
+    PreviewError,
+    open_beneath,
+    preview_root,
+    roots,
+)
 
 MAX_PACKED_BYTES: Final = 4 * 1024 * 1024
 MAX_STATE_BYTES: Final = 16 * 1024 * 1024
@@ -107,7 +114,7 @@ def read_journal(folder: str, batch: str, dag_id: str) -> Read:
     :param dag_id: a DAG that the reader may see.
     """
     base = _base(folder, batch)
-    if place_of(base + "x") is None:
+    if preview_root(base + "x") is None:
         return Read(problem=NO_ROOT)
     followed = _followed(base)
     began, before = time.thread_time(), followed.parsing

@@ -26,9 +26,9 @@ from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.cards import ORDERS, STAGES
 from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
-from airflow_provider_vidu.ui.page_queries import queries_of
+from airflow_provider_vidu.ui.page_queries import shared_queries
 from airflow_provider_vidu.ui.pages import page
-from airflow_provider_vidu.ui.playing.preview import place_of
+from airflow_provider_vidu.ui.playing.preview import preview_root
 from airflow_provider_vidu.ui.playing.shelf import SHEET_SECONDS
 from airflow_provider_vidu.ui.sending import send
 from airflow_provider_vidu.ui.shared import Shared, pause_after
@@ -95,7 +95,7 @@ async def batches_of(request: Request, dag_id: str, run_id: str) -> tuple[list[d
         return [_batch_answer(batch, read) for batch, read in zip(found, reads, strict=True)]
 
     cost = sum(latest_cost(batch.folder, batch.name) for batch in found)
-    return await queries_of(request).views.run(view), cost
+    return await shared_queries(request).views.run(view), cost
 
 
 def _batch_answer(batch: Batch, read: Read) -> dict[str, Any]:
@@ -105,10 +105,10 @@ def _batch_answer(batch: Batch, read: Read) -> dict[str, Any]:
 
 async def _read_soon(request: Request, batch: Batch) -> Read:
     """Return the state of a batch for the sheet of its run, which no slow store may hold up."""
-    if (place := place_of(batch.folder + "x")) is None:
+    if (place := preview_root(batch.folder + "x")) is None:
         return Read(problem=NO_ROOT)
     # Not a timeout around the read: it would free the place's slot, and leave the thread in the store, at each look.
-    return await queries_of(request).reads.soon(
+    return await shared_queries(request).reads.soon(
         _lane(place), read_journal, batch.folder, batch.name, batch.task.dag_id,
         patience=SHEET_PATIENCE_SECONDS, otherwise=Read(problem=SILENT),
     )  # fmt: skip
@@ -120,9 +120,11 @@ def _lane(place: Root) -> Hashable:
 
 
 async def _read(request: Request, batch: Batch) -> Read:
-    if (place := place_of(batch.folder + "x")) is None:
+    if (place := preview_root(batch.folder + "x")) is None:
         return Read(problem=NO_ROOT)
-    return await queries_of(request).reads.run(_lane(place), read_journal, batch.folder, batch.name, batch.task.dag_id)
+    return await shared_queries(request).reads.run(
+        _lane(place), read_journal, batch.folder, batch.name, batch.task.dag_id
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,7 @@ async def row_at(request: Request, row: str, found: BatchAt) -> FoundRow:
     entries, index = await _viewed(request, found, ("row", row), partial(listing.found_row, name=row))
     if index is None:
         raise HTTPException(404, found.read.problem or NO_ROW)
-    (clip,) = await queries_of(request).views.run(_clips_of, found.batch, [entries[index]])
+    (clip,) = await shared_queries(request).views.run(_clips_of, found.batch, [entries[index]])
     return FoundRow(found, entries, index, clip)
 
 
@@ -235,7 +237,7 @@ async def batch_data(
     order: Annotated[str, Query(pattern=f"^({'|'.join(ORDERS)})$")] = ORDERS[0],
 ) -> JSONResponse:
     """Return one page of the rows of a batch, and how many there are in each stage."""
-    batch, read, queries = at.batch, at.read, queries_of(request)
+    batch, read, queries = at.batch, at.read, shared_queries(request)
     choose = partial(listing.chosen, stage=stage, order=order)
     wanted: listing.Chosen = await _viewed(request, at, ("sheet", stage, order), choose)
     shown = wanted.entries[offset : offset + limit]
@@ -273,7 +275,7 @@ async def batch_data(
 
 async def row_data(request: Request, dag_id: str, run_id: str, at: RowAt) -> JSONResponse:
     """Return everything that the page of a row shows."""
-    batch, clip, queries = at.found.batch, at.clip, queries_of(request)
+    batch, clip, queries = at.found.batch, at.clip, shared_queries(request)
     live = await queries.live(clip)
     stored, (clip,) = await queries.stored([clip])
 

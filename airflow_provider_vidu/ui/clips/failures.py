@@ -58,7 +58,7 @@ def qualifier(clip: Clip, generation: Generation | None, lost: FileRecord | None
     return "task marked" if clip.stage == "submitted" and clip.marked is not None else None
 
 
-def failure(
+def failure_view(
     clip: Clip, generation: Generation | None, live: Live, lost: FileRecord | None = None
 ) -> dict[str, Any] | None:
     """Return what failed, why, what to do and what a clear costs; None where nothing did.
@@ -327,7 +327,7 @@ def _notice(message: str, advice: str = "", **more: Any) -> dict[str, Any]:
 
 def support(clip: Clip, task: TaskFacts, generation: Generation | None, live: Live) -> str:
     """Return the facts that the service's support, or a colleague, needs: no prompt, no URL, no key; times in UTC."""
-    error = failure(clip, generation, live) or {}
+    error = failure_view(clip, generation, live) or {}
     known = notice(clip, live) or {}
     end = ended(clip, generation, live) if generation is not None and generation.is_done else Moment(None)
     rows = [

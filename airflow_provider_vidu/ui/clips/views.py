@@ -13,7 +13,7 @@ from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.ui.clips.cards import card_facts, model_of, prompt_of
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.failures import failure, line, notice, qualifier, support
+from airflow_provider_vidu.ui.clips.failures import failure_view, line, notice, qualifier, support
 from airflow_provider_vidu.ui.clips.outlook import next_try, outlook
 from airflow_provider_vidu.ui.clips.pieces import FileRecord, Piece, pieces_of
 from airflow_provider_vidu.ui.clips.service import Live
@@ -208,7 +208,7 @@ def card_view(clip: Clip, live: Live, *, stored: Mapping[str, str | None], now: 
         "stage": clip.stage,
         "progress": generation.progress if generation and not generation.is_done else None,
         "qualifier": qualifier(clip, generation, lost),
-        "error": failure(clip, generation, live, lost),
+        "error": failure_view(clip, generation, live, lost),
         "notice": notice(clip, live),
         "is_unattended": clip.is_unattended(now),
         "reused_from": line(clip.generation_id, 300) if clip.reusing and clip.paying is None else None,

@@ -5,7 +5,6 @@ Of each, only what the pages show is kept, and that is bounded.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -15,7 +14,8 @@ from pydantic import ValidationError
 
 from airflow_provider_vidu.api.dialects.answers import MAX_TEXT_CHARS
 from airflow_provider_vidu.api.ids import checked_id
-from airflow_provider_vidu.common.json_size import marks, value_count
+from airflow_provider_vidu.common.json_size import marks
+from airflow_provider_vidu.common.parsing import bounded_json
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, number, percent, text, whole
 from airflow_provider_vidu.exceptions import ViduConfigError
@@ -77,7 +77,7 @@ def parsed(stored: str | None) -> Any:
     One XCom nested a thousand times, or with a number of 5,000 digits, must not break the page of its siblings.
     """
     try:
-        return None if stored is None else bounded(stored)
+        return None if stored is None else bounded_json(stored, MAX_VALUES)
     except (ValueError, RecursionError):
         return None
 
@@ -91,21 +91,11 @@ def parsed_small(stored: str | None) -> Any:
     return parsed(stored) if is_small else None
 
 
-def bounded(text: str) -> Any:
-    """Return the value of JSON text.
-
-    :raises ValueError, RecursionError: when Python cannot parse it, or it holds too many values.
-    """
-    if len(text) > MAX_VALUES and value_count(text.encode("utf-8", "replace"), MAX_VALUES) > MAX_VALUES:
-        raise ValueError("it holds too many values")
-    return json.loads(text)
-
-
 def decoded(value: Any) -> Any:
     """Return an XCom's value; some versions store its JSON as text, and a generation is stored with its class."""
     if isinstance(value, str) and value[:1] in ('"', "{"):
         try:
-            value = bounded(value)
+            value = bounded_json(value, MAX_VALUES)
         except (ValueError, RecursionError):
             return value
     is_object = isinstance(value, Mapping) and value.get("__classname__") == _GENERATION

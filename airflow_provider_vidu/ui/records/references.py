@@ -27,9 +27,10 @@ from urllib.parse import quote
 
 from airflow.configuration import conf
 
+from airflow_provider_vidu.common.parsing import bounded_json
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.stores.places import Root, Spot, split_connection
-from airflow_provider_vidu.ui.clips.xcoms import bounded, decoded, is_reference
+from airflow_provider_vidu.ui.clips.xcoms import MAX_VALUES, decoded, is_reference
 from airflow_provider_vidu.ui.playing.preview import PreviewError, open_beneath
 
 log = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ def _unpacked(name: str, data: bytes) -> Any:
         return UNKNOWN
     with compr[packing](io.BytesIO(data), mode="rb") as file:
         text = file.read(MAX_VALUE_BYTES + 1)
-    return UNKNOWN if len(text) > MAX_VALUE_BYTES else bounded(text.decode())
+    return UNKNOWN if len(text) > MAX_VALUE_BYTES else bounded_json(text.decode(), MAX_VALUES)
 
 
 def _is_plain_zip(data: bytes) -> bool:

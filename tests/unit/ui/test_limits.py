@@ -36,7 +36,7 @@ from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, with_result
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, FileRecord
 from airflow_provider_vidu.ui.playing import preview, shelf
 from airflow_provider_vidu.ui.playing.media import MAX_HELD_BYTES, FileResponse, piece_size
-from airflow_provider_vidu.ui.playing.preview import place_of
+from airflow_provider_vidu.ui.playing.preview import preview_root
 from airflow_provider_vidu.ui.records import instances, store, values
 from airflow_provider_vidu.ui.threads import READS_EACH, BusyError, Reads, Threads
 
@@ -217,7 +217,7 @@ def test_looks_at_stored_files_take_no_turn_from_players(tmp_path, monkeypatch):
         try:
             await asyncio.gather(*(queries.stored([clip]) for _ in range(2 * READS_EACH)))
             assert len(under_way) <= READS_EACH
-            assert await queries.reads.run(place_of(uri), lambda: "a clip", turn=0.5) == "a clip"
+            assert await queries.reads.run(preview_root(uri), lambda: "a clip", turn=0.5) == "a clip"
         finally:
             gate.set()
             await asyncio.gather(*queries.reads._late)

@@ -178,7 +178,7 @@ async def test_a_silent_store_takes_a_bounded_number_of_threads(tmp_path, monkey
             assert {read.problem for read in reads} == {routes.SILENT}
         assert len(running) == READS_EACH
         began = time.monotonic()
-        assert await queries.reads.run(routes.place_of(batch.folder + "x"), lambda: "a clip") == "a clip"
+        assert await queries.reads.run(routes.preview_root(batch.folder + "x"), lambda: "a clip") == "a clip"
         assert time.monotonic() - began < 5
     finally:
         answer.set()
