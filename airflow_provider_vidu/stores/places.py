@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from airflow_provider_vidu.stores.schemes import LOCAL, WEB, account_advice, main_scheme, scheme_of
+from airflow_provider_vidu.stores.schemes import LOCAL, WEB, account_advice, canonical, scheme_of
 
 MAX_URI_CHARS: Final = 4096
 """The longest URI or path of a file; to resolve the links of a hundred thousand folders takes a minute."""
@@ -100,7 +100,7 @@ def read_spot(uri: str) -> Spot | None:
     parts = tuple(path.rstrip("/").split("/")) if path.strip("/") else ()
     if not is_plain or any(part in ("", ".", "..") for part in parts):
         return None
-    return Spot(main_scheme(scheme), netloc, parts)
+    return Spot(canonical(scheme), netloc, parts)
 
 
 def split_connection(item: str) -> tuple[str | None, Spot | None]:

@@ -77,7 +77,7 @@ def scheme_of(text: str) -> str:
     return scheme.lower() if marked else ""
 
 
-def main_scheme(scheme: str) -> str:
+def canonical(scheme: str) -> str:
     """Return a store's main scheme (``abfs`` for ``az``); empty for local files."""
     scheme = scheme.lower()
     return STORES[scheme].scheme if scheme in STORES else "" if scheme in LOCAL else scheme

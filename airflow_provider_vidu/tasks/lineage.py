@@ -10,7 +10,7 @@ from urllib.parse import quote
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.stores.schemes import main_scheme
+from airflow_provider_vidu.stores.schemes import canonical
 
 PROMPT_CHARS: Final = 4000
 
@@ -24,7 +24,7 @@ def asset_uri(uri: str) -> str:
     scheme, marked, rest = uri.partition("://")
     quoted = re.sub("[%#?]", lambda letter: quote(letter[0], safe=""), rest)
     # One name for an object, whatever the spelling of its scheme: Airflow's URI handlers accept only this one.
-    return f"{main_scheme(scheme) or 'file'}://{quoted}" if marked else uri
+    return f"{canonical(scheme) or 'file'}://{quoted}" if marked else uri
 
 
 def event_extra(record: Mapping[str, Any], generation: Generation | None, artifact: str) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def object_name(uri: str) -> tuple[str, str]:
     A local file is ``("file", "/data/a.mp4")``, an object ``("s3://bucket", "clips/a.mp4")``.
     """
     scheme, _, rest = uri.partition("://")
-    if not (scheme := main_scheme(scheme)):
+    if not (scheme := canonical(scheme)):
         return "file", rest
     bucket, _, name = rest.partition("/")
     return f"{scheme}://{bucket}", name or "/"

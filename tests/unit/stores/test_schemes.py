@@ -12,11 +12,11 @@ from fsspec.registry import known_implementations
 from airflow_provider_vidu.stores.schemes import (
     STORES,
     Store,
+    canonical,
     is_forbidden,
     is_not_implemented,
     is_refusal,
     is_unknown_scheme,
-    main_scheme,
     missing_advice,
     reading_advice,
     stored_key,
@@ -97,7 +97,7 @@ def test_each_scheme_is_known_everywhere(protocol):
 )
 def test_a_store_has_one_name(scheme, one):
     """Roots, assets and lineage compare the same name, in whichever spelling a user writes the scheme."""
-    assert main_scheme(scheme) == one
+    assert canonical(scheme) == one
 
 
 @pytest.mark.parametrize(
