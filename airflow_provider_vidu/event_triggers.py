@@ -150,7 +150,7 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         """Look up which generations are unfinished, as many as possible per request; return those left to poll."""
         ids = tracker.to_poll(time.time())
         try:
-            states = await client.looks.states(ids)
+            states = await client.shared_polls.states(ids)
         except ViduError as error:  # a failure for all of them
             errors.append(error.without_frames())
             return []

@@ -14,7 +14,7 @@ from airflow_provider_vidu.api.calls import checked_body
 from airflow_provider_vidu.api.dialects.lost_create import Likeness, Search
 from airflow_provider_vidu.api.dialects.task_list import Listing, epoch_of
 from airflow_provider_vidu.api.ids import checked_id
-from airflow_provider_vidu.api.json_values import plain
+from airflow_provider_vidu.api.json_values import as_json
 from airflow_provider_vidu.api.messages import checked_request
 from airflow_provider_vidu.api.settings import form as connection_form
 from airflow_provider_vidu.api.settings.config import ViduConfig
@@ -187,7 +187,7 @@ class ViduHook(BaseHook):
         :raises ViduSubmitUnknownError: when a request that bills was sent and its outcome is unknown. Never retried.
         :raises ViduError: for any other error answer, or none.
         """
-        return self._client.request(checked_request(method, path, plain(json), bills=bills))
+        return self._client.request(checked_request(method, path, as_json(json), bills=bills))
 
     def wait(
         self,

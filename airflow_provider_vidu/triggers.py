@@ -200,7 +200,7 @@ class ViduGenerationTrigger(BaseTrigger):
         """
         try:
             async with await shared_client(self.vidu_conn_id) as client:
-                return await client.looks.is_over(self.generation_id, self.endpoint)
+                return await client.shared_polls.is_over(self.generation_id, self.endpoint)
         except ViduError as error:
             self.log.debug("The state of generation %s is not known: %s", self.generation_id, error)
         except Exception:  # the boundary: whatever breaks here, a killed task's generation is to be cancelled
@@ -262,7 +262,7 @@ class ViduGenerationTrigger(BaseTrigger):
         floor = min(delay, earliest_event(0.0))
         await asyncio.sleep(floor)
         delay = self._hurried(delay - floor)
-        polls = client.looks.polls(watch, self.endpoint, self._hurried)
+        polls = client.shared_polls.polls(watch, self.endpoint, self._hurried)
         while True:
             result = await polls.after(delay)
             if result.note:

@@ -82,11 +82,11 @@ def context() -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def no_outage(monkeypatch) -> None:
     """Let Airflow 2, whose look-ups read its database, find nothing in it: the tests have none, which is an outage."""
-    from airflow_provider_vidu.network import lookups
+    from airflow_provider_vidu.network import secrets_backends
     from tests.versions import AIRFLOW
 
     if AIRFLOW < (3, 0):
-        monkeypatch.setattr(lookups, "_backends", lambda: ())
+        monkeypatch.setattr(secrets_backends, "_backends", lambda: ())
 
 
 class Variables:

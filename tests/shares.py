@@ -28,7 +28,7 @@ ALONE: Final = (
 
 SECONDS: Final[dict[str, float]] = {
     "integration/batches/test_batch.py": 35,
-    "integration/api/test_looks.py": 30,
+    "integration/api/test_shared_polls.py": 30,
     "integration/operators/test_generate.py": 20,
     "faults/test_transfer.py": 19,
     "faults/test_polling_together.py": 17,

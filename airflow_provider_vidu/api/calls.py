@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from airflow_provider_vidu.api.json_values import plain, unfit
+from airflow_provider_vidu.api.json_values import as_json, unfit
 from airflow_provider_vidu.api.messages import ApiAnswer, ApiRequest
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduSubmitUnknownError
 
@@ -39,7 +39,7 @@ def checked_body(fields: object) -> dict[str, Any]:
     """
     if not isinstance(fields, Mapping):
         raise ViduConfigError(f"body must be a JSON object, not {type(fields).__name__}.")
-    body: dict[str, Any] = plain(fields)
+    body: dict[str, Any] = as_json(fields)
     if not body:
         raise ViduConfigError("The request is empty: there is nothing to submit.")
     if problem := unfit(body):

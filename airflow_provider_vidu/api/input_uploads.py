@@ -19,9 +19,9 @@ from airflow_provider_vidu.exceptions import (
 )
 from airflow_provider_vidu.network.addresses import is_allowed_host
 from airflow_provider_vidu.network.connection import Connection, Response
+from airflow_provider_vidu.network.download_url import DownloadAccess, DownloadURL
 from airflow_provider_vidu.network.limits import CHUNK_BYTES, TOTAL_TIMEOUTS, USER_AGENT
 from airflow_provider_vidu.network.stream import NETWORK_ERRORS, failure_text
-from airflow_provider_vidu.network.target import DownloadAccess, Target
 
 _MIN_RATE: Final = 20_000.0
 """An upload fails if its average falls below this many bytes per second."""
@@ -48,7 +48,7 @@ def put(url: str, content: BinaryIO, size: int, content_type: str, access: Downl
     sockets: list[socket.socket] = []
     content.seek(0)
     try:
-        target = Target.parse(url)
+        target = DownloadURL.parse(url)
         _check_scheme(target, access)
         connection = Connection(target, access, sockets.append)
         try:
@@ -68,7 +68,7 @@ def put(url: str, content: BinaryIO, size: int, content_type: str, access: Downl
     raise ViduTransportError(f"A file could not be uploaded: {failure}. A retry uploads it again, at no cost.")
 
 
-def _check_scheme(target: Target, access: DownloadAccess) -> None:
+def _check_scheme(target: DownloadURL, access: DownloadAccess) -> None:
     """Refuse an http target of an https connection, unless ``allowed_hosts`` contains its host."""
     is_downgrade = target.scheme == "http" and access.origin is not None and access.origin[0] == "https"
     if is_downgrade and not is_allowed_host(target.host, access.allowed_hosts):
@@ -80,7 +80,7 @@ def _check_scheme(target: Target, access: DownloadAccess) -> None:
 
 
 def _send(
-    connection: Connection, target: Target, content: BinaryIO, size: int, content_type: str, timeout: float
+    connection: Connection, target: DownloadURL, content: BinaryIO, size: int, content_type: str, timeout: float
 ) -> None:
     until = time.monotonic() + TOTAL_TIMEOUTS * timeout + size / _MIN_RATE
     connection.putrequest("PUT", connection.request_target, skip_host=True, skip_accept_encoding=True)

@@ -21,7 +21,7 @@ _ADVICE: Final = {
 }
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def as_json(value: Any, depth: int = 0) -> Any:
     """Return a value converted to JSON types as far as possible; other values stay.
 
     Airflow passes the outputs of mapped tasks as lazy sequences, which are not lists. Enums become their values. numpy
@@ -35,12 +35,12 @@ def plain(value: Any, depth: int = 0) -> Any:
     if value is None or type(value) in (str, bool, int, float):
         return value
     if isinstance(value, enum.Enum):
-        return plain(value.value, depth + 1)
+        return as_json(value.value, depth + 1)
     if isinstance(value, Mapping):
         # By name: the items of Airflow's ParamsDict are Param objects, which hold the values.
-        return {plain(name, depth + 1): plain(value[name], depth + 1) for name in value}
+        return {as_json(name, depth + 1): as_json(value[name], depth + 1) for name in value}
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview)):
-        return [plain(item, depth + 1) for item in value]
+        return [as_json(item, depth + 1) for item in value]
     return _scalar(value, depth)
 
 
@@ -55,7 +55,7 @@ def _scalar(value: Any, depth: int) -> Any:
     if hasattr(value, "dtype") and callable(getattr(value, "tolist", None)):
         converted = value.tolist()
         # numpy's long double, and a mock in a user's unit test, stay as they are.
-        return value if hasattr(converted, "dtype") else plain(converted, depth + 1)
+        return value if hasattr(converted, "dtype") else as_json(converted, depth + 1)
     return value
 
 

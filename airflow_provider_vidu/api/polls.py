@@ -1,4 +1,4 @@
-"""The polls of one wait: looked up together with others' where possible, and otherwise queried by the wait itself.
+"""The polls of one wait: shared with other waits where possible, and otherwise sent by the wait itself.
 
 Results, reasons of failures and ids that the account's list omits are always queried.
 """
@@ -15,27 +15,27 @@ from airflow_provider_vidu.models import Generation, Snapshot
 from airflow_provider_vidu.polling.watch import PollResult, Wait, Watch
 
 if TYPE_CHECKING:
-    from airflow_provider_vidu.api.looks import Looks
+    from airflow_provider_vidu.api.shared_polls import SharedPolls
 
 MOST_MISSES: Final = 2
 """A generation that the list omits this many times in a row is queried by itself from then on."""
 
 
 class Polls:
-    """The polls of one wait, together with others where possible.
+    """The polls of one wait.
 
     :param endpoint: where the generation was submitted, for products with a query of their own.
     :param shorten: returns the delay to use instead of a given one, in seconds; None if each is kept.
     """
 
     # A triggerer holds thousands of these.
-    __slots__ = ("_endpoint", "_is_audit", "_looks", "_misses", "_shorten", "_woken", "watch")
+    __slots__ = ("_endpoint", "_is_audit", "_misses", "_shared", "_shorten", "_woken", "watch")
 
     def __init__(
-        self, looks: Looks, watch: Watch, endpoint: str | None, shorten: Callable[[float], float] | None
+        self, shared: SharedPolls, watch: Watch, endpoint: str | None, shorten: Callable[[float], float] | None
     ) -> None:
         self.watch = watch
-        self._looks = looks
+        self._shared = shared
         self._endpoint = endpoint
         self._shorten = shorten
         self._woken: asyncio.Future[PollResult | None] | None = None
@@ -45,9 +45,9 @@ class Polls:
     async def after(self, delay: float) -> PollResult:
         """Poll after ``delay`` seconds and on, until there is news: a note to log, or the end of the wait."""
         while True:
-            if self._misses < MOST_MISSES and self._looks.covers(self.watch.generation_id, self._endpoint):
+            if self._misses < MOST_MISSES and self._shared.covers(self.watch.generation_id, self._endpoint):
                 self._woken = asyncio.get_running_loop().create_future()
-                self._looks.add(self, delay)
+                self._shared.add(self, delay)
                 try:
                     result = await self._woken
                 finally:
@@ -63,7 +63,7 @@ class Polls:
             del result  # thousands of these sleep here
 
     async def _queried(self) -> PollResult:
-        watch, client, has_connection = self.watch, self._looks.client, False
+        watch, client, has_connection = self.watch, self._shared.client, False
         try:
             if client.known_config is None:
                 await client.config()
@@ -74,10 +74,10 @@ class Polls:
             return watch.missed(error, time.time(), has_connection=has_connection)
         if self._is_audit:
             self._is_audit = False
-            self._looks.audited(is_done=isinstance(seen, Generation) and seen.is_done)
+            self._shared.audited(is_done=isinstance(seen, Generation) and seen.is_done)
         return watch.saw(seen, time.time()) if isinstance(seen, Generation) else watch.listed(seen, time.time())
 
-    # -- called by Looks, in the event loop --------------------------------------------------------
+    # -- called by SharedPolls, in the event loop --------------------------------------------------
 
     @property
     def is_waiting(self) -> bool:
@@ -111,7 +111,7 @@ class Polls:
     def _go_on(self, result: PollResult) -> None:
         """Wake the wait if there is news, otherwise plan its next poll."""
         if isinstance(result, Wait) and not result.note:
-            self._looks.add(self, self._shortened(result))
+            self._shared.add(self, self._shortened(result))
         elif self._woken is not None:
             self._woken.set_result(result)
 

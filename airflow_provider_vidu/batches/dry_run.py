@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +22,7 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, whole
 from airflow_provider_vidu.exceptions import ViduBatchFailedError, ViduError
 from airflow_provider_vidu.orders.dry_run import Offline, earlier_result
-from airflow_provider_vidu.orders.media.request import Prepared
+from airflow_provider_vidu.orders.media.prepared import Prepared
 from airflow_provider_vidu.orders.request import terms_of
 from airflow_provider_vidu.stores.small_files import content_of
 
@@ -156,12 +157,8 @@ def _checked(hook: ViduHook, row: Row, settings: Settings) -> tuple[str, str]:
     :raises ViduError: when the row would fail before its create.
     """
     fields, endpoint = fields_of(row)
-    prepared = Prepared(fields, settings.storage_conn_id)
-    try:
-        digest = prepared.digest(endpoint)
-        sent = prepared.resolve(Offline(hook))
-    finally:
-        prepared.close()
+    with closing(Prepared(fields, settings.storage_conn_id)) as prepared:
+        digest, sent = prepared.digest(endpoint), prepared.resolve(Offline(hook))
     return path_of(hook.config.dialect, sent, endpoint, settings.artifact), digest
 
 

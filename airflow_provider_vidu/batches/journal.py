@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import secrets
 import time
 import zlib
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.stores.destination import Destination
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 WRITES: Final = 4
 """How often an object is tried to be written: the id of a paid generation depends on it."""
@@ -85,7 +87,7 @@ class Journal:
         destination: Destination,
         batch: str,
         sleep: Callable[[float], None] = time.sleep,
-        log: Any = None,
+        log: Any = logger,
         owner: str = "",
     ) -> None:
         self.owner = owner
@@ -234,8 +236,7 @@ class Journal:
         try:
             write_file(self._state_file(self._generation), packed(self._leg, self.state), "application/gzip")
         except ViduStorageError as error:  # the objects hold the same
-            if self._log is not None:
-                self._log.warning("The batch's state could not be summed up: %s", error)
+            self._log.warning("The batch's state could not be summed up: %s", error)
             return False
         return True
 
@@ -246,8 +247,7 @@ class Journal:
                 for number in range(1, count + 1):
                     self._object(leg, number).remove()
         except ViduError as error:
-            if self._log is not None:
-                self._log.debug("Objects of the batch's journal remain: %s", error)
+            self._log.debug("Objects of the batch's journal remain: %s", error)
         self._finished_legs = {}
 
     def _read_leg(self) -> bool:
@@ -341,8 +341,7 @@ class Journal:
             except ViduStorageError as error:
                 if not (left := left - 1):
                     raise
-                if self._log is not None:
-                    self._log.warning("The batch's journal could not be written; trying again: %s", error)
+                self._log.warning("The batch's journal could not be written; trying again: %s", error)
                 self._sleep(PAUSE_SECONDS)
 
     def _write(self, content: bytes) -> None:

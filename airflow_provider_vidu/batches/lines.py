@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, MutableMapping
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Final, NamedTuple
 
 from airflow_provider_vidu.api.ids import checked_id
 from airflow_provider_vidu.common.media_types import without_suffix
@@ -98,13 +99,12 @@ class EndedRow:
         return decoded
 
 
-@dataclass(frozen=True, slots=True)
-class Earlier:
-    """What a row has cost before it was ordered again.
+class Cost(NamedTuple):
+    """What orders of rows have cost.
 
-    :param generations: how many generations it had.
+    :param generations: how many generations the batch itself has ordered.
     :param priced: of how many of them the price is known.
-    :param uncertain: how many of its creates had an unknown outcome.
+    :param uncertain: how many creates may have been paid for, which nothing can find out.
     """
 
     generations: int = 0
@@ -112,10 +112,10 @@ class Earlier:
     credits: float | int = 0
     uncertain: int = 0
 
-    def plus(self, row: EndedRow) -> Earlier:
+    def plus(self, row: EndedRow) -> Cost:
         """Return the same with the order that a row has ended with."""
-        has_own, known = row.has_id and not row.is_reused, 0 if row.is_reused else row.credits
-        return Earlier(
+        has_own, known = row.has_id and not row.is_reused, None if row.is_reused else row.credits
+        return Cost(
             self.generations + has_own,
             self.priced + (has_own and known is not None),
             self.credits + (known or 0),
@@ -123,69 +123,43 @@ class Earlier:
         )
 
     @classmethod
-    def sum(cls, each: Collection[Earlier]) -> Earlier:
-        """Return what several rows have cost."""
-        names = ("generations", "priced", "credits", "uncertain")
-        return cls(*(sum(getattr(one, name) for one in each) for name in names))
+    def sum(cls, each: Iterable[Cost]) -> Cost:
+        """Add up costs."""
+        return cls(*map(sum, zip(*each, strict=True)))
 
     def to_json(self, key: str) -> dict[str, Any]:
         """Return what a snapshot holds of a row."""
-        return {"key": key, **asdict(self)}
+        return {"key": key, **self._asdict()}
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Earlier:
+    def from_json(cls, stored: Mapping[str, Any]) -> Cost:
         """Read what a snapshot holds of a row; anything that is not a number counts as 0."""
         counts = {name: strict_int(stored.get(name)) for name in ("generations", "priced", "uncertain")}
         known = {name: count for name, count in counts.items() if count is not None and 0 < count <= _MOST_ORDERS}
         return cls(**known, credits=max(price(stored.get("credits")) or 0, 0))
 
 
-@dataclass(frozen=True, slots=True)
-class Sums:
+class Sums(NamedTuple):
     """What rows that have ended have cost, and how they have ended.
 
     :param stored: how many have a file.
-    :param uncertain: how many may have been paid for, which nothing can find out.
-    :param generations: how many generations the batch itself has ordered.
-    :param priced: of how many of them the price is known.
+    :param dearest: the highest price of a generation.
     :param has_free: whether a file has cost nothing.
     """
 
+    cost: Cost = Cost()
     stored: int = 0
-    uncertain: int = 0
-    generations: int = 0
-    priced: int = 0
-    credits: float | int = 0
     dearest: float | int = 0
     has_free: bool = False
 
-    @classmethod
-    def of(cls, rows: Collection[EndedRow]) -> Sums:
-        """Add up rows."""
-        own = [row for row in rows if not row.is_reused]
-        prices = [row.credits for row in own if row.credits]
-        known = [row.credits for row in own if row.has_id]
-        return cls(
-            sum(row.is_stored for row in rows),
-            sum(row.is_uncertain for row in rows),
-            len(known),
-            sum(each is not None for each in known),
-            sum(prices),
-            max(prices, default=0),
-            any(row.is_stored and row.credits == 0 for row in own),
-        )
-
     def plus(self, row: EndedRow) -> Sums:
         """Return the same with one more row."""
-        more = Sums.of([row])
+        own = None if row.is_reused else row.credits
         return Sums(
-            self.stored + more.stored,
-            self.uncertain + more.uncertain,
-            self.generations + more.generations,
-            self.priced + more.priced,
-            self.credits + more.credits,
-            max(self.dearest, more.dearest),
-            self.has_free or more.has_free,
+            self.cost.plus(row),
+            self.stored + row.is_stored,
+            max(self.dearest, own or 0),
+            self.has_free or (row.is_stored and own == 0),
         )
 
 
@@ -203,7 +177,7 @@ class Lines(MutableMapping[str, Line]):
     def sums(self) -> Sums:
         """What all of them have cost; each create looks at it, and is not slower the more rows have ended."""
         if self._sums is None:
-            self._sums = Sums.of(self._ended.values())
+            self._sums = reduce(Sums.plus, self._ended.values(), Sums())
         return self._sums
 
     @property
@@ -238,7 +212,7 @@ class Lines(MutableMapping[str, Line]):
         return key in self._ended
 
 
-def names_in(lines: Lines, folder: str, kind: str) -> dict[str, str]:
+def keys_by_file_name(lines: Lines, folder: str, kind: str) -> dict[str, str]:
     """Return the keys of the rows that have a file, by its name in lower case and without its extension.
 
     :param folder: the URI of the files' folder, with a slash at its end.

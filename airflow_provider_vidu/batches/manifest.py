@@ -34,6 +34,8 @@ GROWTH: Final = 1.1
 """The manifest is written when it has grown by this factor, so that a long batch does not write it at every leg."""
 MAX_SHOWN_CHARS: Final = 300
 """How much of a prompt the manifest repeats."""
+MOST_SHOWN: Final = 3
+"""How many errors a message names."""
 MOST_ERRORS: Final = 50
 """How many classes of errors the summary counts. There are fewer, but a forged journal may name any."""
 RETRIED: Final = " A retry submits it again."
@@ -265,11 +267,13 @@ def summary(state: BatchState, rows: Sequence[Row], batch: str, uri: str, destin
     }
 
 
-def first_errors(state: BatchState, rows: Sequence[Row], most: int = 3) -> str:
+def first_errors(state: BatchState, rows: Sequence[Row]) -> str:
     """Return the first errors of failed rows, for a message."""
     failed = [row for row in _ended(state.lines, rows) if not row.is_stored]
-    shown = "; ".join(f"{line['key']}: {line['error']['message']}" for line in (row.line for row in failed[:most]))
-    return shown + (f"; and {len(failed) - most} more" if len(failed) > most else "")
+    shown = "; ".join(
+        f"{line['key']}: {line['error']['message']}" for line in (row.line for row in failed[:MOST_SHOWN])
+    )
+    return shown + (f"; and {len(failed) - MOST_SHOWN} more" if len(failed) > MOST_SHOWN else "")
 
 
 def progress(state: BatchState, rows: Sequence[Row]) -> str:

@@ -11,16 +11,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.endpoints import typed
-from airflow_provider_vidu.api.json_values import plain
+from airflow_provider_vidu.api.json_values import as_json
 from airflow_provider_vidu.batches.arguments import DEFAULT_NAMING, OBJECTS, is_empty
-from airflow_provider_vidu.batches.lines import Lines, names_in
+from airflow_provider_vidu.batches.lines import Lines, keys_by_file_name
 from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.media_types import without_suffix
 from airflow_provider_vidu.common.text import printable, sanitized
 from airflow_provider_vidu.common.urls import without_store_signatures
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.orders.arguments import NAMES
-from airflow_provider_vidu.orders.media.fields import MOST_VALUES, read_json
+from airflow_provider_vidu.orders.media.fields import MOST_VALUES
+from airflow_provider_vidu.orders.request import json_object
 from airflow_provider_vidu.stores.naming import stem_of
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _row(index: int, given: object, defaults: Mapping[str, Any], seen: Counter[s
 
 def _fields(given: object) -> dict[str, Any]:
     # Lazy sequences of Airflow, arrays and enums: the key is derived from the content, which they do not show.
-    given = plain(given)
+    given = as_json(given)
     if isinstance(given, str):
         given = {"prompt": given}
     if not isinstance(given, Mapping):
@@ -200,13 +201,7 @@ def _arguments(fields: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str,
 
 
 def _object(name: str, value: object) -> dict[str, Any]:
-    if isinstance(value, str) and value.strip().startswith("{"):
-        value = read_json(name, value, "object")
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return {}
-    if not isinstance(value, Mapping):
-        raise ViduConfigError(f"{name} must be a JSON object, not {type(value).__name__}.")
-    return dict(value)
+    return {} if value is None or (isinstance(value, str) and not value.strip()) else json_object(name, value)
 
 
 def _check_keys(rows: Sequence[Row]) -> None:
@@ -272,7 +267,7 @@ def names_beside(rows: Mapping[str, Row], naming: str, lines: Lines, folder: str
     left = [row for row in rows.values() if row.key not in lines and row.problem is None]
     if naming == DEFAULT_NAMING or "generation_id" in naming:  # no other row's, whatever rows are added
         left = [row for row in left if row.name is not None]
-    taken = names_in(lines, folder, kind) if left else {}
+    taken = keys_by_file_name(lines, folder, kind) if left else {}
     found: dict[str, str] = {}
     for row in left:
         name = stem(row, naming, None)

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Final
 
 from airflow_provider_vidu.batches.jobs import Intent, Open, endpoint_of, intended, key_of, time_of
-from airflow_provider_vidu.batches.lines import Earlier, Lines, checked_line
+from airflow_provider_vidu.batches.lines import Cost, Lines, checked_line
 from airflow_provider_vidu.common.values import price, strict_int, text
 from airflow_provider_vidu.orders.order import OrderRecord
 
@@ -57,9 +57,9 @@ class BatchState:
     intents: dict[str, Intent] = field(default_factory=dict)
     open: dict[str, Open] = field(default_factory=dict)
     lines: Lines = field(default_factory=Lines)
-    earlier: dict[str, Earlier] = field(default_factory=dict)
+    earlier: dict[str, Cost] = field(default_factory=dict)
     """What rows have cost before they were ordered again, by their keys: limits count it."""
-    earlier_sum: Earlier | None = field(default=None, compare=False)
+    earlier_sum: Cost | None = field(default=None, compare=False)
     """Of all of them; None until it is wanted: each create looks at it, and the rows may be a hundred thousand."""
     dearest: float | int = 0
     """The highest price of a generation so far, open or not, also of one that has failed and was refunded."""
@@ -154,7 +154,7 @@ class BatchState:
     def _on_back(self, event: Mapping[str, Any]) -> None:
         for key in (keys := _list(event["keys"])):
             if (row := self.lines.ended.get(key)) is not None:
-                self.earlier[key] = self.earlier.get(key, Earlier()).plus(row)
+                self.earlier[key] = self.earlier.get(key, Cost()).plus(row)
                 self.earlier_sum = None
                 self._note_price(row.credits, is_own=not row.is_reused)
         self._drop(keys)
@@ -203,23 +203,19 @@ class BatchState:
     def credits(self) -> float | int:
         """What the batch has spent, as far as it is known, on open generations and those of rows ordered again, too."""
         in_flight = sum(one.credits for one in self.open.values() if one.credits and not one.is_shared)
-        return self.lines.sums.credits + in_flight + self._before.credits
+        return self.lines.sums.cost.credits + in_flight + self._before.credits
 
     @property
     def ordered(self) -> tuple[int, int]:
         """How many generations the batch has ordered, and of how many of them the price is known."""
-        ended, before, priced = (
-            self.lines.sums,
-            self._before,
-            sum(one.credits is not None for one in self.open.values()),
-        )
-        generations = ended.generations + len(self.open) + before.generations
-        return generations, ended.priced + priced + before.priced
+        priced = sum(one.credits is not None for one in self.open.values())
+        known = Cost.sum((self.lines.sums.cost, self._before))
+        return known.generations + len(self.open), known.priced + priced
 
     @property
-    def _before(self) -> Earlier:
+    def _before(self) -> Cost:
         if self.earlier_sum is None:
-            self.earlier_sum = Earlier.sum(self.earlier.values())
+            self.earlier_sum = Cost.sum(self.earlier.values())
         return self.earlier_sum
 
     @property
@@ -240,7 +236,7 @@ class BatchState:
     @property
     def uncertain(self) -> int:
         """How many creates may have been paid for, which nothing can find out."""
-        return self.lines.sums.uncertain + self._before.uncertain
+        return self.lines.sums.cost.uncertain + self._before.uncertain
 
     @property
     def usual_seconds(self) -> float | None:
@@ -298,7 +294,7 @@ class BatchState:
         state.order = latest
         for one in _list(stored["lines"]):
             state.lines[one["key"]] = checked_line(one)
-        state.earlier = {key_of(one): Earlier.from_json(one) for one in _list(stored.get("earlier", []))}
+        state.earlier = {key_of(one): Cost.from_json(one) for one in _list(stored.get("earlier", []))}
         state.dearest = max(price(stored.get("dearest")) or 0, 0)
         for one in _list(stored["open"]):
             job = state.open[key_of(one)] = Open.from_json(one)

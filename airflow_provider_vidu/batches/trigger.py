@@ -13,7 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_vidu.batches.plan import TOKEN_KEY, make_batch_event, wake_at
 from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedError
 from airflow_provider_vidu.models import GenerationStatus
-from airflow_provider_vidu.polling.schedule import BEGINNING, interval
+from airflow_provider_vidu.polling.schedule import BEGINNING, adaptive_interval
 from airflow_provider_vidu.polling.watch import Done, PollPolicy, Wait, Watch, earliest_event
 from airflow_provider_vidu.tasks.clients import shared_client
 from airflow_provider_vidu.tasks.handover import STILL_WAITED_FOR, detached, is_handed_over, persistently
@@ -142,7 +142,7 @@ class ViduBatchTrigger(BaseTrigger):
         with queue.watching(generation_id, self.task_instance) as watching:
             policy = PollPolicy.for_trigger(self.poll_interval, self.max_failures)
             watch = Watch(policy, generation_id=generation_id, since=since, conn_id=self.vidu_conn_id, known=True)
-            polls = client.looks.polls(watch, self.endpoints.get(generation_id), hurried)
+            polls = client.shared_polls.polls(watch, self.endpoints.get(generation_id), hurried)
             result = await polls.after(self._first_delay(since))
             while isinstance(result, Wait):
                 delay = hurried(result.delay)
@@ -153,7 +153,7 @@ class ViduBatchTrigger(BaseTrigger):
     def _first_delay(self, since: float) -> float:
         """Return the seconds before the first poll: spread over the interval that the age calls for."""
         age = max(time.time() - since, 0.0)
-        usual = self.poll_interval or interval(BEGINNING.after(GenerationStatus.RUNNING, None, age))
+        usual = self.poll_interval or adaptive_interval(BEGINNING.after(GenerationStatus.RUNNING, None, age))
         return usual * random.random()  # noqa: S311 - a jitter
 
     async def _cancel_unless_handed_over(self) -> None:

@@ -9,7 +9,7 @@ from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.downloads.content import BoxWalk, checked_type, text_kind
 from airflow_provider_vidu.downloads.decisions import Progress
 from airflow_provider_vidu.downloads.digest import Digest
-from airflow_provider_vidu.downloads.unpacking import Unpacker, unpacker_of
+from airflow_provider_vidu.downloads.unpacking import FileUnpacker, unpacker_of
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
 from airflow_provider_vidu.stores.base import AtomicWriter, StoredRecord
 
@@ -52,7 +52,7 @@ class IncomingFile:
         self._path = ""
         self._first: bytearray | None = bytearray()
         """The first bytes from the network; None once it is known whether they are compressed."""
-        self._unpacker: Unpacker | None = None
+        self._unpacker: FileUnpacker | None = None
         self._head = bytearray()
         """The first bytes of the file, until they prove its type."""
         self._digest = Digest()

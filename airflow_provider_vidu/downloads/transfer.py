@@ -40,9 +40,9 @@ from airflow_provider_vidu.exceptions import (
     ViduURLExpiredError,
 )
 from airflow_provider_vidu.network.connection import TooSlowError
+from airflow_provider_vidu.network.download_url import DownloadAccess, DownloadURL
 from airflow_provider_vidu.network.limits import SLOW_TIMEOUTS
 from airflow_provider_vidu.network.stream import NETWORK_ERRORS, Stream, failure_text
-from airflow_provider_vidu.network.target import DownloadAccess, Target
 from airflow_provider_vidu.polling.retries import Backoff
 from airflow_provider_vidu.stores.base import StoredRecord
 
@@ -178,7 +178,7 @@ class Transfer:
         """Send the request and follow redirects, without the key from the first foreign origin on."""
         family = family_of(self._rules.artifact)
         accept = {"Accept": f"{family}/*,application/octet-stream;q=0.9,*/*;q=0.5" if family else "*/*"}
-        target, own, hops = Target.parse(url), True, 0
+        target, own, hops = DownloadURL.parse(url), True, 0
         while True:
             own = own and self._access.origin is not None and target.origin == self._access.origin
             stream = self._stream = Stream(target, self._access, {**accept, **progress.headers()}, own=own)
@@ -188,7 +188,7 @@ class Transfer:
             hops += 1
             target = self._next_target(target, stream.location, hops)
 
-    def _next_target(self, target: Target, location: Secret, hops: int) -> Target:
+    def _next_target(self, target: DownloadURL, location: Secret, hops: int) -> DownloadURL:
         following = _followed(target, location)
         if problem := redirect_problem(hops, target.scheme, following.scheme if following else None):
             # Secrets are looked for before anything else changes the spelling.
@@ -319,15 +319,15 @@ class Transfer:
         return sanitized(without_query(self._url), 300) if self._url else "the generation's URL"
 
 
-def _followed(target: Target, location: Secret) -> Target | None:
+def _followed(target: DownloadURL, location: Secret) -> DownloadURL | None:
     """Return what a redirect leads to; None when that is not an http(s) URL. No frame that raises holds it."""
     try:
-        return Target.parse(target.redirected(location.reveal()))
+        return DownloadURL.parse(target.redirected(location.reveal()))
     except (ViduDownloadRefusedError, ValueError):  # ValueError: of urlsplit, for http://[ and the like
         return None
 
 
-def _absolute(target: Target, location: str) -> str:
+def _absolute(target: DownloadURL, location: str) -> str:
     try:
         return target.redirected(location)
     except ValueError:

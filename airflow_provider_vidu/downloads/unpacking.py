@@ -24,7 +24,7 @@ _PORTION: Final = 16 * 1024
 members cost a second, and a file server may send gigabytes of them."""
 
 
-def unpacker_of(head: bytes, codings: Sequence[str]) -> Unpacker | None:
+def unpacker_of(head: bytes, codings: Sequence[str]) -> FileUnpacker | None:
     """Return the unpacker for a file with these first bytes; None if it is not packed.
 
     Gzip is recognized by its first bytes, declared or not. ``deflate`` has no such mark, so it must be declared and the
@@ -34,15 +34,15 @@ def unpacker_of(head: bytes, codings: Sequence[str]) -> Unpacker | None:
     :param codings: the declared codings (:func:`~airflow_provider_vidu.network.codings.real_codings`).
     """
     if head.startswith(_GZIP):
-        return Unpacker("gzip", 31)
+        return FileUnpacker("gzip", 31)
     if list(codings) != ["deflate"] or sniffed(head) is not None:
         return None
     # Some servers omit zlib's header (RFC 9110, 8.4.1.2).
     has_header = len(head) > 1 and head[0] & 0x0F == 8 and (head[0] << 8 | head[1]) % 31 == 0
-    return Unpacker("deflate", 15 if has_header else -15)
+    return FileUnpacker("deflate", 15 if has_header else -15)
 
 
-class Unpacker:
+class FileUnpacker:
     """Unpacks a compressed file in pieces of bounded size.
 
     :param wbits: zlib's window setting, which selects the format.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from airflow_provider_vidu.network.codings import BodyError, Unpacker, real_codings, too_large
+from airflow_provider_vidu.network.codings import BodyError, BodyUnpacker, real_codings, too_large
 
 __all__ = ["BodyError", "Bounds", "IncomingBody", "has_long_run", "real_codings", "too_large"]
 
@@ -77,7 +77,7 @@ class IncomingBody:
         self.received = 0
         """Bytes from the network."""
         self._bounds = bounds
-        self._unpacker = Unpacker(encoding, bounds.unpacked)
+        self._unpacker = BodyUnpacker(encoding, bounds.unpacked)
         self._text = _WithoutMedia()
 
     @property

@@ -51,7 +51,7 @@ def too_large(limit: int) -> BodyError:
     return BodyError(f"The answer is larger than {limit} bytes.", is_too_large=True)
 
 
-class Unpacker:
+class BodyUnpacker:
     """Takes a body piece by piece and yields it unpacked.
 
     :param encoding: the ``Content-Encoding`` header; empty if there is none.
@@ -64,7 +64,7 @@ class Unpacker:
         self._layer = layer
         self._first: bytearray | None = bytearray()
         self._inflater: _Inflater | None = None
-        self._inner: Unpacker | None = None
+        self._inner: BodyUnpacker | None = None
 
     @property
     def is_packed(self) -> bool:
@@ -80,7 +80,7 @@ class Unpacker:
             data, self._first = bytes(self._first), None
             self._inflater = self._inflater_for(data)
             if self._inflater is not None and self._layer < _MOST_LAYERS:
-                self._inner = Unpacker(",".join(self._codings[:-1]), self._limit, self._layer + 1)
+                self._inner = BodyUnpacker(",".join(self._codings[:-1]), self._limit, self._layer + 1)
         if self._inflater is None:
             yield data
             return

@@ -22,10 +22,10 @@ from urllib.parse import urlsplit
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.network.addresses import permitted_addresses
+from airflow_provider_vidu.network.download_url import DownloadAccess, DownloadURL
 from airflow_provider_vidu.network.framing import MOST_INTERIM, SWITCHING_PROTOCOLS
 from airflow_provider_vidu.network.limits import DEFAULT_TIMEOUT, SLOW_TIMEOUTS
 from airflow_provider_vidu.network.proxies import login_headers, proxy_for
-from airflow_provider_vidu.network.target import DownloadAccess, Target
 from airflow_provider_vidu.network.tls import ssl_context
 
 MOST_HEADERS: Final = 100
@@ -203,7 +203,7 @@ class Connection(http.client.HTTPConnection):
 
     debuglevel = 0  # overrides a value set on http.client's class: debug output prints headers, including the key
 
-    def __init__(self, target: Target, access: DownloadAccess, opened: Callable[[socket.socket], None]) -> None:
+    def __init__(self, target: DownloadURL, access: DownloadAccess, opened: Callable[[socket.socket], None]) -> None:
         super().__init__(target.host, target.port, timeout=access.timeout)
         self._target = target
         self._access = access
@@ -296,7 +296,7 @@ class _Proxy:
     def headers(self) -> dict[str, str]:
         return {name: value.reveal() for name, value in self.login}
 
-    def tunnel(self, sock: socket.socket, target: Target) -> None:
+    def tunnel(self, sock: socket.socket, target: DownloadURL) -> None:
         """Open a tunnel; raises OSError when the proxy refuses, or its answer does not end in time."""
         host = f"[{target.host}]" if ":" in target.host else target.host
         lines = [f"CONNECT {host}:{target.port} HTTP/1.1", f"Host: {host}:{target.port}"]

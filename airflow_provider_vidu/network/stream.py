@@ -14,9 +14,9 @@ from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.network.connection import Connection, Response, TooSlowError
+from airflow_provider_vidu.network.download_url import DownloadAccess, DownloadURL
 from airflow_provider_vidu.network.framing import Answer
 from airflow_provider_vidu.network.limits import USER_AGENT
-from airflow_provider_vidu.network.target import DownloadAccess, Target
 
 ERROR_BODY_BYTES: Final = 2048
 NETWORK_ERRORS: Final = (OSError, http.client.HTTPException)
@@ -34,7 +34,7 @@ class Stream:
     :raises ViduDownloadRefusedError: when the address is not permitted.
     """
 
-    def __init__(self, target: Target, access: DownloadAccess, headers: dict[str, str], *, own: bool) -> None:
+    def __init__(self, target: DownloadURL, access: DownloadAccess, headers: dict[str, str], *, own: bool) -> None:
         self.target = target
         self._access = access
         self._socket: socket.socket | None = None

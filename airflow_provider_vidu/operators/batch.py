@@ -332,15 +332,15 @@ class ViduBatchOperator(SignedURLOperator):
         return Destination(checked, self._storage(), options_of(self.destination))
 
     def _storage(self) -> str | None:
-        from airflow_provider_vidu.orders.request import text
+        from airflow_provider_vidu.orders.request import text_argument
 
-        return given(text("storage_conn_id", self.storage_conn_id))
+        return given(text_argument("storage_conn_id", self.storage_conn_id))
 
     def _settings(self, rows: Sequence[Row], context: Any) -> Settings:
         from airflow_provider_vidu.api.dry_run import is_dry
         from airflow_provider_vidu.api.endpoints import is_off_peak
         from airflow_provider_vidu.batches.arguments import Settings
-        from airflow_provider_vidu.network.target import deployment_hosts, most_bytes
+        from airflow_provider_vidu.network.download_url import deployment_hosts, most_bytes
         from airflow_provider_vidu.orders.records import iteration_of
         from airflow_provider_vidu.orders.request import further_fields
 

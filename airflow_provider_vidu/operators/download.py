@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.downloads.incoming_file import OpenWriter
     from airflow_provider_vidu.downloads.transfer import Transfer
     from airflow_provider_vidu.models import Generation
-    from airflow_provider_vidu.network.target import DownloadAccess
+    from airflow_provider_vidu.network.download_url import DownloadAccess
     from airflow_provider_vidu.stores.base import AtomicWriter, StoredRecord
     from airflow_provider_vidu.stores.targets import FileTarget
 
@@ -170,7 +170,7 @@ class ViduDownloadOperator(SignedURLOperator):
         With ``overwrite="error"``, a retry may meet the file of a try that was killed right after it was published.
         Nothing but its bytes shows whose it is.
         """
-        from airflow_provider_vidu.network.target import most_bytes
+        from airflow_provider_vidu.network.download_url import most_bytes
         from airflow_provider_vidu.stores.base import DestinationExistsError
 
         target, most = self._target(url, generation_id), most_bytes(self.max_bytes)
@@ -305,7 +305,7 @@ class ViduDownloadOperator(SignedURLOperator):
         """Return the connection's access rules; without a connection, the defaults."""
         from airflow_provider_vidu.exceptions import ViduConnectionNotFoundError
         from airflow_provider_vidu.hooks import ViduHook
-        from airflow_provider_vidu.network.target import DownloadAccess
+        from airflow_provider_vidu.network.download_url import DownloadAccess
 
         if not needed and _absent_as_none(self.vidu_conn_id) is None:
             return DownloadAccess()

@@ -12,6 +12,7 @@ from airflow_provider_vidu.defaults import OFF_PEAK_WAIT_SECONDS, WAIT_SECONDS
 from airflow_provider_vidu.events import Turn, callback_in, id_in
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduGenerationFailedError
 from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, Role, publish, published, result_of
+from airflow_provider_vidu.operators.generation_wait import GenerationWait
 from airflow_provider_vidu.operators.mapping.instances import check_mapped, mapped_to_nothing
 from airflow_provider_vidu.operators.reuse import (
     REQUEST_NOTE,
@@ -22,7 +23,6 @@ from airflow_provider_vidu.operators.reuse import (
     reused_result,
 )
 from airflow_provider_vidu.operators.storing import ResultStore
-from airflow_provider_vidu.operators.waiting import GenerationWait
 from airflow_provider_vidu.orders.arguments import arguments_of
 from airflow_provider_vidu.orders.claims import ClaimLostError, SharedOrderError
 from airflow_provider_vidu.orders.dry_run import dry_run
@@ -35,7 +35,7 @@ from airflow_provider_vidu.orders.request import (
     facts_of_create,
     further_fields,
     terms_of,
-    text,
+    text_argument,
 )
 from airflow_provider_vidu.orders.tries import record_id, resumes_order
 from airflow_provider_vidu.tasks.deferral import check_execution_timeout
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.operators.task_request import TaskRequest
     from airflow_provider_vidu.orders.money.spending import Spending
     from airflow_provider_vidu.orders.submission import Submission
-    from airflow_provider_vidu.tasks.slots.waiting import SlotWait
+    from airflow_provider_vidu.tasks.slots.slot_wait import SlotWait
 
 
 class GenerateLeg:
@@ -307,7 +307,7 @@ class GenerateLeg:
         result = as_result(whole, parameters)
         if self._written_destination is not None:  # one that renders to nothing by now is refused
             with self._resumes_order():
-                result["file"] = self._stored(generation, text(REQUEST_NOTE, self._facts.get(REQUEST_NOTE)))
+                result["file"] = self._stored(generation, text_argument(REQUEST_NOTE, self._facts.get(REQUEST_NOTE)))
             report_stored(self._task, self._context, result["file"], lambda: whole)
         return {**result, "reused_from": generation.id} if is_shared else result
 
@@ -327,7 +327,7 @@ class GenerateLeg:
 
     def _result_store(self) -> ResultStore:
         if self._store is None:
-            task, storage = self._task, given(text("storage_conn_id", self._task.storage_conn_id))
+            task, storage = self._task, given(text_argument("storage_conn_id", self._task.storage_conn_id))
             self._store = ResultStore(task.destination, storage, task.artifact, task.max_bytes, self._log)
         return self._store
 

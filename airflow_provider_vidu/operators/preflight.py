@@ -135,7 +135,7 @@ def _problem(destination: Any, conn_id: object, *, here: bool, is_final: bool) -
     :param here: whether the download runs on a worker like this one.
     :param is_final: whether Airflow renders nothing in it.
     """
-    from airflow_provider_vidu.network.target import deployment_hosts, most_bytes
+    from airflow_provider_vidu.network.download_url import deployment_hosts, most_bytes
     from airflow_provider_vidu.stores.destination import Destination, missing_file_system, options_of
     from airflow_provider_vidu.stores.local import obstacle
     from airflow_provider_vidu.stores.roots import check_destination, local_path

@@ -58,7 +58,7 @@ class ResultStore:
     def __init__(
         self, destination: Any, storage_conn_id: str | None, artifact: Artifact | None, max_bytes: int | None, log: Any
     ) -> None:
-        from airflow_provider_vidu.network.target import deployment_hosts, most_bytes
+        from airflow_provider_vidu.network.download_url import deployment_hosts, most_bytes
         from airflow_provider_vidu.stores.destination import Destination, missing_file_system, options_of
         from airflow_provider_vidu.stores.roots import check_destination
 

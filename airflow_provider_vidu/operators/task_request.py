@@ -11,14 +11,14 @@ from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import is_task_instance, publish_wait
 from airflow_provider_vidu.operators.preflight import check_downstream
 from airflow_provider_vidu.orders.arguments import arguments_of
-from airflow_provider_vidu.orders.media.request import Prepared
+from airflow_provider_vidu.orders.media.prepared import Prepared
 from airflow_provider_vidu.orders.order import Order
 from airflow_provider_vidu.orders.records import NullStore, RecordStore, StateStore, order_of, store_for, submitted_id
-from airflow_provider_vidu.orders.request import check_product, endpoint_of, request_of, text
+from airflow_provider_vidu.orders.request import check_product, endpoint_of, request_of, text_argument
 from airflow_provider_vidu.orders.submission import Submission
 from airflow_provider_vidu.orders.upstream import without_gaps
 from airflow_provider_vidu.tasks.callbacks.arrivals import address_for
-from airflow_provider_vidu.tasks.slots.waiting import SlotWait
+from airflow_provider_vidu.tasks.slots.slot_wait import SlotWait
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -61,7 +61,7 @@ class TaskRequest:
         is_synchronous = dialect.is_synchronous(fields, endpoint)
         if task.destination is not None:
             check_product(dialect.medium(fields, endpoint), task.artifact)
-        prepared = Prepared(fields, text("storage_conn_id", task.storage_conn_id))
+        prepared = Prepared(fields, text_argument("storage_conn_id", task.storage_conn_id))
         return cls(prepared=prepared, endpoint=endpoint, is_synchronous=is_synchronous)
 
     def shared_digest(self, task: ViduGenerateOperator, context: Context) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_vidu.hooks import ViduHook
-    from airflow_provider_vidu.orders.media.request import Prepared
+    from airflow_provider_vidu.orders.media.prepared import Prepared
 
 HOST: Final = "dry-run.invalid"
 """A name that never resolves (RFC 6761)."""
@@ -51,10 +52,8 @@ def dry_run(
     :raises ViduError: when the request cannot be sent.
     """
     config = hook.config
-    try:
+    with closing(prepared):
         request, sent = prepared.identity(), prepared.resolve(Offline(hook))
-    finally:
-        prepared.close()
     url = without_query(config.url(config.dialect.create(sent, endpoint).request))
     log.info("::group::Dry run: this request to %s would be sent", url)
     for line in request_lines(sent):

@@ -19,13 +19,12 @@ from uuid import UUID
 
 from airflow.providers.common.compat.sdk import Variable
 
-from airflow_provider_vidu.common.json_size import value_count
-from airflow_provider_vidu.common.parsing import TooManyValuesError
+from airflow_provider_vidu.common.parsing import TooManyValuesError, bounded_json
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import strict_int
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import is_task_instance
-from airflow_provider_vidu.network.lookups import is_there_after_all, kinds_of
+from airflow_provider_vidu.network.secrets_backends import is_there_after_all, kinds_of
 from airflow_provider_vidu.orders.order import Order, OrderRecord
 
 if TYPE_CHECKING:
@@ -345,17 +344,6 @@ class VariableStore(RecordStore):
         """Remove the Variable unless it must be kept: there could be thousands."""
         if not self._keeps:
             self.forget()
-
-
-def bounded_json(stored: str, most_values: int) -> Any:
-    """Return the value of JSON that users who may edit Variables may have written.
-
-    :raises TooManyValuesError: when it holds too many values: 48 MB of empty lists took a worker 1.2 GB.
-    :raises ValueError, RecursionError: when it is not JSON.
-    """
-    if value_count(stored.encode("utf-8", "replace"), most_values) > most_values:
-        raise TooManyValuesError("too many values")
-    return json.loads(stored)
 
 
 def stored_variable(key: str) -> str | None:

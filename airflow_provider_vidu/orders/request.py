@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.dialects.levels import seed_of
 from airflow_provider_vidu.api.endpoints import CONTENT, FLAGS, MEDIA_FIELDS, NUMBERS, typed
-from airflow_provider_vidu.api.json_values import plain
+from airflow_provider_vidu.api.json_values import as_json
 from airflow_provider_vidu.common.artifacts import BESIDE_THE_RESULT, Artifact, family_of
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.arguments import NAMES, OBJECTS, WORD_NONE, is_nothing, is_word_none, leaves
@@ -26,7 +26,7 @@ MAX_PARAMETER_CHARS: Final = 1000
 
 def endpoint_of(arguments: Mapping[str, Any]) -> str | None:
     """Return the endpoint that rendered arguments name, or None; raises ViduConfigError when it is not text."""
-    endpoint = text("endpoint", arguments.get("endpoint"))
+    endpoint = text_argument("endpoint", arguments.get("endpoint"))
     return endpoint and endpoint.strip()
 
 
@@ -37,7 +37,7 @@ def request_of(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[
     :param expected: which of them must hold a value: an empty one, rendered by a template, would be paid for.
     :raises ViduConfigError: naming the argument that is wrong, or empty.
     """
-    arguments = {name: plain(arguments[name]) for name in NAMES}
+    arguments = {name: as_json(arguments[name]) for name in NAMES}
     arguments["images"] = as_list("images", arguments["images"])
     for name in NAMES:
         if name in expected:
@@ -45,7 +45,7 @@ def request_of(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[
     further = _further(arguments, expected)
     if arguments["body"] is not None:
         return further
-    fields: dict[str, Any] = {name: text(name, arguments[name]) for name in ("model", "prompt")}
+    fields: dict[str, Any] = {name: text_argument(name, arguments[name]) for name in ("model", "prompt")}
     if images := arguments["images"]:
         fields["images"] = images
     fields = {name: value for name, value in fields.items() if value is not None}
@@ -57,7 +57,7 @@ def request_of(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[
 def further_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields in ``body``, or else in ``parameters``; none if they are not an object."""
     try:
-        name, fields = _object_in({**arguments, **{name: plain(arguments[name]) for name in OBJECTS}})
+        name, fields = _object_in({**arguments, **{name: as_json(arguments[name]) for name in OBJECTS}})
     except ViduConfigError:
         return {}
     return _without_nothing(fields, name, ())
@@ -65,7 +65,7 @@ def further_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _object_in(arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     name = "parameters" if arguments["body"] is None else "body"
-    return name, {} if arguments[name] is None else _mapping(name, arguments[name])
+    return name, {} if arguments[name] is None else json_object(name, arguments[name])
 
 
 def _further(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def terms_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _terms(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the fields of a request that a result repeats, and those of them that are parameters."""
-    fields = {name: plain(arguments[name]) for name in ("prompt", "model") if arguments[name] is not None}
+    fields = {name: as_json(arguments[name]) for name in ("prompt", "model") if arguments[name] is not None}
     fields |= further_fields(arguments)
     return fields, typed({name: value for name, value in fields.items() if _is_parameter(name, value)})
 
@@ -166,13 +166,13 @@ def _is_parameter(name: object, value: object) -> bool:
     return isinstance(name, str) and isinstance(value, (str, int, float)) and len(str(value)) <= MAX_PARAMETER_CHARS
 
 
-def text(name: str, value: object) -> str | None:
+def text_argument(name: str, value: object) -> str | None:
     """Return an argument that is text, or a member of an enum of texts; a whole number becomes its digits.
 
     :raises ViduConfigError: when it is of another type. A fraction is refused, because its original text is lost:
         ``3.10`` and ``3.1`` are the same number.
     """
-    value = plain(value)
+    value = as_json(value)
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -194,7 +194,11 @@ def _check_present(name: str, value: object) -> None:
         )
 
 
-def _mapping(name: str, value: object) -> dict[str, Any]:
+def json_object(name: str, value: object) -> dict[str, Any]:
+    """Return an argument that holds a JSON object, or the text of one.
+
+    :raises ViduConfigError: when it does not.
+    """
     if isinstance(value, str) and value.strip().startswith("{"):
         value = read_json(name, value, "object")
     if not isinstance(value, Mapping):

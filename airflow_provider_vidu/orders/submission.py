@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -28,7 +28,7 @@ from airflow_provider_vidu.exceptions import (
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.orders.claims import NoClaim
 from airflow_provider_vidu.orders.lost_order import Sends, find_lost, intent_of, named_id, queried, uncertain
-from airflow_provider_vidu.orders.media.request import Prepared
+from airflow_provider_vidu.orders.media.prepared import Prepared
 from airflow_provider_vidu.orders.money.spending import NoSpending
 from airflow_provider_vidu.orders.order import Order, OrderRecord
 from airflow_provider_vidu.polling.failures import failure
@@ -115,7 +115,7 @@ class Submission:
         """
         self._endpoint = endpoint
         prepared = body if isinstance(body, Prepared) else Prepared(body)
-        try:
+        with closing(prepared):
             record = self._loaded = self._store.load()
             request = self._digest_of(prepared, endpoint, record)
             if record is not None and record.credits and not record.refunded:
@@ -131,8 +131,6 @@ class Submission:
             if earlier is not None and record is not None:
                 self.callback, self.price = record.callback or None, record.credits
             return earlier or self._submit(prepared, endpoint, request)
-        finally:
-            prepared.close()
 
     def check_price(self) -> None:
         """Cancel the order's generation if it costs more than the task allows; no try may use it then.

@@ -23,14 +23,18 @@ def failure(generation: Generation) -> ViduGenerationFailedError:
     """Return the error for a failed generation, with the service's reason or else its whole answer."""
     reason = generation.error_message or generation.error_code
     detail = redacted(reason) if reason else f"no reason was given; the whole answer: {redacted(generation.raw, 600)}"
-    raw = generation.raw
-    levels = (raw, mapping(raw.get("data")), mapping(mapping(raw.get("data")).get("data")))
     return ViduGenerationFailedError(
         f"The generation ended as {generation.provider_status!r}: {detail}",
         generation_id=generation.id,
         code=generation.error_code,
-        trace_id=next(filter(None, map(trace_id, levels)), None),
+        trace_id=trace_of(generation),
     )
+
+
+def trace_of(generation: Generation) -> str | None:
+    """Return the id under which the service's support finds a generation, if the answer names one."""
+    data = mapping(generation.raw.get("data"))
+    return next(filter(None, map(trace_id, (generation.raw, data, mapping(data.get("data"))))), None)
 
 
 def _holds_id(value: Any, depth: int = 0) -> bool:

@@ -3,7 +3,7 @@
 A woken task needs some seconds until it can submit: its event is stored, the scheduler queues it, a worker starts. On
 an account with short clips these seconds are a quarter of its time. So the next task is woken while the generation
 still runs, early enough to start at its end. The task itself checks that the generation has ended before it submits
-(:meth:`..tasks.slots.waiting.SlotWait.before_create`), so a wrong forecast costs a task start, never a refused
+(:meth:`..tasks.slots.slot_wait.SlotWait.before_create`), so a wrong forecast costs a task start, never a refused
 create.
 """
 

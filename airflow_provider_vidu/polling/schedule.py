@@ -80,7 +80,7 @@ def first_interval() -> float:
     return EARLY[0][1]
 
 
-def interval(history: PollHistory) -> float:
+def adaptive_interval(history: PollHistory) -> float:
     """Return the seconds from the last answer of ``history`` to the next poll, before jitter."""
     if history.started is None:
         return min(max(history.age * QUEUED_SHARE, QUEUED_SHORTEST), QUEUED_LONGEST)

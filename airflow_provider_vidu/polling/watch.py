@@ -18,11 +18,11 @@ from airflow_provider_vidu.common.text import redacted, sentence
 from airflow_provider_vidu.common.urls import unusable_note
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, Snapshot
+from airflow_provider_vidu.polling import schedule
 from airflow_provider_vidu.polling.failures import failure, given_up, is_doubtful
 from airflow_provider_vidu.polling.intervals import POLL_SECONDS, check_interval
 from airflow_provider_vidu.polling.retries import Backoff, Random
-from airflow_provider_vidu.polling.schedule import BEGINNING, PollHistory, first_interval, net_interval, spread
-from airflow_provider_vidu.polling.schedule import interval as scheduled
+from airflow_provider_vidu.polling.schedule import BEGINNING, PollHistory
 
 FIRST_POLL_FLOOR: Final = 10.0
 """Minimum seconds before a trigger's first poll: Airflow fails a task whose event fires within a few seconds of its
@@ -88,7 +88,7 @@ class PollPolicy:
 
         :param left: seconds until the deadline, an upper bound; None if there is none.
         """
-        interval = first_interval() if self.adaptive else self.interval
+        interval = schedule.first_interval() if self.adaptive else self.interval
         # The floor shifts the whole spread: if it cut the spread off, half the polls would come at the floor.
         delay = max(interval * 0.5, FIRST_POLL_FLOOR) + interval * rng()
         return delay if left is None else max(min(delay, left), FIRST_POLL_FLOOR)
@@ -96,8 +96,8 @@ class PollPolicy:
     def delay(self, polls: int = 1, rng: Random = random.random, history: PollHistory | None = None) -> float:
         """Return the seconds until the next poll after ``polls`` successful ones."""
         if self.adaptive and history is not None:
-            seconds = scheduled(history)
-            delay = spread(max(seconds, net_interval(history.age)) if self.sparse else seconds, rng)
+            seconds = schedule.adaptive_interval(history)
+            delay = schedule.spread(max(seconds, schedule.net_interval(history.age)) if self.sparse else seconds, rng)
         else:
             interval = self.interval
             if self.exponential:

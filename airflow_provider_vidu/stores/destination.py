@@ -20,7 +20,7 @@ from typing import Any, Final
 from airflow_provider_vidu.common.redaction import MASK
 from airflow_provider_vidu.common.text import redact_urls, redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.network.lookups import is_there_after_all, kinds_of
+from airflow_provider_vidu.network.secrets_backends import is_there_after_all, kinds_of
 from airflow_provider_vidu.stores.base import StoredFile, storage_error
 from airflow_provider_vidu.stores.local import LocalFile, is_really_in
 from airflow_provider_vidu.stores.remote import RemoteFile, existing_names

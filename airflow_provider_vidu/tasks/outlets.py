@@ -15,6 +15,7 @@ from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.tasks.lineage import asset_uri, event_extra, object_name, source_name
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.openlineage.facet import OutputDataset
     from airflow.providers.openlineage.extractors import OperatorLineage
 
 
@@ -66,29 +67,16 @@ def batch_facets(
     The manifest is the one data set of a batch: it names every file, and a batch of 5,000 would flood a catalogue.
 
     :param rows_uri: where the file of the rows is.
-    :param digest: the SHA-256 of the manifest: two manifests of one name are two versions.
+    :param digest: the SHA-256 of the manifest.
     """
-    from airflow.providers.common.compat.openlineage.facet import (
-        Dataset,
-        OutputDataset,
-        OutputStatisticsOutputDatasetFacet,
-    )
+    from airflow.providers.common.compat.openlineage.facet import Dataset
     from airflow.providers.openlineage.extractors import OperatorLineage
-    from openlineage.client.generated.dataset_version_dataset import DatasetVersionDatasetFacet
 
     if summary is None:
         return OperatorLineage()
-    namespace, name = object_name(summary["manifest"])
-    version: dict[str, Any] = {}
-    if digest:
-        version["version"] = DatasetVersionDatasetFacet(datasetVersion=f"sha256:{digest}")
     ended = summary["stored"] + summary["failed"]
-    statistics = OutputStatisticsOutputDatasetFacet(
-        rowCount=ended, size=summary["bytes"], fileCount=summary["stored"] - summary["reused"]
-    )
-    output = OutputDataset(
-        namespace=namespace, name=name, facets=version, outputFacets={"outputStatistics": statistics}
-    )
+    files = summary["stored"] - summary["reused"]
+    output = _written(summary["manifest"], digest, rowCount=ended, size=summary["bytes"], fileCount=files)
     sources = [Dataset(namespace=found[0], name=found[1]) for found in map(object_name, filter(None, [rows_uri]))]
     return OperatorLineage(inputs=sources, outputs=[output])
 
@@ -98,29 +86,14 @@ def openlineage_facets(record: Mapping[str, Any] | None, generation: Generation 
 
     :param generation: the generation, if it is already known; the service is not queried for it.
     """
-    from airflow.providers.common.compat.openlineage.facet import (
-        Dataset,
-        ExternalQueryRunFacet,
-        OutputDataset,
-        OutputStatisticsOutputDatasetFacet,
-    )
+    from airflow.providers.common.compat.openlineage.facet import Dataset, ExternalQueryRunFacet
     from airflow.providers.openlineage.extractors import OperatorLineage
-    from openlineage.client.generated.dataset_version_dataset import DatasetVersionDatasetFacet
     from openlineage.client.generated.tags_run import TagsRunFacet, TagsRunFacetFields
 
     if record is None:
         return OperatorLineage()
     inputs = [source_name(record["source"])] if record["source"] else []
-    namespace, name = object_name(record["uri"])
-    output = OutputDataset(
-        namespace=namespace,
-        name=name,
-        # Two files with the same name are two versions.
-        facets={"version": DatasetVersionDatasetFacet(datasetVersion=f"sha256:{record['sha256']}")},
-        outputFacets={
-            "outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=None, size=record["size"], fileCount=1)
-        },
-    )
+    output = _written(record["uri"], record["sha256"], rowCount=None, size=record["size"], fileCount=1)
     run_facets: dict[str, Any] = {}
     if record["generation_id"]:
         run_facets["externalQuery"] = ExternalQueryRunFacet(externalQueryId=record["generation_id"], source="vidu")
@@ -131,4 +104,18 @@ def openlineage_facets(record: Mapping[str, Any] | None, generation: Generation 
         inputs=[Dataset(namespace=namespace, name=name) for namespace, name in inputs],
         outputs=[output],
         run_facets=run_facets,
+    )
+
+
+def _written(uri: str, digest: str | None, **statistics: Any) -> OutputDataset:
+    """Return the data set of a stored object; two of one name that differ are two versions."""
+    from airflow.providers.common.compat.openlineage.facet import OutputDataset, OutputStatisticsOutputDatasetFacet
+    from openlineage.client.generated.dataset_version_dataset import DatasetVersionDatasetFacet
+
+    namespace, name = object_name(uri)
+    return OutputDataset(
+        namespace=namespace,
+        name=name,
+        facets={"version": DatasetVersionDatasetFacet(datasetVersion=f"sha256:{digest}")} if digest else {},
+        outputFacets={"outputStatistics": OutputStatisticsOutputDatasetFacet(**statistics)},
     )

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
-from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
-from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.responses import Response
@@ -26,13 +24,12 @@ from airflow_provider_vidu.ui.clips.cards import ORDERS, STAGES
 from airflow_provider_vidu.ui.clips.clears import LATER_ITERATIONS
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
 from airflow_provider_vidu.ui.clips.service import Live
-from airflow_provider_vidu.ui.clips.slots import slot_view
-from airflow_provider_vidu.ui.page_queries import PageQueries
+from airflow_provider_vidu.ui.page_queries import PageQueries, shared_queries
 from airflow_provider_vidu.ui.pages import GuardHeaders, page
 from airflow_provider_vidu.ui.playing.shelf import SHEET_SECONDS
 from airflow_provider_vidu.ui.records import absences, store
 from airflow_provider_vidu.ui.records.counts import MAX_TASKS
-from airflow_provider_vidu.ui.sending import NO_PIECE, send
+from airflow_provider_vidu.ui.sending import send
 from airflow_provider_vidu.ui.shared import pause_after
 from airflow_provider_vidu.ui.spending import routes as spending
 
@@ -88,12 +85,7 @@ NO_ITERATION: Final = (
 CLIPS: Final = (*batches.TASKS, *(path + "/generations/{number}" for path in batches.TASKS))
 """The addresses of clips. With a number: which of the generations that the task has published."""
 
-# The pages show XComs and rendered fields, so they require the permission to read both in Airflow's own pages.
-_GUARDS: Final = [
-    Depends(requires_access_dag("GET", DagAccessEntity.XCOM)),
-    Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE)),
-]
-router = APIRouter(dependencies=_GUARDS)
+router = APIRouter(dependencies=batches.GUARDS)
 _Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 
 
@@ -112,7 +104,7 @@ def make_app() -> Any:
 
 def prepare(state: Any) -> None:
     """Put into the application's state what its requests share."""
-    state.looks = PageQueries()
+    state.queries = PageQueries()
     spending.prepare(state)
     batches.prepare(state)
 
@@ -161,7 +153,7 @@ async def clip_at(
 ) -> tuple[store.Page, float]:
     """Return the clip at an address, and the seconds that the database took."""
     try:
-        found, cost = await _looks(request).page(dag_id, run_id, task_id, map_index, region_id, number)
+        found, cost = await shared_queries(request).page(dag_id, run_id, task_id, map_index, region_id, number)
     except absences.NoTaskError as error:
         raise HTTPException(404, NO_TASK) from error
     except absences.NoIterationError as error:
@@ -205,11 +197,6 @@ ClipAt = Annotated[tuple[store.Page, float], Depends(clip_at)]
 PieceIndex = Annotated[int, Query(ge=0, lt=MAX_PIECES)]
 
 
-def _looks(request: Request) -> PageQueries:
-    looks: PageQueries = request.app.state.looks
-    return looks
-
-
 @router.get(batches.RUN, response_class=HTMLResponse)
 def sheet_page(request: Request, dag_id: str, run_id: str) -> HTMLResponse:
     """Return the contact sheet of a DAG run."""
@@ -235,17 +222,17 @@ async def sheet_data(
     order: Annotated[str, Query(pattern=f"^({'|'.join(ORDERS)})$")] = ORDERS[0],
 ) -> JSONResponse:
     """Return one page of the clips of a DAG run, and how many there are in each stage."""
-    looks = _looks(request)
-    sheet, cost = await looks.sheet(dag_id, run_id, stage, offset, limit, order)
+    queries = shared_queries(request)
+    sheet, cost = await queries.sheet(dag_id, run_id, stage, offset, limit, order)
     if sheet is None:
         raise HTTPException(404, "There is no such DAG run.")
-    lives = await asyncio.gather(*(looks.live(clip, SHEET_PATIENCE_SECONDS) for clip in sheet.clips))
-    stored, clips = await looks.stored(sheet.clips, SHEET_SECONDS)
+    lives = await asyncio.gather(*(queries.live(clip, SHEET_PATIENCE_SECONDS) for clip in sheet.clips))
+    stored, clips = await queries.stored(sheet.clips, SHEET_SECONDS)
     sheet = replace(sheet, clips=clips)
     found, more = await batches.batches_of(request, dag_id, run_id)
     here = {"dag_id": dag_id, "run_id": run_id, "offset": offset, "limit": limit, "pause": pause_after(cost + more)}
     here["batches"] = found
-    return await looks.views.run(_sheet_answer, sheet, lives, stored, here)
+    return await queries.views.run(_sheet_answer, sheet, lives, stored, here)
 
 
 def _sheet_answer(
@@ -263,19 +250,21 @@ def _sheet_answer(
 @of_clip("/clip.json")
 async def clip_data(request: Request, dag_id: str, run_id: str, found: ClipAt) -> JSONResponse:
     """Return everything that the page of a clip shows."""
-    looks, (clip, cost) = _looks(request), found
-    live = await looks.live(clip.clip)
-    stored, (marked,) = await looks.stored([clip.clip])
+    queries, (clip, cost) = shared_queries(request), found
+    live = await queries.live(clip.clip)
+    stored, (marked,) = await queries.stored([clip.clip])
     clip = replace(clip, clip=marked)
     here = {"dag_id": dag_id, "run_id": run_id, "pause": pause_after(cost)}
-    return await looks.views.run(_page_answer, clip, live, stored, here)
+    return await queries.views.run(_page_answer, clip, live, stored, here)
 
 
 def _page_answer(
     page: store.Page, live: Live, stored: Mapping[str, str | None], here: Mapping[str, Any]
 ) -> JSONResponse:
     now = datetime.now(UTC)
-    view = views.clip_view(page.clip, page.task, live, stored=stored, now=now) | slot_view(page.task, page.queue, now)
+    view = views.clip_view(page.clip, page.task, live, stored=stored, now=now) | views.slot_view(
+        page.task, page.queue, now
+    )
     return JSONResponse({**view, **here, "before": page.before, "after": page.after, "place": page.place})
 
 
@@ -298,7 +287,4 @@ async def _sent(request: Request, found: ClipAt, index: int, *, cover: bool, att
     clip = found[0].clip
     if clip.main.waiting_since is not None:
         raise HTTPException(404, NO_GENERATION)
-    answer = await send(request, _looks(request), clip, index, cover=cover, attached=attached)
-    if answer is None:
-        raise HTTPException(404, NO_PIECE)
-    return answer
+    return await send(request, clip, index, cover=cover, attached=attached)

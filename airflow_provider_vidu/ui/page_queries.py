@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Final
 
+from fastapi import Request
+
 from airflow_provider_vidu.common.values import mapping
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
@@ -14,20 +16,20 @@ from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.xcoms import chars_of, text_chars
 from airflow_provider_vidu.ui.playing import shelf
-from airflow_provider_vidu.ui.playing.preview import place_of
+from airflow_provider_vidu.ui.playing.preview import preview_root
 from airflow_provider_vidu.ui.records import store
 from airflow_provider_vidu.ui.shared import Shared
-from airflow_provider_vidu.ui.threads import LOOKS, VIEWS, Reads, Threads
+from airflow_provider_vidu.ui.threads import QUERIES, VIEWS, Reads, Threads
 
 STORE_PATIENCE_SECONDS: Final = 3.0
 """A page waits no longer for a look at stored files; then their records and names decide."""
 
 
 class PageQueries:
-    """Looks at the database, the service and the stores for all requests. Lives on one event loop."""
+    """Queries the database, the service and the stores for all requests. Lives on one event loop."""
 
     def __init__(self) -> None:
-        threads = Threads(LOOKS)
+        threads = Threads(QUERIES)
         self.states = LiveStates()
         self.reads = Reads()
         self.views = Threads(VIEWS)
@@ -81,6 +83,12 @@ class PageQueries:
         return shown, await self.views.run(lambda: [clip.with_known(known) for clip in clips])
 
 
+def shared_queries(request: Request) -> PageQueries:
+    """Return what a request shares with all others."""
+    queries: PageQueries = request.app.state.queries
+    return queries
+
+
 def weight(found: store.Page | store.Sheet | None) -> int:
     """Return about how many characters are remembered with a page or a sheet."""
     clips: Sequence[Clip] = () if found is None else [found.clip] if isinstance(found, store.Page) else found.clips
@@ -97,6 +105,6 @@ def _shown_files(clips: Iterable[Clip]) -> dict[Hashable, list[tuple[str, int, b
     """Return the stored files that may be shown, by their root, with what :func:`.shelf.look` must know of each."""
     found: dict[Hashable, list[tuple[str, int, bool]]] = {}
     for record in (record for clip in clips for record in clip.records[:MAX_PIECES]):
-        if (place := place_of(record.uri)) is not None:
+        if (place := preview_root(record.uri)) is not None:
             found.setdefault(place, []).append((record.uri, record.size, record.medium is None))
     return found

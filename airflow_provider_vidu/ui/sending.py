@@ -13,8 +13,8 @@ from starlette.responses import Response
 from airflow_provider_vidu.common.values import web_url
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.facts import Clip
-from airflow_provider_vidu.ui.clips.pieces import Piece, Record
-from airflow_provider_vidu.ui.page_queries import PageQueries
+from airflow_provider_vidu.ui.clips.pieces import FileRecord, Piece
+from airflow_provider_vidu.ui.page_queries import PageQueries, shared_queries
 from airflow_provider_vidu.ui.playing import shelf
 from airflow_provider_vidu.ui.playing.media import file_response
 from airflow_provider_vidu.ui.playing.preview import (
@@ -23,7 +23,7 @@ from airflow_provider_vidu.ui.playing.preview import (
     PreviewError,
     ReplacedError,
     open_preview,
-    place_of,
+    preview_root,
 )
 from airflow_provider_vidu.ui.playing.redirects import NO_TRUST, asker, location, needs_trust, own_hosts, why_not
 
@@ -34,25 +34,25 @@ LINK_FAILS: Final = (
 )
 
 
-async def send(
-    request: Request, looks: PageQueries, clip: Clip, index: int, *, cover: bool, attached: bool = False
-) -> Response | None:
-    """Return the answer with a piece of a clip, or with its cover; None if there is no such piece.
+async def send(request: Request, clip: Clip, index: int, *, cover: bool, attached: bool = False) -> Response:
+    """Return the answer with a piece of a clip, or with its cover.
 
     :param attached: whether a browser keeps a stored file instead of playing it.
+    :raises HTTPException: when there is no such piece.
     """
-    live = looks.states.known(clip.conn_id or "", clip.generation_id or "", clip.endpoint)
+    queries = shared_queries(request)
+    live = queries.states.known(clip.conn_id or "", clip.generation_id or "", clip.endpoint)
     piece = next(iter(views.pieces(clip, live)[index:]), None)
     if piece is None:
-        return None
+        raise HTTPException(404, NO_PIECE)
     problem = ""
-    lost: list[Record] = []
+    lost: list[FileRecord] = []
     for record in views.files_of(clip, piece, cover=cover):
-        if (place := place_of(record.uri)) is not None:
+        if (place := preview_root(record.uri)) is not None:
             try:
-                preview: Preview = await looks.reads.run(place, open_preview, record.uri, record.size)
+                preview: Preview = await queries.reads.run(place, open_preview, record.uri, record.size)
                 shelf.note(record.uri, size=preview.size)
-                return file_response(request, preview, looks.reads, attached_as=record.name if attached else None)
+                return file_response(request, preview, queries.reads, attached_as=record.name if attached else None)
             except PreviewError as error:
                 problem = str(error)
                 if isinstance(error, AbsentError | ReplacedError):
@@ -62,11 +62,11 @@ async def send(
     if who == "other":
         # The URL comes from an XCom or from the service: good for a player, not for the address bar.
         raise HTTPException(400, "Open the clip's page instead.")
-    url = await _service_url(looks, clip, piece, cover=cover)
+    url = await _service_url(queries, clip, piece, cover=cover)
     if url is None:
         return _gone(f"{problem} {views.expired(clip, lost, is_shown=bool(problem))}")
     own = _own_hosts(request)
-    trust = await looks.states.trust(clip.conn_id) if needs_trust(url) else NO_TRUST
+    trust = await queries.states.trust(clip.conn_id) if needs_trust(url) else NO_TRUST
     if (reason := why_not(url, own, trust)) is not None:
         return _gone(f"{problem} The service's link to this clip is not followed: {reason}.")
     if who == "script":
@@ -87,14 +87,14 @@ def _gone(detail: str) -> JSONResponse:
     return JSONResponse({"detail": detail.strip()}, status_code=410)
 
 
-async def _service_url(looks: PageQueries, clip: Clip, piece: Piece, *, cover: bool) -> str | None:
+async def _service_url(queries: PageQueries, clip: Clip, piece: Piece, *, cover: bool) -> str | None:
     """Return a URL of the service that is still valid, as far as that can be known."""
     known, since = clip.result or (None, None)
     url, now = views.url_of(known, piece, cover=cover), datetime.now(UTC)
     if url is not None and views.is_surely_fresh(url, since, now):
         return web_url(url)
     if views.may_ask(clip) and (known is None or known.succeeded or not known.is_done):
-        live = await looks.asked(clip)
+        live = await queries.asked(clip)
         if fresh := web_url(views.url_of(live.generation, piece, cover=cover)):
             return fresh
     return web_url(url) if views.may_be_valid(since, now) else None

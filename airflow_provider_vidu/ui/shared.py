@@ -39,7 +39,7 @@ _Key = tuple[Any, ...]
 
 
 @dataclass(slots=True)
-class _Look(Generic[T]):
+class _Answer(Generic[T]):
     task: asyncio.Task[tuple[T, float]] | None = None
     good_until: float = math.inf
     chars: int = 0
@@ -66,27 +66,27 @@ class Shared(Generic[T]):
     def __init__(self, threads: Threads, weigh: Callable[[T], int] = lambda _: 0) -> None:
         self._threads = threads
         self._weigh = weigh
-        self._looks: OrderedDict[_Key, _Look[T]] = OrderedDict()
+        self._answers: OrderedDict[_Key, _Answer[T]] = OrderedDict()
         self._lanes: dict[Any, _Lane] = {}
 
-    async def get(self, key: _Key, look: Callable[[], T]) -> tuple[T, float]:
-        """Return what ``look`` returns for ``key`` now, or returned a moment ago, and the seconds that it took.
+    async def get(self, key: _Key, read: Callable[[], T]) -> tuple[T, float]:
+        """Return what ``read`` returns for ``key`` now, or returned a moment ago, and the seconds that it took.
 
-        :param key: what is looked at; it begins with the id of the DAG.
-        :param look: runs in a thread; what it raises is raised to all who wait for it.
-        :raises BusyError: when the look had to wait too long for its turn.
+        :param key: what is read; it begins with the id of the DAG.
+        :param read: runs in a thread; what it raises is raised to all who wait for it.
+        :raises BusyError: when the read had to wait too long for its turn.
         """
-        known = self._looks.get(key)
+        known = self._answers.get(key)
         if known is None or time.monotonic() >= known.good_until:
-            known = self._looks[key] = _Look()
-            known.task = asyncio.create_task(self._look(key, known, look))
-            self._looks.move_to_end(key)
+            known = self._answers[key] = _Answer()
+            known.task = asyncio.create_task(self._read(key, known, read))
+            self._answers.move_to_end(key)
         known.wanted_at = time.monotonic()
         assert known.task is not None
         # A viewer who leaves does not take the answer away from the others.
         return await asyncio.shield(known.task)
 
-    async def _look(self, key: _Key, own: _Look[T], look: Callable[[], T]) -> tuple[T, float]:
+    async def _read(self, key: _Key, own: _Answer[T], read: Callable[[], T]) -> tuple[T, float]:
         lasts = 0.0
         lane = self._lanes.setdefault(key[0], _Lane())
         lane.users += 1
@@ -94,7 +94,7 @@ class Shared(Generic[T]):
             await _turn(lane, own)
             try:
                 began = time.monotonic()
-                found = await self._threads.run(look)
+                found = await self._threads.run(read)
             finally:
                 lane.slots.release()
             cost = time.monotonic() - began
@@ -106,25 +106,25 @@ class Shared(Generic[T]):
             if not lane.users:
                 del self._lanes[key[0]]
             own.good_until = time.monotonic() + lasts
-            if not lasts and self._looks.get(key) is own:
-                del self._looks[key]
+            if not lasts and self._answers.get(key) is own:
+                del self._answers[key]
             self._forget()
 
     def _forget(self) -> None:
-        """Forget what is too old, and the oldest of what is too much; a look that is under way stays: it is shared."""
+        """Forget what is too old, and the oldest of what is too much; a read that is under way stays: it is shared."""
         now = time.monotonic()
-        for key in [key for key, look in self._looks.items() if look.is_over and now >= look.good_until]:
-            del self._looks[key]
-        over = [(key, look.chars) for key, look in self._looks.items() if look.is_over]
+        for key in [key for key, answer in self._answers.items() if answer.is_over and now >= answer.good_until]:
+            del self._answers[key]
+        over = [(key, answer.chars) for key, answer in self._answers.items() if answer.is_over]
         chars = sum(held for _, held in over)
         for key, held in over:
-            if len(self._looks) <= MAX_KEPT and chars <= MAX_KEPT_CHARS:
+            if len(self._answers) <= MAX_KEPT and chars <= MAX_KEPT_CHARS:
                 break
-            del self._looks[key]
+            del self._answers[key]
             chars -= held
 
 
-async def _turn(lane: _Lane, own: _Look[Any]) -> None:
+async def _turn(lane: _Lane, own: _Answer[Any]) -> None:
     """Wait for a slot, as long as a request waits for the answer.
 
     :raises BusyError: when no request has waited for it for a while.

@@ -13,7 +13,7 @@ from anyio.to_thread import run_sync
 
 T = TypeVar("T")
 
-LOOKS: Final = 8
+QUERIES: Final = 8
 """Threads that read the database."""
 VIEWS: Final = 4
 """Threads that build answers from what was read: a hundred clips with all their texts take a while."""

@@ -16,8 +16,8 @@ from airflow_provider_vidu.api.input_uploads import put
 from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.network.download_url import DownloadAccess
 from airflow_provider_vidu.network.framing import AnswerReader
-from airflow_provider_vidu.network.target import DownloadAccess
 from fault_table import CLEAR_ERROR, REFUSED, SURVIVED
 from tests.integration.servers import Request, Server, Wire
 

@@ -26,7 +26,7 @@ from airflow_provider_vidu.event_triggers import ViduGenerationFinishedTrigger
 from airflow_provider_vidu.exceptions import ViduCreditError, ViduError, ViduSubmitUnknownError, ViduTransportError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.network.bodies import LIST
-from airflow_provider_vidu.network.target import DownloadAccess
+from airflow_provider_vidu.network.download_url import DownloadAccess
 from airflow_provider_vidu.polling.watch import PollPolicy, PollResult, Wait, Watch
 from airflow_provider_vidu.tasks.completions import CompletionTracker
 from fault_table import CLEAR_ERROR, SURVIVED
@@ -325,7 +325,7 @@ def test_a_wait_does_not_keep_the_answer_that_failed_it(serve, status):
 
     async def poll(watch: Watch) -> PollResult:
         async with async_client("vidu_default") as client:
-            return await client.looks.polls(watch, None, None).after(0.0)
+            return await client.shared_polls.polls(watch, None, None).after(0.0)
 
     async def poll_all() -> None:
         results = await asyncio.gather(*map(poll, watches))

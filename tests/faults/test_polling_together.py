@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu.polling import look
+from airflow_provider_vidu.polling import state_lists
 from fault_table import CLEAR_ERROR, SURVIVED
 from tests.faults.listing_world import KEY, Listed, Listing, as_json, comma, fired, until
 
@@ -24,7 +24,7 @@ ENOUGH = 12
 @pytest.fixture
 def service(monkeypatch) -> Iterator[Listing]:
     """Run a service with a list, and a connection to it; all waits become due within one window."""
-    monkeypatch.setattr(look, "WINDOW_SHARE", 1.0)
+    monkeypatch.setattr(state_lists, "WINDOW_SHARE", 1.0)
     with Listing() as running:
         monkeypatch.setenv("AIRFLOW_CONN_VIDU_LISTING", running.connection())
         yield running
@@ -189,7 +189,7 @@ async def test_a_look_that_fails_never_ends_a_wait_by_itself(service):
 
 async def test_a_list_that_lags_behind_is_found_out(service, monkeypatch, caplog):
     """One generation at a time is queried as well: if these have finished and the list says otherwise, it is wrong."""
-    monkeypatch.setattr(look, "AUDIT_SECONDS", 0.0)
+    monkeypatch.setattr(state_lists, "AUDIT_SECONDS", 0.0)
     service.listed = lambda ids, entries: [{**entry, "state": "processing", "creations": []} for entry in entries]
     waits = [asyncio.create_task(fired(name)) for name in service.ids]
     await until(lambda: len(service.lists) > 2)
@@ -202,7 +202,7 @@ async def test_a_throttled_list_stays_away_for_as_long_as_the_server_asks(servic
     """After a 429 one request follows when Retry-After has passed, however many waits are due."""
     monkeypatch.undo()
     monkeypatch.setattr("airflow_provider_vidu.polling.watch.FIRST_POLL_FLOOR", 0.0)
-    monkeypatch.setattr(look, "WINDOW_SHARE", 1.0)
+    monkeypatch.setattr(state_lists, "WINDOW_SHARE", 1.0)
     monkeypatch.setenv("AIRFLOW_CONN_VIDU_LISTING", service.connection())
     waits = [asyncio.create_task(fired(name)) for name in service.ids]
     await until(lambda: len(service.lists) > 2)

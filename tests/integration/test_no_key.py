@@ -23,8 +23,8 @@ from airflow_provider_vidu.downloads.transfer import Rules, Transfer
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.network.connection import Connection
+from airflow_provider_vidu.network.download_url import DownloadAccess, DownloadURL
 from airflow_provider_vidu.network.stream import NETWORK_ERRORS, Stream
-from airflow_provider_vidu.network.target import DownloadAccess, Target
 from fault_table import CLEAR_ERROR
 from tests.integration.downloads.test_transfer import Shelf
 from tests.integration.servers import Request, Server, Wire, fixed
@@ -207,7 +207,7 @@ def test_a_proxy_that_fails_leaves_no_trace_of_its_password(answer) -> None:
             Transfer("https://cdn.example.com/v.mp4", Shelf().open, access=behind).run()
         # An error of the transfer has no cause any more that holds its stream.
         with pytest.raises(NETWORK_ERRORS) as cause:
-            Stream(Target.parse("https://cdn.example.com/v.mp4"), behind, {}, own=False)
+            Stream(DownloadURL.parse("https://cdn.example.com/v.mp4"), behind, {}, own=False)
     assert "proxy-authorization" in server.requests[0].headers
     assert_clean(caught.value)
     assert_clean(cause.value)
@@ -227,7 +227,7 @@ def test_a_broken_stream_leaves_no_trace_of_its_request(monkeypatch) -> None:
 
     monkeypatch.setattr(Connection, "send", broken)
     with Server(_breaking) as server, pytest.raises(BrokenPipeError) as caught:
-        Stream(Target.parse(server.url()), access(server), {}, own=True)
+        Stream(DownloadURL.parse(server.url()), access(server), {}, own=True)
     assert_clean(caught.value)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_vidu import triggers
 from airflow_provider_vidu.api.clients import async_client
-from airflow_provider_vidu.api.looks import Looks
+from airflow_provider_vidu.api.shared_polls import SharedPolls
 from airflow_provider_vidu.events import read_event
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
@@ -368,7 +368,7 @@ async def test_a_kill_of_a_wait_with_callbacks_still_cancels(fault, dialect, san
         raise fault
 
     if fault is not None:
-        monkeypatch.setattr(Looks, "is_over", broken)
+        monkeypatch.setattr(SharedPolls, "is_over", broken)
     monkeypatch.setattr(triggers, "is_handed_over", ended)
     sandbox.add_generation("123", dialect=dialect, states=[["queueing", 0]])
     trigger = ViduGenerationTrigger(generation_id="123", cancel_on_kill=True, **CALLED)

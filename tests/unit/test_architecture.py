@@ -32,8 +32,8 @@ IO = frozenset(
 
 SHELLS = {
     "batches.trigger",
-    "api.clients.async_client", "api.clients.async_connection", "api.clients.async_target", "api.clients.async_tls",
-    "api.clients.sync_client", "api.clients.sync_connection", "api.looks", "api.polls",
+    "api.clients.async_client", "api.clients.async_connection", "api.clients.request_template", "api.clients.async_tls",
+    "api.clients.sync_client", "api.clients.sync_connection", "api.shared_polls", "api.polls",
     "downloads.transfer",
     "event_triggers", "triggers",
     "network.addresses", "network.connection", "network.stream", "network.tls", "api.input_uploads",
@@ -41,7 +41,7 @@ SHELLS = {
     "stores.destination", "stores.remote", "stores.uploads",
     "tasks.callbacks.nudges", "tasks.clients", "tasks.handover", "tasks.slots.queue",
     "ui.app", "ui.batches.journals", "ui.batches.routes",
-    "ui.callbacks.keys", "ui.callbacks.lookups", "ui.callbacks.routes", "ui.callbacks.waking",
+    "ui.callbacks.keys", "ui.callbacks.grouped_queries", "ui.callbacks.routes", "ui.callbacks.waking",
     "ui.clips.live", "ui.page_queries", "ui.playing.shelf", "ui.plugin", "ui.records.references",
     "ui.shared", "ui.threads",
 }  # fmt: skip

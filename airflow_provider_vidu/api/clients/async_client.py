@@ -20,10 +20,9 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.api.calls import Call
 from airflow_provider_vidu.api.clients.async_connection import Connector, Exchange
-from airflow_provider_vidu.api.clients.async_target import Target
+from airflow_provider_vidu.api.clients.request_template import RequestTemplate
 from airflow_provider_vidu.api.dialects import Dialect
 from airflow_provider_vidu.api.dialects.task_list import Listing
-from airflow_provider_vidu.api.looks import Looks
 from airflow_provider_vidu.api.messages import (
     TOO_LARGE,
     ApiAnswer,
@@ -36,6 +35,7 @@ from airflow_provider_vidu.api.messages import (
 from airflow_provider_vidu.api.session import Session
 from airflow_provider_vidu.api.settings.config import ViduConfig
 from airflow_provider_vidu.api.settings.connection import aresolve
+from airflow_provider_vidu.api.shared_polls import SharedPolls
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduConnectionNotFoundError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation, Snapshot
@@ -73,13 +73,13 @@ class AsyncClient:
         self._resolved_at = 0.0
         self._next_look_up = 0.0
         self._missing: tuple[float, str] = (0.0, "")
-        # The sockets depend only on the trust; key, host and proxy are those of each request's target.
+        # The sockets depend only on the trust; key, host and proxy are those of each request's template.
         self._connector_for: dict[bool | str, Connector] = {}
         self._connectors: list[Connector] = []
         self._trust: ssl.SSLContext | None = None
-        self._target: Target | None = None
-        self._target_of: ViduConfig | None = None
-        self.looks = Looks(self)
+        self._template: RequestTemplate | None = None
+        self._template_of: ViduConfig | None = None
+        self.shared_polls = SharedPolls(self)
         """One request for the states of many waits."""
 
     @property
@@ -89,7 +89,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close all sockets, including those of earlier settings."""
-        self.looks.close()
+        self.shared_polls.close()
         self._connector_for.clear()
         while self._connectors:
             await self._connectors.pop().close()
@@ -244,7 +244,7 @@ class AsyncClient:
             raise RuntimeError("The client was closed while it was in use.")
         exchange = None
         try:
-            exchange = Exchange(connector, self._target_for(config), TOTAL_TIMEOUTS * config.timeout)
+            exchange = Exchange(connector, self._template_for(config), TOTAL_TIMEOUTS * config.timeout)
             return await self._exchanged(exchange, config, request)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             was_sent = exchange is not None and exchange.was_sent
@@ -280,21 +280,21 @@ class AsyncClient:
                 return lost
         return config.answer(head.status, head.fields.items(), body.content, bounds.values, lost)
 
-    def _target_for(self, config: ViduConfig) -> Target:
+    def _template_for(self, config: ViduConfig) -> RequestTemplate:
         """Return where a connection's requests go, computed once."""
-        if self._target is None or self._target_of is not config:
+        if self._template is None or self._template_of is not config:
             proxy = proxy_for(config.base_url, config.proxy)
             login = login_headers(proxy) if proxy else {}
             is_tunnelled = config.origin[0] == "https"
-            self._target = Target(
+            self._template = RequestTemplate(
                 config.base_url,
                 config.request_headers() | ({} if is_tunnelled else login),
                 without_login(proxy) if proxy else None,
                 login if is_tunnelled else {},
                 config.timeout,
             )
-            self._target_of = config
-        return self._target
+            self._template_of = config
+        return self._template
 
 
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, AsyncClient]] = WeakKeyDictionary()

@@ -15,9 +15,9 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 
-from airflow_provider_vidu.api.clients.async_target import Target
 from airflow_provider_vidu.api.clients.async_tls import LoopWithTls
 from airflow_provider_vidu.api.clients.canonical import canonically
+from airflow_provider_vidu.api.clients.request_template import RequestTemplate
 from airflow_provider_vidu.api.messages import ApiRequest
 from airflow_provider_vidu.network.addresses import few_of_each_family
 from airflow_provider_vidu.network.framing import AnswerReader, FramingError, Head
@@ -147,12 +147,12 @@ class Exchange:
 
     __slots__ = (
         "_awaited", "_connection", "_connector", "_error", "_heard_at", "_held", "_is_held", "_loop", "_patience",
-        "_pieces", "_reader", "_target", "_transport", "_until", "was_sent",
+        "_pieces", "_reader", "_template", "_transport", "_until", "was_sent",
     )  # fmt: skip
 
-    def __init__(self, connector: Connector, target: Target, total: float) -> None:
+    def __init__(self, connector: Connector, template: RequestTemplate, total: float) -> None:
         self._connector = connector
-        self._target = target
+        self._template = template
         self._loop = asyncio.get_running_loop()
         self._until = self._loop.time() + total
         self._connection: Connection | None = None
@@ -169,7 +169,7 @@ class Exchange:
         :raises aiohttp.ClientError: when no answer came.
         :raises TimeoutError: when it took too long.
         """
-        data = self._target.written(request)
+        data = self._template.written(request)
         protocol = await self._connect()
         may_repeat = protocol.was_used and request.method in _REPEATABLE
         try:
@@ -181,14 +181,14 @@ class Exchange:
         return await self._sent(await self._connect(), data)
 
     async def _connect(self) -> _Protocol:
-        target = self._target
-        self._connection = self._connector.kept(target)
+        template = self._template
+        self._connection = self._connector.kept(template)
         if self._connection is None:
             try:
                 async with asyncio.timeout_at(self._until):
-                    self._connection = await self._connector.connect(target.request, [], target.limits)
+                    self._connection = await self._connector.connect(template.request, [], template.limits)
             except TimeoutError as error:
-                raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {target.request.url}") from error
+                raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {template.request.url}") from error
         return cast("_Protocol", self._connection.protocol)
 
     async def _sent(self, protocol: _Protocol, data: bytes) -> bytes:
@@ -199,7 +199,7 @@ class Exchange:
         self._pieces: deque[bytes] = deque()
         self._held, self._is_held = 0, False
         self._error: Exception | None = None
-        self._patience, self._heard_at = self._target.timeout, self._loop.time()
+        self._patience, self._heard_at = self._template.timeout, self._loop.time()
         protocol.wake_at(min(self._heard_at + self._patience, self._until))
         protocol.exchange, protocol.was_used = self, True
         self._transport.write(data)
@@ -248,7 +248,7 @@ class Exchange:
         protocol.exchange, protocol.idle_since = None, self._loop.time()
         if self._reader.keeps and not self._is_held and self._error is None and not protocol.early:
             protocol.wake_at(protocol.idle_since + KEEPALIVE_SECONDS)
-            self._connector.keep(connection, self._target)
+            self._connector.keep(connection, self._template)
         else:
             connection.close()
         self._error = None  # its traceback holds this exchange, and the frames with what has arrived of the answer
@@ -328,11 +328,11 @@ class Connector(aiohttp.TCPConnector):
     async def _resolve_host(self, *args: Any, **options: Any) -> Any:
         return few_of_each_family(await super()._resolve_host(*args, **options), _MOST_ADDRESSES)
 
-    def kept(self, target: Target) -> Connection | None:
-        """Return a connection to the target, or None if a new one is to be made."""
-        if target.key != self._kept_key:
+    def kept(self, template: RequestTemplate) -> Connection | None:
+        """Return a connection to the same server, or None if a new one is to be made."""
+        if template.key != self._kept_key:
             self._close_kept()
-            self._kept_key = target.key
+            self._kept_key = template.key
         while self._kept:
             connection = self._kept.pop()
             if cast("_Protocol", connection.protocol).is_quiet():
@@ -340,9 +340,9 @@ class Connector(aiohttp.TCPConnector):
             connection.close()
         return None
 
-    def keep(self, connection: Connection, target: Target) -> None:
-        """Keep a connection to the target for another exchange."""
-        if self._keeps and target.key == self._kept_key:
+    def keep(self, connection: Connection, template: RequestTemplate) -> None:
+        """Keep a connection for another exchange."""
+        if self._keeps and template.key == self._kept_key:
             self._kept.append(connection)
         else:
             connection.close()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from airflow_provider_vidu.network.framing import AnswerReader, FramingError, Head
 
 
-def canonical(head: Head, length: int | None = None) -> bytes:
+def canonical_head(head: Head, length: int | None = None) -> bytes:
     """Return the head in a form that every HTTP client reads.
 
     :param length: of the body that follows as it is, if all of it has arrived; otherwise :func:`chunk` forwards it.
@@ -46,9 +46,9 @@ def canonically(reader: AnswerReader, data: bytes) -> Iterator[bytes]:
     head = reader.head
     if head is not None and not had_head:
         if reader.ended and failure is None:  # nearly every answer: aiohttp takes it in one step
-            yield canonical(head, len(body)) + body
+            yield canonical_head(head, len(body)) + body
             return
-        yield canonical(head)
+        yield canonical_head(head)
     if body:
         yield chunk(body)
     if head is not None and reader.ended and not had_ended and head.has_body:

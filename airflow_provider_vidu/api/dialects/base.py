@@ -36,7 +36,7 @@ from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import objects, without_media
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import Cancellation, Credits, Generation, Snapshot
-from airflow_provider_vidu.polling.look import Form, Look
+from airflow_provider_vidu.polling.state_lists import Form, StateList
 
 _MAX_NAMED_IDS: Final = 5
 _LOCATIONS: Final = ("location", "operation-location", "content-location")
@@ -73,7 +73,7 @@ class Dialect(ABC):
     """Whether :meth:`credits` is available."""
     has_list: ClassVar[bool] = False
     """Whether the service lists the account's generations."""
-    has_look: ClassVar[bool] = False
+    has_state_list: ClassVar[bool] = False
     """Whether the service's list may be asked for named generations."""
     has_uploads: ClassVar[bool] = False
     """Whether the service accepts uploads."""
@@ -151,16 +151,16 @@ class Dialect(ABC):
         """
         self._lacks("list of generations: name the generations by their ids")
 
-    def can_look(self, endpoint: str | None = None) -> bool:
+    def can_list_states(self, endpoint: str | None = None) -> bool:
         """Whether the list may show a generation that was submitted to ``endpoint``."""
         return False
 
-    def look(self, generation_ids: Sequence[str], form: Form) -> Call[Look]:
+    def list_states(self, generation_ids: Sequence[str], form: Form) -> Call[StateList]:
         """Return the call that reads the states of several generations.
 
-        :param generation_ids: at most 100 ids for which :func:`.polling.look.may_be_listed` is true.
+        :param generation_ids: at most 100 ids for which :func:`.polling.state_lists.may_be_listed` is true.
         :param form: how they are written.
-        :raises ViduConfigError: unless :attr:`has_look`.
+        :raises ViduConfigError: unless :attr:`has_state_list`.
         """
         self._lacks("list of generations: query each by its id")
 

@@ -34,7 +34,7 @@ from airflow_provider_vidu.exceptions import (
     ViduResponseError,
 )
 from airflow_provider_vidu.models import Cancellation, Credits
-from airflow_provider_vidu.polling.look import Form, Look
+from airflow_provider_vidu.polling.state_lists import Form, StateList
 
 _MAX_TOKEN_CHARS: Final = 4096
 """A longer token may not fit into the URL of the request for the next page."""
@@ -69,7 +69,7 @@ class EntV2(Dialect):
     default_create_path: ClassVar[str] = "/ent/v2/{endpoint}"
     has_balance: ClassVar[bool] = True
     has_list: ClassVar[bool] = True
-    has_look: ClassVar[bool] = True
+    has_state_list: ClassVar[bool] = True
     has_uploads: ClassVar[bool] = True
 
     def _target(self, body: Mapping[str, Any], endpoint: str | None) -> str:
@@ -116,15 +116,15 @@ class EntV2(Dialect):
         path = f"{self._beside_create('tasks')}{'?' if query else ''}{query}"
         return Call(ApiRequest("GET", path, lists=True), self.read_page)
 
-    def can_look(self, endpoint: str | None = None) -> bool:
+    def can_list_states(self, endpoint: str | None = None) -> bool:
         """Whether the list may show a generation: not of a product with a query of its own [I]."""
         return not endpoint or self._query_path(endpoint) == self.query_path
 
-    def look(self, generation_ids: Sequence[str], form: Form) -> Call[Look]:
+    def list_states(self, generation_ids: Sequence[str], form: Form) -> Call[StateList]:
         """Return the call that reads the states of several generations from the list."""
         query = task_list.query_of(generation_ids, form)
         request = ApiRequest("GET", f"{self._beside_create('tasks')}?{query}", lists=True)
-        return Call(request, partial(self.read_look, frozenset(generation_ids)))
+        return Call(request, partial(self.read_states, frozenset(generation_ids)))
 
     def upload(self) -> Call[Upload]:
         """Return the call that opens an upload."""
@@ -221,7 +221,7 @@ class EntV2(Dialect):
             size=len(answer.body),
         )
 
-    def read_look(self, requested: Collection[str], answer: ApiAnswer) -> Look:
+    def read_states(self, requested: Collection[str], answer: ApiAnswer) -> StateList:
         """Return the states of requested generations in an answer of the list.
 
         :raises ViduError: when the answer is an error, or not a list of tasks.
@@ -237,7 +237,7 @@ class EntV2(Dialect):
             raise ViduResponseError(
                 f"The answer has no list of tasks: {answer.snippet()}. {IF_IT_LASTS}", status_code=answer.status
             )
-        return task_list.look_of(entries or (), requested, bool(text(job.get("next_page_token"))), answer.redact)
+        return task_list.states_in(entries or (), requested, bool(text(job.get("next_page_token"))), answer.redact)
 
     def read_upload(self, answer: ApiAnswer) -> Upload:
         """Return the upload that the answer to :meth:`upload` opens.

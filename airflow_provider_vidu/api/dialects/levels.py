@@ -106,12 +106,6 @@ def seed_of(payload: Level) -> int | None:
     return seed
 
 
-def trace_id_of(payload: Level) -> str | None:
-    """Return the id under which the service's support finds the job of an answer; None if it has none."""
-    trace_id: str | None = first(*job_and_inner(payload), text, "trace_id")
-    return trace_id
-
-
 def _whole(value: Any) -> int | None:
     return strict_int(whole(value))
 

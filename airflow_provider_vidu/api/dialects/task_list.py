@@ -22,7 +22,7 @@ from airflow_provider_vidu.api.dialects.levels import MAX_WORD_CHARS, STATUSES, 
 from airflow_provider_vidu.common.values import MILLISECONDS_ABOVE, moment, percent, text
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation, Snapshot
-from airflow_provider_vidu.polling.look import Form, Look
+from airflow_provider_vidu.polling.state_lists import Form, StateList
 
 PAGE_SIZE: Final = 100
 SMALLEST_PAGE: Final = 10
@@ -250,9 +250,9 @@ def query_of(generation_ids: Sequence[str], form: Form) -> str:
     return urlencode(fields, safe=",")
 
 
-def look_of(
+def states_in(
     entries: Iterable[Mapping[str, Any]], requested: Collection[str], has_more: bool, redact: Callable[[str], str]
-) -> Look:
+) -> StateList:
     """Return what the entries of a list show of requested generations.
 
     Entries without an id or a state are ignored, and so are several of one id that disagree.
@@ -274,7 +274,7 @@ def look_of(
                 disputed.add(name)
     for name in disputed:
         del states[name]
-    return Look(states, is_foreign, has_more)
+    return StateList(states, is_foreign, has_more)
 
 
 # Thousands of waits, a handful of states. The word is short: the cache would keep hundreds of words of megabytes.

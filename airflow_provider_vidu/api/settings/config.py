@@ -30,9 +30,9 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduError, ViduTransportError
 from airflow_provider_vidu.network.allowed_hosts import parse_allowed
 from airflow_provider_vidu.network.bodies import SINGLE
+from airflow_provider_vidu.network.download_url import DownloadAccess, deployment_hosts
 from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT, TOTAL_TIMEOUTS, USER_AGENT
 from airflow_provider_vidu.network.proxies import environment_secrets, secrets_of
-from airflow_provider_vidu.network.target import DownloadAccess, deployment_hosts
 
 _MIN_REDACTED_CHARS: Final = 8
 """Shorter secrets are redacted in error answers only."""

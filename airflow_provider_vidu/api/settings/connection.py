@@ -24,8 +24,8 @@ from airflow_provider_vidu.exceptions import (
     ViduResponseError,
     ViduTransportError,
 )
-from airflow_provider_vidu.network.lookups import is_there_after_all, kinds_of
 from airflow_provider_vidu.network.proxies import proxy_for, without_login
+from airflow_provider_vidu.network.secrets_backends import is_there_after_all, kinds_of
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

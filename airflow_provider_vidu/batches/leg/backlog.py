@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.batches.arguments import Settings
 from airflow_provider_vidu.batches.catalogue import Catalogue, Twins
-from airflow_provider_vidu.batches.leg.account import Account
+from airflow_provider_vidu.batches.leg.capacity import Capacity
 from airflow_provider_vidu.batches.leg.submitter import Submitter, is_searchable_at
 from airflow_provider_vidu.batches.lines import STORED, Line
 from airflow_provider_vidu.batches.manifest import counts, too_few
@@ -64,7 +64,7 @@ class Backlog:
         self._submitter = submitter
         self._spending = spending
         self._hook = hook
-        self._account = Account(hook, log)
+        self._capacity = Capacity(hook, log)
         self._log = log
         self._check = check
         self._pending: deque[Row] = deque()
@@ -200,7 +200,7 @@ class Backlog:
     @property
     def has_room(self) -> bool:
         """Whether a slot is free for a row, as far as that is known without a request."""
-        return self._account.known_room(self._settings.max_in_flight, self._in_flight) > 0
+        return self._capacity.known_room(self._settings.max_in_flight, self._in_flight) > 0
 
     def due_times(self) -> list[float]:
         """Return when something can be decided that cannot be decided now, in epoch seconds."""
@@ -249,7 +249,7 @@ class Backlog:
             self.error = ViduError(message, conn_id=self._settings.vidu_conn_id)
         job = self._state.open.get(row.key)
         if result.is_lost or (job is not None and not job.is_shared):
-            self._account.submitted()
+            self._capacity.submitted()
         if job is not None:
             self.submitted += not job.is_shared
             self._collector.watch(row, job, done=_with_result(result.generation))
@@ -272,7 +272,7 @@ class Backlog:
         :raises ViduError: when they never will.
         """
         self._waits_for = None
-        if self._account.room(self._settings.max_in_flight, self._in_flight) <= 0:
+        if self._capacity.room(self._settings.max_in_flight, self._in_flight) <= 0:
             self._waits_for = "slot" if self._in_flight < self._settings.max_in_flight else None
             return False
         if not self._may_spend():
@@ -282,8 +282,8 @@ class Backlog:
 
     def _may_spend(self) -> bool:
         """Whether the budget allows one more generation now; raises ViduError when it never will."""
-        if self._account.has_floor:
-            self._account.check()
+        if self._capacity.has_floor:
+            self._capacity.check()
         state, limit = self._state, self._settings.max_credits
         # No leg of this task learns the price of other rows: they are another run's, or were removed.
         own = [job for key, job in state.open.items() if key in self._rows]

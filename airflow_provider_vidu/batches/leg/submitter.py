@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +18,7 @@ from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.arguments import required_arguments
 from airflow_provider_vidu.orders.claims import BusyClaimError, ClaimLostError, NoClaim, SharedOrderError
 from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, Sends, find_lost, intent_of, named_id
-from airflow_provider_vidu.orders.media.request import Prepared
+from airflow_provider_vidu.orders.media.prepared import Prepared
 from airflow_provider_vidu.orders.request import check_product, endpoint_of, request_of
 from airflow_provider_vidu.polling.failures import failure
 
@@ -85,11 +85,8 @@ class Submitter:
         """Return the digest of a row's request; None if the row cannot be ordered, which :meth:`submit` reports."""
         try:
             fields, endpoint = fields_of(row)
-            prepared = Prepared(fields, self._storage_conn_id)
-            try:
+            with closing(Prepared(fields, self._storage_conn_id)) as prepared:
                 return prepared.digest(endpoint)
-            finally:
-                prepared.close()
         except ViduError:
             return None
 
@@ -114,12 +111,8 @@ class Submitter:
         """Return endpoint, intent and body of a row's create; its files are read, and uploaded if they must be."""
         fields, endpoint = fields_of(row)
         dialect = self._hook.config.dialect
-        prepared = Prepared(fields, self._storage_conn_id)
-        try:
-            request = prepared.digest(endpoint)
-            body = prepared.resolve(self._hook)
-        finally:
-            prepared.close()
+        with closing(Prepared(fields, self._storage_conn_id)) as prepared:
+            request, body = prepared.digest(endpoint), prepared.resolve(self._hook)
         path_of(dialect, body, endpoint, self._artifact)  # refuses it before anything is recorded
         record, marked = intent_of(dialect, body, endpoint, number=0, request=request)
         return endpoint, record, marked

@@ -7,15 +7,14 @@ of an uploaded file), or names a file that the worker reads.
 from __future__ import annotations
 
 import enum
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from airflow_provider_vidu.api.json_values import plain
-from airflow_provider_vidu.common.json_size import value_count
+from airflow_provider_vidu.api.json_values import as_json
+from airflow_provider_vidu.common.parsing import TooManyValuesError, bounded_json
 from airflow_provider_vidu.common.text import redacted, without_data_uris
 from airflow_provider_vidu.common.values import trimmed
 from airflow_provider_vidu.exceptions import ViduConfigError
@@ -101,7 +100,7 @@ def as_list(name: str, value: Any) -> Any:
 
     :raises ViduConfigError: when it is, or holds, something else.
     """
-    value = _read_list(name, plain(value))
+    value = _read_list(name, as_json(value))
     if not value or value == "None" or (isinstance(value, str) and not value.strip()):
         return value
     if isinstance(value, dict):
@@ -120,7 +119,7 @@ def replaced(body: Mapping[str, Any], replace: Replace) -> dict[str, Any]:
 
     :raises ViduConfigError: naming the field, and the index in its list, of any other value.
     """
-    request: dict[str, Any] = plain(body)
+    request: dict[str, Any] = as_json(body)
     for field in MEDIA_FIELDS:
         request = _walked(request, field.path.split("."), field, "", replace)
     return request
@@ -205,10 +204,10 @@ def read_json(where: str, text: str, kind: str) -> Any:
 
     :raises ViduConfigError: when it is not JSON, or holds too many values.
     """
-    if len(text) > MOST_VALUES and value_count(text.encode("utf-8", "replace"), MOST_VALUES) > MOST_VALUES:
-        raise ViduConfigError(f"{where} holds more than {MOST_VALUES:,} values. Nothing was submitted.")
     try:
-        return json.loads(text)
+        return bounded_json(text, MOST_VALUES)
+    except TooManyValuesError:
+        raise ViduConfigError(f"{where} holds more than {MOST_VALUES:,} values. Nothing was submitted.") from None
     except (ValueError, RecursionError):
         raise ViduConfigError(
             f"{where} is not valid JSON: {redacted(text.strip(), 80)}. Pass the {kind} itself (a task's "

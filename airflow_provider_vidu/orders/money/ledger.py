@@ -21,9 +21,10 @@ from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import Variable
 
+from airflow_provider_vidu.common.parsing import bounded_json
 from airflow_provider_vidu.common.values import epoch, mapping
 from airflow_provider_vidu.exceptions import ViduError
-from airflow_provider_vidu.orders.records import MOST_RECORD_VALUES, bounded_json, stored_variable
+from airflow_provider_vidu.orders.records import MOST_RECORD_VALUES, stored_variable
 
 MOST_FORGOTTEN: Final = 100
 """The most entries that one task removes."""

@@ -13,6 +13,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -23,7 +24,14 @@ from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.parsing import TooManyValuesError, parse
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.stores.places import root_of
-from airflow_provider_vidu.ui.playing.preview import AbsentError, Preview, PreviewError, open_beneath, place_of, roots
+from airflow_provider_vidu.ui.playing.preview import (
+    AbsentError,
+    Preview,
+    PreviewError,
+    open_beneath,
+    preview_root,
+    roots,
+)
 
 MAX_PACKED_BYTES: Final = 4 * 1024 * 1024
 MAX_STATE_BYTES: Final = 16 * 1024 * 1024
@@ -106,7 +114,7 @@ def read_journal(folder: str, batch: str, dag_id: str) -> Read:
     :param dag_id: a DAG that the reader may see.
     """
     base = _base(folder, batch)
-    if place_of(base + "x") is None:
+    if preview_root(base + "x") is None:
         return Read(problem=NO_ROOT)
     followed = _followed(base)
     began, before = time.thread_time(), followed.parsing
@@ -254,15 +262,13 @@ def _read_snapshot(followed: _Followed, base: str, until: float) -> None:
         followed.generation += 1
     if (preview := _opened(base + state_name(followed.generation))) is None:
         return
-    try:
+    with closing(preview):
         version = f"{followed.generation} {preview.etag}"
         if version == followed.version:
             return
         if preview.size > MAX_PACKED_BYTES:
             raise PreviewError(TOO_LARGE)
         packed = preview.read(0, preview.size)
-    finally:
-        preview.close()
     _parser.submit(_timed, _apply_snapshot, followed, packed).result()
     followed.version = version
 
@@ -287,12 +293,10 @@ def _content(uri: str, most: int) -> bytes | None:
     """Return the content of a small file beneath a preview root; None if there is none."""
     if (preview := _opened(uri)) is None:
         return None
-    try:
+    with closing(preview):
         if preview.size > most:
             raise PreviewError(TOO_LARGE)
         return preview.read(0, preview.size)
-    finally:
-        preview.close()
 
 
 def _opened(uri: str) -> Preview | None:

@@ -21,16 +21,16 @@ from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.stores.places import Root
 from airflow_provider_vidu.ui.batches import listing, rows
 from airflow_provider_vidu.ui.batches.journals import NO_ROOT, Read, latest_cost, read_journal
-from airflow_provider_vidu.ui.batches.records import Batch, DryRunError, read_batch, read_batches
+from airflow_provider_vidu.ui.batches.published import Batch, DryRunError, read_batch, read_batches
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.cards import ORDERS, STAGES
 from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
-from airflow_provider_vidu.ui.page_queries import PageQueries
+from airflow_provider_vidu.ui.page_queries import shared_queries
 from airflow_provider_vidu.ui.pages import page
-from airflow_provider_vidu.ui.playing.preview import place_of
+from airflow_provider_vidu.ui.playing.preview import preview_root
 from airflow_provider_vidu.ui.playing.shelf import SHEET_SECONDS
-from airflow_provider_vidu.ui.sending import NO_PIECE, send
+from airflow_provider_vidu.ui.sending import send
 from airflow_provider_vidu.ui.shared import Shared, pause_after
 from airflow_provider_vidu.ui.threads import Threads
 
@@ -67,12 +67,12 @@ ROW: Final = "/batch/rows/{row}"
 
 PieceIndex = Annotated[int, Query(ge=0, lt=MAX_PIECES)]
 
-router = APIRouter(
-    dependencies=[
-        Depends(requires_access_dag("GET", DagAccessEntity.XCOM)),
-        Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE)),
-    ]
-)
+# The pages show XComs and rendered fields, so they require the permission to read both in Airflow's own pages.
+GUARDS: Final = [
+    Depends(requires_access_dag("GET", DagAccessEntity.XCOM)),
+    Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE)),
+]
+router = APIRouter(dependencies=GUARDS)
 
 
 def prepare(state: Any) -> None:
@@ -85,11 +85,6 @@ def _weight(found: Any) -> int:
     return ROW_CHARS * len(found.entries if isinstance(found, listing.Chosen) else found)
 
 
-def _looks(request: Request) -> PageQueries:
-    looks: PageQueries = request.app.state.looks
-    return looks
-
-
 async def batches_of(request: Request, dag_id: str, run_id: str) -> tuple[list[dict[str, Any]], float]:
     """Return how far each batch of a run is, for the run's sheet, and the seconds that their journals took."""
     shared: Shared[Sequence[Batch]] = request.app.state.batches
@@ -100,7 +95,7 @@ async def batches_of(request: Request, dag_id: str, run_id: str) -> tuple[list[d
         return [_batch_answer(batch, read) for batch, read in zip(found, reads, strict=True)]
 
     cost = sum(latest_cost(batch.folder, batch.name) for batch in found)
-    return await _looks(request).views.run(view), cost
+    return await shared_queries(request).views.run(view), cost
 
 
 def _batch_answer(batch: Batch, read: Read) -> dict[str, Any]:
@@ -110,10 +105,10 @@ def _batch_answer(batch: Batch, read: Read) -> dict[str, Any]:
 
 async def _read_soon(request: Request, batch: Batch) -> Read:
     """Return the state of a batch for the sheet of its run, which no slow store may hold up."""
-    if (place := place_of(batch.folder + "x")) is None:
+    if (place := preview_root(batch.folder + "x")) is None:
         return Read(problem=NO_ROOT)
     # Not a timeout around the read: it would free the place's slot, and leave the thread in the store, at each look.
-    return await _looks(request).reads.soon(
+    return await shared_queries(request).reads.soon(
         _lane(place), read_journal, batch.folder, batch.name, batch.task.dag_id,
         patience=SHEET_PATIENCE_SECONDS, otherwise=Read(problem=SILENT),
     )  # fmt: skip
@@ -125,9 +120,11 @@ def _lane(place: Root) -> Hashable:
 
 
 async def _read(request: Request, batch: Batch) -> Read:
-    if (place := place_of(batch.folder + "x")) is None:
+    if (place := preview_root(batch.folder + "x")) is None:
         return Read(problem=NO_ROOT)
-    return await _looks(request).reads.run(_lane(place), read_journal, batch.folder, batch.name, batch.task.dag_id)
+    return await shared_queries(request).reads.run(
+        _lane(place), read_journal, batch.folder, batch.name, batch.task.dag_id
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +209,7 @@ async def row_at(request: Request, row: str, found: BatchAt) -> FoundRow:
     entries, index = await _viewed(request, found, ("row", row), partial(listing.found_row, name=row))
     if index is None:
         raise HTTPException(404, found.read.problem or NO_ROW)
-    (clip,) = await _looks(request).views.run(_clips_of, found.batch, [entries[index]])
+    (clip,) = await shared_queries(request).views.run(_clips_of, found.batch, [entries[index]])
     return FoundRow(found, entries, index, clip)
 
 
@@ -240,13 +237,13 @@ async def batch_data(
     order: Annotated[str, Query(pattern=f"^({'|'.join(ORDERS)})$")] = ORDERS[0],
 ) -> JSONResponse:
     """Return one page of the rows of a batch, and how many there are in each stage."""
-    batch, read, looks = at.batch, at.read, _looks(request)
+    batch, read, queries = at.batch, at.read, shared_queries(request)
     choose = partial(listing.chosen, stage=stage, order=order)
     wanted: listing.Chosen = await _viewed(request, at, ("sheet", stage, order), choose)
     shown = wanted.entries[offset : offset + limit]
-    clips = await looks.views.run(_clips_of, batch, shown)
-    lives = await asyncio.gather(*(looks.live(clip, SHEET_PATIENCE_SECONDS) for clip in clips))
-    stored, clips = await looks.stored(clips, SHEET_SECONDS)
+    clips = await queries.views.run(_clips_of, batch, shown)
+    lives = await asyncio.gather(*(queries.live(clip, SHEET_PATIENCE_SECONDS) for clip in clips))
+    stored, clips = await queries.stored(clips, SHEET_SECONDS)
 
     def view() -> JSONResponse:
         now = datetime.now(UTC)
@@ -273,14 +270,14 @@ async def batch_data(
             "batch": _batch_answer(batch, read),
         }
 
-    return await looks.views.run(view)
+    return await queries.views.run(view)
 
 
 async def row_data(request: Request, dag_id: str, run_id: str, at: RowAt) -> JSONResponse:
     """Return everything that the page of a row shows."""
-    batch, clip, looks = at.found.batch, at.clip, _looks(request)
-    live = await looks.live(clip)
-    stored, (clip,) = await looks.stored([clip])
+    batch, clip, queries = at.found.batch, at.clip, shared_queries(request)
+    live = await queries.live(clip)
+    stored, (clip,) = await queries.stored([clip])
 
     def neighbour(index: int) -> dict[str, Any] | None:
         return {**batch.task.place, "row": at.entries[index].name} if 0 <= index < len(at.entries) else None
@@ -295,24 +292,17 @@ async def row_data(request: Request, dag_id: str, run_id: str, at: RowAt) -> JSO
         }
         return JSONResponse({**rows.view_of(batch, at.entry, shown, live), **here, **around})
 
-    return await looks.views.run(view)
+    return await queries.views.run(view)
 
 
 async def row_file(request: Request, at: RowAt, piece: PieceIndex = 0, download: bool = False) -> Response:
     """Send the file of a row from storage, or lead to the service's own URL while that is valid."""
-    return await _sent(request, at.clip, piece, cover=False, attached=download)
+    return await send(request, at.clip, piece, cover=False, attached=download)
 
 
 async def row_cover(request: Request, at: RowAt, piece: PieceIndex = 0) -> Response:
     """Send the cover in the same way."""
-    return await _sent(request, at.clip, piece, cover=True)
-
-
-async def _sent(request: Request, clip: Clip, piece: int, *, cover: bool, attached: bool = False) -> Response:
-    answer = await send(request, _looks(request), clip, piece, cover=cover, attached=attached)
-    if answer is None:
-        raise HTTPException(404, NO_PIECE)
-    return answer
+    return await send(request, at.clip, piece, cover=True)
 
 
 for _task in TASKS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -19,7 +19,7 @@ from airflow_provider_vidu.common.values import mapping, moment, text, whole
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.orders.records import owner_named
 from airflow_provider_vidu.ui.batches.listing import Entry, counts
-from airflow_provider_vidu.ui.batches.records import Batch
+from airflow_provider_vidu.ui.batches.published import Batch
 from airflow_provider_vidu.ui.clips.clears import later_iterations
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.failures import (
@@ -31,10 +31,11 @@ from airflow_provider_vidu.ui.clips.failures import (
     is_empty,
 )
 from airflow_provider_vidu.ui.clips.outlook import retry_view
-from airflow_provider_vidu.ui.clips.pieces import Record
+from airflow_provider_vidu.ui.clips.pieces import FileRecord
 from airflow_provider_vidu.ui.clips.service import Live
-from airflow_provider_vidu.ui.clips.xcoms import slim, usable_id
+from airflow_provider_vidu.ui.clips.xcoms import record_in, slim, usable_id
 
+_FROM_JOURNAL: Final = ("stored", "failed", "paid", "open", "unknown", "left", "credits", "deadline")
 FACTS: Final = ("duration", "fps", "width", "height")
 ADVICE: Final = "The manifest holds the reasons of all rows."
 _UNLESS: Final = 'unless the task has on_clear="new": then it orders, and pays for, every row again.'
@@ -283,16 +284,10 @@ def _generation(task: TaskFacts, line: Mapping[str, Any]) -> Generation | None:
         return None
 
 
-def _record(batch: Batch, line: Mapping[str, Any], at: datetime | None) -> Record | None:
-    """Return the file of a line, if it lies in the batch's folder."""
-    uri, size, digest = line.get("uri"), line.get("size"), line.get("sha256")
-    if not isinstance(uri, str) or not uri.startswith(batch.folder) or len(uri) > 4096:
-        return None
-    if not isinstance(size, int) or size < 0:
-        return None
-    is_digest = isinstance(digest, str) and len(digest) == 64 and digest.isalnum()
-    kind = redacted(text(line.get("content_type")) or "", 80) or None
-    return Record(uri, size, digest if is_digest else None, kind, at and at.astimezone(UTC))
+def _record(batch: Batch, line: Mapping[str, Any], at: datetime | None) -> FileRecord | None:
+    """Return the file of a line, if it is in the batch's folder."""
+    record = record_in(line, None, at)
+    return record if record is not None and record.uri.startswith(batch.folder) else None
 
 
 def next_try_of(batch: Batch) -> dict[str, Any] | None:
@@ -330,17 +325,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
         "waits_for": batch.waits_for,
     }
     if state is None:
-        return {
-            **view,
-            "stored": None,
-            "failed": None,
-            "paid": None,
-            "open": None,
-            "unknown": None,
-            "left": None,
-            "credits": None,
-            "deadline": None,
-        }
+        return {**view, **dict.fromkeys(_FROM_JOURNAL)}
     known = counts(state, is_over=batch.is_over)
     began = sum(known.values())
     # The next try begins with a timeout of its own, and each run of a named batch has one.

@@ -8,7 +8,7 @@ watch the generation, and these poll earlier than at their interval.
 * ``signatures``: Vidu's signature, its date and its nonce. Pure.
 * ``airflow_tasks``: all that touches Airflow's internals to resume a task.
 * ``airflow_assets``: all that touches them to nudge event triggers.
-* ``lookups``: many tokens in one query of the database.
+* ``grouped_queries``: many tokens in one query of the database.
 * ``keys``: the API key that a signature is checked with.
 * ``waking``: when a task may be resumed, and callbacks that come too early.
 * ``nudging``: callbacks that no task waits for.

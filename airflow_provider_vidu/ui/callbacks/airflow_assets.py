@@ -18,7 +18,7 @@ from uuid import UUID
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import lazyload
 
-from airflow_provider_vidu.common.json_size import value_count
+from airflow_provider_vidu.common.parsing import bounded_json
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.order import OrderRecord
 from airflow_provider_vidu.orders.records import STATE_KEY
@@ -137,10 +137,8 @@ def _records(tries: Any, own: Any, instances: Collection[UUID]) -> Any:
 
 
 def _order(stored: str) -> UnawaitedOrder | None:
-    if value_count(stored.encode("utf-8", "replace"), MAX_RECORD_VALUES) > MAX_RECORD_VALUES:
-        return None
     try:
-        record = OrderRecord.from_json(json.loads(stored))
+        record = OrderRecord.from_json(bounded_json(stored, MAX_RECORD_VALUES))
     except (ValueError, RecursionError, ViduConfigError):  # not written by this package
         return None
     if record is None or not record.callback or not record.nudges:

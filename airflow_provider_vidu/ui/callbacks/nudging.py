@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from airflow_provider_vidu.ui.callbacks.airflow_assets import UnawaitedOrder
-from airflow_provider_vidu.ui.callbacks.lookups import Lookups
+from airflow_provider_vidu.ui.callbacks.grouped_queries import GroupedQueries
 from airflow_provider_vidu.ui.threads import Threads
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Nudger:
 
     def __init__(self, nudge: Callable[[Collection[Ended]], int], threads: Threads) -> None:
         self._nudge = nudge
-        self._writes: Lookups[Ended, Any] = Lookups(self._write, threads, gather_seconds=GATHER_SECONDS)
+        self._writes: GroupedQueries[Ended, Any] = GroupedQueries(self._write, threads, gather_seconds=GATHER_SECONDS)
 
     async def called(self, order: UnawaitedOrder) -> None:
         """Nudge the event triggers that watch an order's generation; returns once that is written.

@@ -16,7 +16,7 @@ from airflow_provider_vidu.events import make_callback_event
 from airflow_provider_vidu.polling.watch import earliest_event
 from airflow_provider_vidu.ui.callbacks.airflow_assets import UnawaitedOrder
 from airflow_provider_vidu.ui.callbacks.airflow_tasks import WaitingTask
-from airflow_provider_vidu.ui.callbacks.lookups import Lookups
+from airflow_provider_vidu.ui.callbacks.grouped_queries import GroupedQueries
 from airflow_provider_vidu.ui.threads import BusyError, Threads
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Waker:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Any] = asyncio.sleep,
     ) -> None:
-        self._lookups = Lookups(find, threads)
+        self._queries = GroupedQueries(find, threads)
         self._resume = resume
         self._threads = threads
         self._clock = clock
@@ -88,7 +88,7 @@ class Waker:
         :param digest: the token's.
         :raises BusyError: when too many look-ups wait.
         """
-        known = await self._lookups.get(instance)
+        known = await self._queries.get(instance)
         # Each comparison takes the same time, and there is one even if nothing is known.
         digests = [each.callback for each in known] or [_NO_DIGEST]
         are_same = [hmac.compare_digest(own.encode(), digest.encode()) for own in digests]

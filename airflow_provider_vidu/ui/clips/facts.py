@@ -12,7 +12,7 @@ from airflow_provider_vidu.common.values import mapping, moment, number, strict_
 from airflow_provider_vidu.defaults import LONGEST_SECONDS
 from airflow_provider_vidu.links import DRY_RUN_PREFIX, RESULT_KEY
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.ui.clips.pieces import Record, newest_first, with_known
+from airflow_provider_vidu.ui.clips.pieces import FileRecord, newest_first, with_known
 from airflow_provider_vidu.ui.clips.xcoms import (
     BESIDE,
     MAKING,
@@ -63,7 +63,7 @@ class TaskFacts:
     watch: Any = None
     fields: Any = field(default=None, repr=False)
     generation: Generation | None = field(default=None, repr=False)
-    record: Record | None = None
+    record: FileRecord | None = None
     result_at: datetime | None = None
     is_too_large: bool = False
     is_served: bool = False
@@ -318,7 +318,7 @@ class Clip:
         return found[-1] if found else None
 
     @property
-    def records(self) -> list[Record]:
+    def records(self) -> list[FileRecord]:
         """The files that downloads have stored of it, the newest first; covers among them."""
         return newest_first(task.record for task in self.tasks if task.record is not None)
 

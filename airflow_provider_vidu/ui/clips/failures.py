@@ -7,16 +7,16 @@ from typing import Any, Final
 
 from airflow_provider_vidu import __version__
 from airflow_provider_vidu.api.dialects.errors import failure_advice
-from airflow_provider_vidu.api.dialects.levels import trace_id_of
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, number
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduNotFoundError, ViduRequestError
 from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.polling.failures import trace_of
 from airflow_provider_vidu.ui.clips.cards import model_of
 from airflow_provider_vidu.ui.clips.clears import cost_of_clear, credits_text, is_by_hook, later_iterations, name_of
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.pieces import Record
+from airflow_provider_vidu.ui.clips.pieces import FileRecord
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import Moment, ended, submitted
 from airflow_provider_vidu.ui.clips.xcoms import MAKING
@@ -38,7 +38,7 @@ AGAIN: Final[Mapping[bool | None, str]] = {True: "task cleared", False: "task re
 LOST: Final[Mapping[Lost, str]] = {"missing": "file not found", "replaced": "file replaced"}
 
 
-def qualifier(clip: Clip, generation: Generation | None, lost: Record | None) -> str | None:
+def qualifier(clip: Clip, generation: Generation | None, lost: FileRecord | None) -> str | None:
     """Return what the state's word does not say: ``cancelled``, or what has become of the task or of the file.
 
     :param lost: the file of which the API server does not find any copy.
@@ -58,7 +58,9 @@ def qualifier(clip: Clip, generation: Generation | None, lost: Record | None) ->
     return "task marked" if clip.stage == "submitted" and clip.marked is not None else None
 
 
-def failure(clip: Clip, generation: Generation | None, live: Live, lost: Record | None = None) -> dict[str, Any] | None:
+def failure_view(
+    clip: Clip, generation: Generation | None, live: Live, lost: FileRecord | None = None
+) -> dict[str, Any] | None:
     """Return what failed, why, what to do and what a clear costs; None where nothing did.
 
     :param lost: the file of which the API server does not find any copy.
@@ -87,7 +89,7 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
         "title": f"The generation{' of the earlier try' * is_past} {'was cancelled' if cancelled else 'failed'}",
         "code": code,
         "message": f"{_canceller(clip)} {reason}".strip() if cancelled else reason,
-        "trace_id": line(trace_id_of(generation.raw)),
+        "trace_id": line(trace_of(generation)),
         # What a clear does is said below, with the task's name and the price.
         "advice": f"{advice} {_to_notice(clip)}".strip(),
         "cost": f"{_charged(clip, generation)} {'' if is_past else cost_of_clear(clip)}".strip(),
@@ -147,7 +149,7 @@ def _marked(task: TaskFacts, action: Action | None = None) -> str:
     )
 
 
-def _of_file(clip: Clip, lost: Record) -> dict[str, Any]:
+def _of_file(clip: Clip, lost: FileRecord) -> dict[str, Any]:
     """Say that a stored file is not there any more, and how to get it again."""
     place = redacted(lost.uri, 400)
     if lost.lost == "replaced":
@@ -325,7 +327,7 @@ def _notice(message: str, advice: str = "", **more: Any) -> dict[str, Any]:
 
 def support(clip: Clip, task: TaskFacts, generation: Generation | None, live: Live) -> str:
     """Return the facts that the service's support, or a colleague, needs: no prompt, no URL, no key; times in UTC."""
-    error = failure(clip, generation, live) or {}
+    error = failure_view(clip, generation, live) or {}
     known = notice(clip, live) or {}
     end = ended(clip, generation, live) if generation is not None and generation.is_done else Moment(None)
     rows = [

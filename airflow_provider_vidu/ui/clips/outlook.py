@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from airflow_provider_vidu.exceptions import ViduNotFoundError
 from airflow_provider_vidu.models import Generation, GenerationStatus
-from airflow_provider_vidu.polling.schedule import PollHistory, interval, net_interval
+from airflow_provider_vidu.polling.schedule import PollHistory, adaptive_interval, net_interval
 from airflow_provider_vidu.polling.watch import PollPolicy
 from airflow_provider_vidu.ui.clips.clears import is_by_hook, name_of
 from airflow_provider_vidu.ui.clips.facts import BETWEEN_TRIES, Clip, TaskFacts
@@ -138,9 +138,9 @@ def _interval(task: TaskFacts, generation: Generation | None, live: Live, now: d
     if task.has_callback:  # only the triggerer knows whether callbacks arrive: without them, it polls more often
         return round(net_interval(age))
     if generation.status is GenerationStatus.WAITING:
-        return round(interval(PollHistory(age=age, queued_at=age)))
+        return round(adaptive_interval(PollHistory(age=age, queued_at=age)))
     since = live.waiting_until or begun
-    return round(interval(PollHistory(age=age, started=min(max((since - begun).total_seconds(), 0.0), age))))
+    return round(adaptive_interval(PollHistory(age=age, started=min(max((since - begun).total_seconds(), 0.0), age))))
 
 
 def _first_poll(task: TaskFacts, now: datetime) -> dict[str, str | None] | None:

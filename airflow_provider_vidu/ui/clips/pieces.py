@@ -25,7 +25,7 @@ _BY_EXTENSION: Final[Mapping[str, Family]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class FileRecord:
     """A file that a download has stored, by its record.
 
     ``artifact`` is what the task was to keep (None: the result, whatever its medium), ``source`` the URL that it
@@ -75,11 +75,11 @@ class Piece:
     """
 
     creation: int | None
-    records: Sequence[Record] = ()
+    records: Sequence[FileRecord] = ()
     artifact: Artifact | None = None
 
     @property
-    def lost(self) -> Record | None:
+    def lost(self) -> FileRecord | None:
         """The newest of its files, if none of them is there any more."""
         return self.records[0] if self.records and all(record.lost for record in self.records) else None
 
@@ -98,7 +98,7 @@ class Piece:
         return next((found for name in names if (found := _by_name(name))), "video")
 
 
-def pieces_of(records: Iterable[Record], generation: Generation | None) -> list[Piece]:
+def pieces_of(records: Iterable[FileRecord], generation: Generation | None) -> list[Piece]:
     """Return what there is of a generation, in the order of its creations.
 
     A stored file belongs to the creation whose URL it came from. One of another origin is a piece of its own, unless
@@ -108,8 +108,8 @@ def pieces_of(records: Iterable[Record], generation: Generation | None) -> list[
     :param generation: None where it is not known.
     """
     count = count_of(generation)
-    stored: dict[int, list[Record]] = {index: [] for index in range(count)}
-    others: dict[str, list[Record]] = {}
+    stored: dict[int, list[FileRecord]] = {index: [] for index in range(count)}
+    others: dict[str, list[FileRecord]] = {}
     addresses = _addresses(generation, count)
     for record in records:
         if record.is_cover:
@@ -130,7 +130,7 @@ def count_of(generation: Generation | None) -> int:
     return sum(bool(found.url) for found in generation.artifacts) or 1
 
 
-def with_known(record: Record, known: Mapping[str, Known]) -> Record:
+def with_known(record: FileRecord, known: Mapping[str, Known]) -> FileRecord:
     """Return a record with what looks at the file have shown.
 
     :param known: by the files' URIs.
@@ -139,7 +139,7 @@ def with_known(record: Record, known: Mapping[str, Known]) -> Record:
     return record if found is None else replace(record, lost=found.lost(record.size))
 
 
-def newest_first(records: Iterable[Record]) -> list[Record]:
+def newest_first(records: Iterable[FileRecord]) -> list[FileRecord]:
     """Return stored files, the newest first."""
     return sorted(records, key=lambda record: record.stored_at.timestamp() if record.stored_at else 0.0, reverse=True)
 

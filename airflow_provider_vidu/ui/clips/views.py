@@ -13,9 +13,9 @@ from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.ui.clips.cards import card_facts, model_of, prompt_of
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.failures import failure, line, notice, qualifier, support
+from airflow_provider_vidu.ui.clips.failures import failure_view, line, notice, qualifier, support
 from airflow_provider_vidu.ui.clips.outlook import next_try, outlook
-from airflow_provider_vidu.ui.clips.pieces import Piece, Record, pieces_of
+from airflow_provider_vidu.ui.clips.pieces import FileRecord, Piece, pieces_of
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import iso, timeline
 from airflow_provider_vidu.ui.playing.shelf import Lost
@@ -101,7 +101,7 @@ def source_of(
     return Source(None, expired(clip))
 
 
-def files_of(clip: Clip, piece: Piece, *, cover: bool) -> Sequence[Record]:
+def files_of(clip: Clip, piece: Piece, *, cover: bool) -> Sequence[FileRecord]:
     """Return the stored files of a piece, or the stored covers where it is the first one."""
     if not cover:
         return piece.records
@@ -118,7 +118,7 @@ def _generation(clip: Clip, live: Live) -> Generation | None:
     return found.model_copy(update={"status": GenerationStatus.UNKNOWN, "provider_status": "", "progress": None})
 
 
-def expired(clip: Clip, lost: Collection[Record] = (), *, is_shown: bool = False) -> str:
+def expired(clip: Clip, lost: Collection[FileRecord] = (), *, is_shown: bool = False) -> str:
     """Say that the service's URL has expired and where the file is, as far as that is known, in two sentences.
 
     :param lost: files that are known to be lost by now, beside those that the clip knows of.
@@ -130,7 +130,7 @@ def expired(clip: Clip, lost: Collection[Record] = (), *, is_shown: bool = False
     return f"{message} {where_stored(clip, lost, is_shown=is_shown)}".strip()
 
 
-def where_stored(clip: Clip, lost: Collection[Record] = (), *, is_shown: bool = False) -> str:
+def where_stored(clip: Clip, lost: Collection[FileRecord] = (), *, is_shown: bool = False) -> str:
     """Say in a sentence where the file is, as far as that is known; empty where no task has stored one that is left.
 
     :param lost: files that are known to be lost by now, beside those that the clip knows of.
@@ -141,7 +141,7 @@ def where_stored(clip: Clip, lost: Collection[Record] = (), *, is_shown: bool = 
     return "" if kept is None else _stored_at(kept, is_shown=is_shown)
 
 
-def _stored_at(record: Record, *, is_shown: bool = False) -> str:
+def _stored_at(record: FileRecord, *, is_shown: bool = False) -> str:
     why = "" if is_shown else ", which is not beneath [vidu] preview_roots, so this page cannot play it"
     return f"A task stored the file at {redacted(record.uri, 400)}{why}."
 
@@ -208,7 +208,7 @@ def card_view(clip: Clip, live: Live, *, stored: Mapping[str, str | None], now: 
         "stage": clip.stage,
         "progress": generation.progress if generation and not generation.is_done else None,
         "qualifier": qualifier(clip, generation, lost),
-        "error": failure(clip, generation, live, lost),
+        "error": failure_view(clip, generation, live, lost),
         "notice": notice(clip, live),
         "is_unattended": clip.is_unattended(now),
         "reused_from": line(clip.generation_id, 300) if clip.reusing and clip.paying is None else None,
@@ -217,6 +217,28 @@ def card_view(clip: Clip, live: Live, *, stored: Mapping[str, str | None], now: 
         "can_download": source.kind == "storage",
         "has_cover": source_of(clip, live, first, stored=stored, cover=True, now=now).kind is not None,
     }
+
+
+def slot_view(task: TaskFacts, place: Any, now: datetime) -> dict[str, Any]:
+    """Return what the page of a task that waits before its create shows instead of a clip; nothing for other tasks.
+
+    :param task: the task instance.
+    :param place: its :class:`.QueuePlace`; None once it has its turn.
+    """
+    if task.waiting_since is None:
+        return {}
+    known = {
+        "since": iso(task.waiting_since),
+        "for_prices": task.waits_for_prices,
+        "has_triggerer": task.has_triggerer(now),
+        "is_queued": place is not None,
+        "in_worker": task.state == "running",
+        "place": place and place.place,
+        "length": place and place.length,
+        "deadline": iso(place.deadline) if place else None,
+    }
+    # Nothing was submitted: there is no step to show, nothing to poll, and nothing to ask support about.
+    return {"slot": known, "timeline": [], "outlook": None, "support": ""}
 
 
 def no_generation_view(count: int, tasks: Sequence[TaskFacts]) -> dict[str, Any]:
@@ -280,14 +302,14 @@ def _task(task: TaskFacts) -> dict[str, Any]:
     }
 
 
-def _files(records: Sequence[Record], stored: Collection[str]) -> list[dict[str, Any]]:
+def _files(records: Sequence[FileRecord], stored: Collection[str]) -> list[dict[str, Any]]:
     """Return the stored files, covers last; one that several tasks have stored, or found there, stands once."""
     once = {(record.uri, record.sha256): record for record in records}
     found = sorted(once.values(), key=lambda record: record.is_cover)
     return [{**_file(record), "is_shown": record.uri in stored} for record in found]
 
 
-def _file(record: Record) -> dict[str, Any]:
+def _file(record: FileRecord) -> dict[str, Any]:
     return {
         "uri": line(record.uri, 2000),
         "lost": record.lost,

@@ -5,7 +5,6 @@ Of each, only what the pages show is kept, and that is bounded.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -15,12 +14,14 @@ from pydantic import ValidationError
 
 from airflow_provider_vidu.api.dialects.answers import MAX_TEXT_CHARS
 from airflow_provider_vidu.api.ids import checked_id
-from airflow_provider_vidu.common.json_size import marks, value_count
+from airflow_provider_vidu.common.json_size import marks
+from airflow_provider_vidu.common.parsing import bounded_json
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.common.values import mapping, number, percent, text, trace_id, whole
+from airflow_provider_vidu.common.values import mapping, number, percent, text, whole
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Record
+from airflow_provider_vidu.polling.failures import trace_of
+from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, FileRecord
 
 MAX_VALUES: Final = 30_000
 """The most JSON values of an XCom; a result has at most the 20,000 of an answer. To parse 256 KiB of empty lists takes
@@ -76,7 +77,7 @@ def parsed(stored: str | None) -> Any:
     One XCom nested a thousand times, or with a number of 5,000 digits, must not break the page of its siblings.
     """
     try:
-        return None if stored is None else bounded(stored)
+        return None if stored is None else bounded_json(stored, MAX_VALUES)
     except (ValueError, RecursionError):
         return None
 
@@ -90,21 +91,11 @@ def parsed_small(stored: str | None) -> Any:
     return parsed(stored) if is_small else None
 
 
-def bounded(text: str) -> Any:
-    """Return the value of JSON text.
-
-    :raises ValueError, RecursionError: when Python cannot parse it, or it holds too many values.
-    """
-    if len(text) > MAX_VALUES and value_count(text.encode("utf-8", "replace"), MAX_VALUES) > MAX_VALUES:
-        raise ValueError("it holds too many values")
-    return json.loads(text)
-
-
 def decoded(value: Any) -> Any:
     """Return an XCom's value; some versions store its JSON as text, and a generation is stored with its class."""
     if isinstance(value, str) and value[:1] in ('"', "{"):
         try:
-            value = bounded(value)
+            value = bounded_json(value, MAX_VALUES)
         except (ValueError, RecursionError):
             return value
     is_object = isinstance(value, Mapping) and value.get("__classname__") == _GENERATION
@@ -190,12 +181,12 @@ def generation_in(value: Mapping[str, Any]) -> Generation | None:
         return None
 
 
-def record_in(value: Mapping[str, Any], artifact: Any, at: datetime | None) -> Record | None:
+def record_in(value: Mapping[str, Any], artifact: Any, at: datetime | None) -> FileRecord | None:
     """Return the record of a stored file in a return value; None if it holds none."""
     uri, size, sha256, source = (value.get(name) for name in ("uri", "size", "sha256", "source"))
     if not isinstance(uri, str) or not uri or len(uri) > 4096 or not isinstance(size, int) or size < 0:
         return None
-    return Record(
+    return FileRecord(
         uri=uri,
         size=size,
         sha256=sha256 if isinstance(sha256, str) and len(sha256) == 64 and sha256.isalnum() else None,
@@ -219,7 +210,7 @@ def slim(generation: Generation) -> Generation:
         for name in ("prompt", "enhanced_prompt", "provider_status", "model", "error_code", "error_message")
         if (value := getattr(generation, name)) is not None
     }
-    trace = trace_of(generation)
+    trace = trace_of(generation) if generation.failed else None
     more: dict[str, Any] = {
         "artifacts": generation.artifacts[:MAX_PIECES],
         "raw": {"trace_id": trace[:MAX_NOTE_CHARS]} if trace else {},
@@ -238,14 +229,6 @@ def chars_of(generation: Generation | None) -> int:
 def text_chars(values: Iterable[Any]) -> int:
     """Return how many characters the texts among some values have."""
     return sum(len(value) for value in values if isinstance(value, str))
-
-
-def trace_of(generation: Generation) -> str | None:
-    """Return the id under which the service's support finds a failure, where the answer names one."""
-    if not generation.failed:
-        return None
-    data = mapping(generation.raw.get("data"))
-    return next(filter(None, map(trace_id, (generation.raw, data, mapping(data.get("data"))))), None)
 
 
 def _aware(moment: datetime | None) -> datetime | None:

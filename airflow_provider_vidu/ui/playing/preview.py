@@ -99,7 +99,7 @@ def _roots_in(setting: str) -> tuple[Root, ...]:
     return tuple(found)
 
 
-def place_of(uri: str) -> Root | None:
+def preview_root(uri: str) -> Root | None:
     """Return the root that a stored file is beneath, by its name; None if there is none."""
     found = root_of(uri, roots())
     return found[0] if found else None

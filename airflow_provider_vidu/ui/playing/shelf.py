@@ -9,6 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -121,12 +122,10 @@ def _looked(uri: str, before: Known | None, *, reads: bool) -> Known:
         return Known(now, is_absent=True)
     except PreviewError:
         return Known(now, is_read=True)
-    try:
+    with closing(preview):
         if before is not None and before.is_read and before.size == preview.size:
             return replace(before, at=now)  # it was read once
         return Known(now, preview.size, kind=_kind_of(preview) if reads else None, is_read=reads)
-    finally:
-        preview.close()
 
 
 def _kind_of(preview: Preview) -> str | None:

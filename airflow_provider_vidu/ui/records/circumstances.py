@@ -24,7 +24,7 @@ from airflow_provider_vidu.common.values import mapping, objects
 from airflow_provider_vidu.links import ID_KEY
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import MAKING, parsed
-from airflow_provider_vidu.ui.records.instances import Key, are, key_columns, key_of, same_task
+from airflow_provider_vidu.ui.records.instances import Key, are, key_columns, key_of, of_run, same_task
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +53,7 @@ def actions_on(session: Session, clip: Clip) -> list[Action]:
     query = (
         select(Log.event, Log.dttm, Log.task_id, Log.extra)
         .where(
-            Log.dag_id == task.dag_id,
-            Log.run_id == task.run_id,
+            *of_run(Log, task.dag_id, task.run_id),
             or_(Log.task_id == task.task_id, Log.task_id.is_(None)),
             Log.event.in_(_EVENTS),
             func.length(Log.extra) <= MAX_EXTRA_CHARS,
@@ -117,8 +116,7 @@ def usual_seconds(session: Session, clip: Clip) -> tuple[float, int] | None:
     times = select(XComModel.timestamp, TaskInstance.end_date).select_from(XComModel)
     query = times.join(TaskInstance, same_task(XComModel, TaskInstance)).where(
         XComModel.key == ID_KEY,
-        TaskInstance.dag_id == task.dag_id,
-        TaskInstance.run_id == task.run_id,
+        *of_run(TaskInstance, task.dag_id, task.run_id),
         TaskInstance.task_id == task.task_id,
         TaskInstance.map_index != index,
         TaskInstance.state == "success",
@@ -140,11 +138,11 @@ def next_tries(session: Session, tasks: Iterable[TaskFacts]) -> dict[Key, dateti
     if not waiting:
         return found
     first = next(iter(waiting.values()))
-    own = (TaskInstance.dag_id == first.dag_id, TaskInstance.run_id == first.run_id)
     query = (
         select(TaskInstance, *key_columns(TaskInstance))
         .options(lazyload("*"), load_only(TaskInstance.end_date, TaskInstance.try_number))
-        .where(*own, are(waiting, TaskInstance), TaskInstance.state == "up_for_retry")
+        .where(*of_run(TaskInstance, first.dag_id, first.run_id), are(waiting, TaskInstance))
+        .where(TaskInstance.state == "up_for_retry")
     )
     try:
         # In a savepoint: after a query that fails, PostgreSQL refuses all others of the page.
@@ -153,7 +151,7 @@ def next_tries(session: Session, tasks: Iterable[TaskFacts]) -> dict[Key, dateti
             run = session.scalars(
                 select(DagRun)
                 .options(lazyload("*"), load_only(DagRun.dag_id, DagRun.run_id, DagRun.logical_date))
-                .where(DagRun.dag_id == first.dag_id, DagRun.run_id == first.run_id)
+                .where(*of_run(DagRun, first.dag_id, first.run_id))
             ).one()
             if (dag := _dag_of(session, run)) is None:
                 return found

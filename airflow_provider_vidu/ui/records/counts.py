@@ -14,24 +14,20 @@ from typing import Any, Final
 
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from sqlalchemy import JSON, Numeric, String, and_, case, cast, func, literal, not_, or_, select, type_coerce
-from sqlalchemy.ext.compiler import compiles
+from sqlalchemy import String, and_, case, cast, func, literal, not_, or_, select
 from sqlalchemy.orm import Session, aliased
-from sqlalchemy.sql.functions import GenericFunction
-from sqlalchemy.types import Boolean
 
 from airflow_provider_vidu.links import DRY_RUN_PREFIX, ID_KEY, MAX_PUBLISHED, RESULT_KEY, WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK, STAGES
 from airflow_provider_vidu.ui.clips.facts import ENDED, TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import BESIDE, MAKING, STORES
-from airflow_provider_vidu.ui.records.instances import BY_TIME, HAS_RESULT, PLACE, place_in, placed, same_task
+from airflow_provider_vidu.ui.records.instances import BY_TIME, HAS_RESULT, PLACE, of_run, place_in, placed, same_task
+from airflow_provider_vidu.ui.records.json_fields import MAX_SMALL_CHARS, as_number, text_field
 
 MAX_TASKS: Final = 100_000
 """A contact sheet covers at most this many task instances of a run."""
 MAX_PLACED: Final = 2_000
 """The most task instances with an id in a run whose clips a page counts to find its neighbours."""
-MAX_SMALL_CHARS: Final = 8_000
-"""The longest id or note that is read: 1,024 characters of an id may be spelt with six each."""
 
 ID_TEXT: Final = cast(XComModel.value, String)
 """A value as the JSON text in the database."""
@@ -76,8 +72,7 @@ class Place:
 def has_references(session: Session, dag_id: str, run_id: str) -> bool:
     """Whether an id or a note of a run looks like the address of a value that is kept elsewhere."""
     query = select(literal(1)).where(
-        XComModel.dag_id == dag_id,
-        XComModel.run_id == run_id,
+        *of_run(XComModel, dag_id, run_id),
         XComModel.key.in_([*ID_KEYS, *WATCH_KEYS]),
         IS_SMALL,
         or_(ID_TEXT.like('"%://%'), ID_TEXT.like('"/%')),
@@ -157,7 +152,7 @@ def place_of(session: Session, main: TaskFacts) -> Place | None:
 
 def _ids(dag_id: str, run_id: str) -> Sequence[Any]:
     """Return the conditions that a row is the id of a generation in a run."""
-    return (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key.in_(ID_KEYS), IS_SMALL, _MAY_BE_ID)
+    return (*of_run(XComModel, dag_id, run_id), XComModel.key.in_(ID_KEYS), IS_SMALL, _MAY_BE_ID)
 
 
 def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
@@ -181,7 +176,7 @@ def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
             *PLACE,
             XComModel.key.label("key"),
             XComModel.timestamp.label("at"),
-            _credits(note).label("credits"),
+            as_number(text_field(note.value, "credits", 40)).label("credits"),
             _flag(and_(stored, success)).label("stored"),
             _flag(and_(or_(made, ID_TEXT.like(f'"{DRY_RUN_PREFIX}%')), success)).label("made"),
             _flag(TaskInstance.state == "failed").label("failed"),
@@ -190,7 +185,11 @@ def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
         .join(TaskInstance, same_task(XComModel, TaskInstance))
         .outerjoin(
             note,
-            and_(same_task(XComModel, note), note.key == _note_key(), func.length(note_text) <= MAX_SMALL_CHARS),
+            and_(
+                same_task(XComModel, note),
+                note.key == key_beside(XComModel.key, ID_KEY, WATCH_KEY),
+                func.length(note_text) <= MAX_SMALL_CHARS,
+            ),
         )
         .where(*is_id)
     )
@@ -241,57 +240,6 @@ def _flag(condition: Any) -> Any:
     return case((condition, 1), else_=0)
 
 
-def _note_key() -> Any:
-    """Return the key of the note beside an id."""
-    return case((XComModel.key == ID_KEY, WATCH_KEY), else_=func.replace(XComModel.key, ID_KEY, WATCH_KEY))
-
-
-class is_json(GenericFunction[bool]):  # noqa: N801 - the name of a function in SQL
-    """Whether a text is JSON that the database can parse: what Python writes (``NaN``) may not be."""
-
-    type = Boolean()
-    inherit_cache = True
-
-
-# Half a surrogate pair, or a NUL.
-_NOT_IN_TEXT: Final = (
-    r"\\u(0000|[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F]))|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
-)
-
-
-@compiles(is_json)
-def _readable_json(element: Any, compiler: Any, **more: Any) -> str:
-    # PostgreSQL's types hold nothing else. But its type json, of rendered fields, also holds escapes that no text can
-    # hold, and then each look into the value ends the whole query with an error.
-    text = compiler.process(element.clauses, **more)
-    return rf"(strpos({text}, '\u') = 0 OR {text} !~ '{_NOT_IN_TEXT}')"
-
-
-@compiles(is_json, "sqlite")
-def _decodable_json(element: Any, compiler: Any, **more: Any) -> str:
-    # SQLite makes bytes of half a pair that Python cannot decode. Its REGEXP is Python's.
-    text = compiler.process(element.clauses, **more)
-    return rf"(json_valid({text}) = 1 AND (instr({text}, '\u') = 0 OR {text} NOT REGEXP '{_NOT_IN_TEXT}'))"
-
-
-@compiles(is_json, "mysql")
-@compiles(is_json, "mariadb")
-def _json_valid(element: Any, compiler: Any, **more: Any) -> str:
-    return f"json_valid({compiler.process(element.clauses, **more)}) = 1"
-
-
-def _credits(note: Any) -> Any:
-    """Return what a note says that its generation costs, as a number; NULL where it names none.
-
-    Nor does a note that Airflow stored as text within JSON: such a clip is missing in the sum, which says of how many
-    clips it is.
-    """
-    whole_note = cast(note.value, String)
-    # Nested: no database looks for a name in what is not JSON, or makes a number of what is none.
-    named = case(
-        (
-            and_(whole_note.like("{%"), is_json(whole_note)),
-            cast(type_coerce(note.value, JSON)["credits"].as_string(), String(40)),
-        )
-    )
-    return case((named.regexp_match(r"^[0-9]{1,9}([.][0-9]{1,6})?$"), cast(named, Numeric(15, 6, asdecimal=False))))
+def key_beside(key: Any, own: str, other: str) -> Any:
+    """Return the key with the same number as one that begins with ``own``: that of the note beside an id, or back."""
+    return case((key == own, other), else_=func.replace(key, own, other))

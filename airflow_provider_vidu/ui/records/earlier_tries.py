@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, aliased
 
 from airflow_provider_vidu.links import ID_KEY
 from airflow_provider_vidu.ui.clips.facts import BETWEEN_TRIES
-from airflow_provider_vidu.ui.records.instances import HAS_REGIONS, same_task, task_in
+from airflow_provider_vidu.ui.records.instances import HAS_REGIONS, of_run, same_task, task_in
 
 _next = aliased(TaskInstance)
 _NEXT_COLUMNS: Final = (
@@ -74,7 +74,5 @@ def count_earlier(session: Session, dag_id: str, run_id: str) -> int:
     if not HAS_REGIONS:
         return 0
     query = select(func.count()).select_from(XComModel).join(TaskInstance, same_task(XComModel, TaskInstance))
-    found = of_earlier_tries(query).where(
-        XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == ID_KEY
-    )
+    found = of_earlier_tries(query).where(*of_run(XComModel, dag_id, run_id), XComModel.key == ID_KEY)
     return session.scalar(found) or 0

@@ -46,6 +46,11 @@ def are(keys: Iterable[Key], model: Any = XComModel) -> Any:
     return column.in_(list(keys))
 
 
+def of_run(model: Any, dag_id: str, run_id: str) -> tuple[Any, Any]:
+    """Return the conditions that a row belongs to a DAG run."""
+    return model.dag_id == dag_id, model.run_id == run_id
+
+
 def same_task(model: Any, other: Any) -> Any:
     """Return the condition that two rows belong to one task instance."""
     if HAS_REGIONS:
@@ -202,8 +207,9 @@ def is_in_loop(session: Session, dag_id: str, run_id: str, task_id: str) -> bool
     """Whether a task of a run is in a loop, so that an address must name the iteration."""
     if not HAS_REGIONS:
         return False
-    own = (TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, TaskInstance.task_id == task_id)
-    query = placed(select(literal(1)).select_from(TaskInstance)).where(*own, iteration_column >= 0)
+    query = placed(select(literal(1)).select_from(TaskInstance)).where(
+        *of_run(TaskInstance, dag_id, run_id), TaskInstance.task_id == task_id, iteration_column >= 0
+    )
     return session.execute(query.limit(1)).first() is not None
 
 

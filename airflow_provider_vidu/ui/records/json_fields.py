@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import JSON, Numeric, String, and_, case, cast, func, type_coerce
+from sqlalchemy import JSON, Boolean, Numeric, String, and_, case, cast, func, type_coerce
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import GenericFunction
 
-from airflow_provider_vidu.ui.records.counts import MAX_SMALL_CHARS, is_json
-
+MAX_SMALL_CHARS: Final = 8_000
+"""The longest id or note that is read: 1,024 characters of an id may be spelt with six each."""
 MAX_FIELD_CHARS: Final = 250
 _NUMBER: Final = r"^[0-9]{1,9}([.][0-9]{1,6})?$"
 
@@ -30,3 +32,37 @@ def text_field(column: Any, name: str, length: int = MAX_FIELD_CHARS, *, within:
 def as_number(text: Any) -> Any:
     """Return the number in a text as a number; NULL where it is none below a billion."""
     return case((text.regexp_match(_NUMBER), cast(text, Numeric(15, 6, asdecimal=False))))
+
+
+class is_json(GenericFunction[bool]):  # noqa: N801 - the name of a function in SQL
+    """Whether a text is JSON that the database can parse: what Python writes (``NaN``) may not be."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+# Half a surrogate pair, or a NUL.
+_NOT_IN_TEXT: Final = (
+    r"\\u(0000|[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F]))|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
+)
+
+
+@compiles(is_json)
+def _readable_json(element: Any, compiler: Any, **more: Any) -> str:
+    # PostgreSQL's types hold nothing else. But its type json, of rendered fields, also holds escapes that no text can
+    # hold, and then each look into the value ends the whole query with an error.
+    text = compiler.process(element.clauses, **more)
+    return rf"(strpos({text}, '\u') = 0 OR {text} !~ '{_NOT_IN_TEXT}')"
+
+
+@compiles(is_json, "sqlite")
+def _decodable_json(element: Any, compiler: Any, **more: Any) -> str:
+    # SQLite makes bytes of half a pair that Python cannot decode. Its REGEXP is Python's.
+    text = compiler.process(element.clauses, **more)
+    return rf"(json_valid({text}) = 1 AND (instr({text}, '\u') = 0 OR {text} NOT REGEXP '{_NOT_IN_TEXT}'))"
+
+
+@compiles(is_json, "mysql")
+@compiles(is_json, "mariadb")
+def _json_valid(element: Any, compiler: Any, **more: Any) -> str:
+    return f"json_valid({compiler.process(element.clauses, **more)}) = 1"

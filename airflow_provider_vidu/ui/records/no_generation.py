@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from airflow_provider_vidu.links import BATCH_KEY, ID_KEY
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
-from airflow_provider_vidu.ui.records.instances import IN_RUN, PLACE, place_in, placed, same_task
+from airflow_provider_vidu.ui.records.instances import IN_RUN, PLACE, of_run, place_in, placed, same_task
 
 ORDERING: Final = ("ViduGenerateOperator", "ViduBatchOperator")
 """The names of the operators that submit; a subclass of another name is not looked for."""
@@ -45,8 +45,7 @@ def without_generation(session: Session, dag_id: str, run_id: str) -> NoGenerati
     query = (
         placed(select(*columns, func.count().over().label("tasks")).select_from(TaskInstance))
         .where(
-            TaskInstance.dag_id == dag_id,
-            TaskInstance.run_id == run_id,
+            *of_run(TaskInstance, dag_id, run_id),
             TaskInstance.state == "failed",
             TaskInstance.operator.in_(ORDERING),
             ~has_published,

@@ -18,6 +18,7 @@ import threading
 import time
 import zipfile
 from collections import OrderedDict
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
@@ -26,9 +27,10 @@ from urllib.parse import quote
 
 from airflow.configuration import conf
 
+from airflow_provider_vidu.common.parsing import bounded_json
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.stores.places import Root, Spot, split_connection
-from airflow_provider_vidu.ui.clips.xcoms import bounded, decoded, is_reference
+from airflow_provider_vidu.ui.clips.xcoms import MAX_VALUES, decoded, is_reference
 from airflow_provider_vidu.ui.playing.preview import PreviewError, open_beneath
 
 log = logging.getLogger(__name__)
@@ -136,13 +138,11 @@ class Resolver:
         # A link may not lead to another run, either: the folder of this one is the root.
         own = replace(spot, parts=spot.parts[: len(folder.parts) + len(self._names)])
         try:
-            found = open_beneath(Root(own, conn_id), spot)
+            opened = open_beneath(Root(own, conn_id), spot)
         except PreviewError:
             return UNKNOWN
-        try:
+        with closing(opened) as found:
             packed = found.read(0, found.size) if found.size <= MAX_VALUE_BYTES else None
-        finally:
-            found.close()
         return UNKNOWN if packed is None else _unpacked(spot.parts[-1], packed)
 
     def _is_own(self, spot: Spot, folder: Spot) -> bool:
@@ -185,7 +185,7 @@ def _unpacked(name: str, data: bytes) -> Any:
         return UNKNOWN
     with compr[packing](io.BytesIO(data), mode="rb") as file:
         text = file.read(MAX_VALUE_BYTES + 1)
-    return UNKNOWN if len(text) > MAX_VALUE_BYTES else bounded(text.decode())
+    return UNKNOWN if len(text) > MAX_VALUE_BYTES else bounded_json(text.decode(), MAX_VALUES)
 
 
 def _is_plain_zip(data: bytes) -> bool:

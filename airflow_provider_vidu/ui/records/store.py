@@ -52,6 +52,7 @@ from airflow_provider_vidu.ui.records.instances import (
     key_columns,
     key_of,
     map_index_column,
+    of_run,
     place_in,
     placed,
     region_id_column,
@@ -62,8 +63,8 @@ from airflow_provider_vidu.ui.records.instances import (
 )
 from airflow_provider_vidu.ui.records.no_generation import NONE_FAILED, NoGeneration, without_generation
 from airflow_provider_vidu.ui.records.references import UNKNOWN, Resolver
+from airflow_provider_vidu.ui.records.slot_waits import QueuePlace, Waiters, has_page, queue_place
 from airflow_provider_vidu.ui.records.values import fitting, rendered_fields, sizes_of, texts_of
-from airflow_provider_vidu.ui.records.waiting import QueuePlace, Waiters, has_page, queue_place
 
 MAX_RELATIVES: Final = 50
 """At most this many task instances of one clip are read."""
@@ -150,7 +151,7 @@ def read_page(
             raise NotYetError(try_number, next_try)
         others = (task for task in reader.relatives(own) if (task.key, task.number) != (own.key, own.number))
         full = reader.with_results([own, *others])
-        (clip,) = grouped(full, run_is_over=_is_over(session, dag_id, run_id))
+        (clip,) = grouped(full, run_is_over=bool(_is_over(session, dag_id, run_id)))
         next_try = next_tries(session, clip.tasks).get(clip.upcoming.key) if clip.upcoming else None
         clip = replace(clip, actions=actions_on(session, clip), usual=usual_seconds(session, clip), next_try=next_try)
         place = None if reader.must_resolve() else counts.place_of(session, clip.main)
@@ -182,10 +183,8 @@ def read_sheet(
     if not _are_names(dag_id, run_id):
         return None
     with create_session() as session:
-        state = session.scalar(select(DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
-        if state is None:
+        if (is_over := _is_over(session, dag_id, run_id)) is None:
             return None
-        is_over = str(state) in _OVER
         reader = _Reader(session, dag_id, run_id)
         if reader.must_resolve():
             tasks = reader.tasks(limit=MAX_RESOLVED_TASKS + 1)
@@ -243,18 +242,17 @@ class _Reader:
 
         None if it is not there.
         """
-        dag_id, run_id = self._run
         is_open = and_(TaskInstance.next_method.is_not(None), not_(HAS_RESULT)).label("is_open")
-        ran = has_run(dag_id, run_id, task_id, index, region_id).label("has_run")
+        ran = has_run(*self._run, task_id, index, region_id).label("has_run")
         columns = (TaskInstance.state, TaskInstance.try_number, is_open, ran, *key_columns(TaskInstance))
         query = placed(select(*columns).select_from(TaskInstance)).where(
-            TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, stands_at(task_id, index, region_id)
+            *of_run(TaskInstance, *self._run), stands_at(task_id, index, region_id)
         )
         row = self._session.execute(query.limit(1)).first()
         if row is None:
             return None
         state = None if row.state is None else str(getattr(row.state, "value", row.state))
-        is_batch = has_published(self._session, dag_id, run_id, task_id, index, region_id, BATCH_KEY)
+        is_batch = has_published(self._session, *self._run, task_id, index, region_id, BATCH_KEY)
         return state, row.try_number or 0, is_batch, bool(row.is_open), bool(row.has_run), key_of(row)
 
     def relatives(self, own: TaskFacts) -> list[TaskFacts]:
@@ -284,21 +282,18 @@ class _Reader:
         return self._tasks(with_next(query).offset(offset).limit(limit), earlier_task_in)
 
     def _published(self, *where: Any) -> Any:
-        dag_id, run_id = self._run
         columns = (*TASK_COLUMNS, XComModel.key, counts.ID_TEXT.label("text"), XComModel.timestamp)
         query = with_trigger(select(*columns).join(TaskInstance, same_task(XComModel, TaskInstance)))
-        own = (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key.in_(counts.ID_KEYS))
+        own = (*of_run(XComModel, *self._run), XComModel.key.in_(counts.ID_KEYS))
         return query.where(*own, counts.IS_SMALL, *where).order_by(*BY_TIME)
 
     def _tasks(self, query: Any, task_in: Callable[[Any], dict[str, Any]]) -> list[TaskFacts]:
-        dag_id, run_id = self._run
         rows = [(row, *self._id_in(row)) for row in self._session.execute(query)]
         rows = [found for found in rows if found[2]]
         notes = self._notes(dict.fromkeys(key_of(row) for row, _, _ in rows))
         return [
             TaskFacts(
-                dag_id,
-                run_id,
+                *self._run,
                 **task_in(row),
                 generation_id=generation_id,
                 announced_at=row.timestamp,
@@ -315,8 +310,7 @@ class _Reader:
         keys = list(dict.fromkeys(task.key for task in tasks))
         fields = rendered_fields(self._session, *self._run, keys)
         found = [replace(task, fields=fields.get(task.key)) for task in tasks]
-        dag_id, run_id = self._run
-        own = (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == RESULT_KEY)
+        own = (*of_run(XComModel, *self._run), XComModel.key == RESULT_KEY)
         sizes = self._session.execute(sizes_of(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, are(keys)))
         stored = {key_of(row): row for row in sizes}
         fits = fitting(keys, {key: row.size for key, row in stored.items()})
@@ -348,11 +342,8 @@ class _Reader:
         """Return what tasks have noted beside each of their ids."""
         if not keys:
             return {}
-        dag_id, run_id = self._run
-        own = (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key.in_(counts.WATCH_KEYS))
-        query = texts_of(XComModel, counts.ID_TEXT, XComModel.timestamp, XComModel.key).where(
-            *own, counts.IS_SMALL, are(keys)
-        )
+        own = (*of_run(XComModel, *self._run), XComModel.key.in_(counts.WATCH_KEYS), counts.IS_SMALL)
+        query = texts_of(XComModel, counts.ID_TEXT, XComModel.timestamp, XComModel.key).where(*own, are(keys))
         found = (
             (row, self._resolver.value(parsed_small(row.text), row.timestamp)) for row in self._session.execute(query)
         )
@@ -370,8 +361,7 @@ def _neighbours(
     if iteration < 0 and index < 0:
         return None, None
     query = placed(select(XComModel.task_id, *PLACE).join(TaskInstance, same_task(XComModel, TaskInstance))).where(
-        XComModel.dag_id == task.dag_id,
-        XComModel.run_id == task.run_id,
+        *of_run(XComModel, task.dag_id, task.run_id),
         XComModel.task_id == task.task_id,
         *where,
     )
@@ -388,9 +378,10 @@ def _place(session: Session, task: TaskFacts, query: Any) -> Mapping[str, Any] |
     return None if row is None else TaskFacts(task.dag_id, task.run_id, generation_id=None, **place_in(row)).place
 
 
-def _is_over(session: Session, dag_id: str, run_id: str) -> bool:
-    state = session.scalar(select(DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
-    return str(state) in _OVER
+def _is_over(session: Session, dag_id: str, run_id: str) -> bool | None:
+    """Whether a run has ended; None if there is no such run."""
+    state = session.scalar(select(DagRun.state).where(*of_run(DagRun, dag_id, run_id)))
+    return None if state is None else str(state) in _OVER
 
 
 def _are_names(*names: str) -> bool:

@@ -6,7 +6,6 @@ table of pandas of 750 MB. A worker sends it, so the author of a DAG may have wr
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any, Final
@@ -14,6 +13,7 @@ from typing import Any, Final
 from airflow.models.crypto import get_fernet
 
 from airflow_provider_vidu.common.json_size import value_count
+from airflow_provider_vidu.common.parsing import bounded_json
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _OBJECT: Final = "dict"
 def arguments_of(trigger: Any, most_values: int = MAX_VALUES) -> Mapping[str, Any] | None:
     """Return the stored arguments of a trigger; None if they cannot be read, or hold too many values."""
     try:
-        arguments = _parsed(_text_of(trigger), most_values)
+        arguments = bounded_json(_text_of(trigger), most_values)
         if isinstance(arguments, Mapping) and arguments.get(_TYPE) == _OBJECT:
             arguments = arguments.get(_CONTENT)
     except Exception as error:  # noqa: BLE001 - a key that was replaced, or what another version has written
@@ -56,7 +56,7 @@ def _text_of(trigger: Any) -> str:
 def names_classes(stored: str | None) -> bool:
     """Whether Airflow makes an object of a class when it reads stored JSON; also if that cannot be parsed here."""
     try:
-        left = [_parsed(stored or "null", MAX_VALUES)]
+        left = [bounded_json(stored or "null", MAX_VALUES)]
     except (ValueError, RecursionError):
         return True
     while left:
@@ -68,9 +68,3 @@ def names_classes(stored: str | None) -> bool:
         elif isinstance(item, list):
             left += item
     return False
-
-
-def _parsed(text: str, most_values: int) -> Any:
-    if value_count(text.encode("utf-8", "replace"), most_values) > most_values:
-        raise ValueError("it holds too many values")
-    return json.loads(text)

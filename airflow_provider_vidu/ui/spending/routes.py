@@ -18,7 +18,7 @@ from airflow_provider_vidu.ui.pages import page
 from airflow_provider_vidu.ui.shared import Shared
 from airflow_provider_vidu.ui.spending import views
 from airflow_provider_vidu.ui.spending.account import Account
-from airflow_provider_vidu.ui.spending.records import read_account
+from airflow_provider_vidu.ui.spending.sums import read_account
 from airflow_provider_vidu.ui.threads import Threads
 
 SPENDING: Final = "/spending"

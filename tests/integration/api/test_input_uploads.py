@@ -17,7 +17,7 @@ from airflow_provider_vidu.exceptions import (
     ViduServerError,
     ViduTransportError,
 )
-from airflow_provider_vidu.network.target import DownloadAccess
+from airflow_provider_vidu.network.download_url import DownloadAccess
 from tests.integration.servers import Answer, Request, Server, Wire, fixed, redirect, trickling
 from tests.rows import each_row
 

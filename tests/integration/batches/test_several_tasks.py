@@ -420,7 +420,7 @@ def test_a_watch_that_breaks_wakes_the_task(connect, sandbox, tmp_path, monkeypa
     def broken(*_: Any) -> Any:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr("airflow_provider_vidu.api.looks.Looks.polls", broken)
+    monkeypatch.setattr("airflow_provider_vidu.api.shared_polls.SharedPolls.polls", broken)
     task = BatchTask(tmp_path, prompts(1))
     sandbox.set_speed(0)
     with monkeypatch.context() as short:

@@ -19,7 +19,7 @@ from airflow_provider_vidu.exceptions import (
     ViduStorageError,
     ViduURLExpiredError,
 )
-from airflow_provider_vidu.network.target import DownloadAccess
+from airflow_provider_vidu.network.download_url import DownloadAccess
 from airflow_provider_vidu.stores.base import AtomicWriter
 from tests.integration.servers import Server, chunked, fixed, ranged, video, whole
 

@@ -21,9 +21,9 @@ from airflow_provider_vidu.exceptions import (
     ViduIncompleteError,
     ViduURLExpiredError,
 )
-from airflow_provider_vidu.network import target
+from airflow_provider_vidu.network import download_url
+from airflow_provider_vidu.network.download_url import DownloadAccess, DownloadURL
 from airflow_provider_vidu.network.stream import Stream
-from airflow_provider_vidu.network.target import DownloadAccess, Target
 from tests.integration.downloads.test_transfer import BODY, LOOPBACK, Shelf
 from tests.integration.servers import Server, fixed, redirect, video, whole
 from tests.rows import each_row
@@ -71,7 +71,7 @@ def test_what_cannot_travel_is_encoded_and_the_fragment_stays():
 @pytest.mark.parametrize(("url", "path"), [("http://h.example.com?x=1", "/?x=1"), ("http://h.example.com", "/")])
 def test_an_empty_path_is_the_root(url, path):
     """HTTP has no empty path."""
-    assert Target.parse(url).path == path
+    assert DownloadURL.parse(url).path == path
 
 
 def test_the_request_asks_for_plain_bytes():
@@ -597,10 +597,10 @@ def test_the_secrets_are_spelt_once_for_all_headers(monkeypatch):
             spelt.append(secrets := set(secrets))
             super().__init__(secrets)
 
-    monkeypatch.setattr(target, "Redactor", Counted)
+    monkeypatch.setattr(download_url, "Redactor", Counted)
     query = f"X-Amz-Signature={'0123456789abcdef' * 4}"
     with Server(fixed(200, b"abcde", **{f"X-{number}": query for number in range(50)})) as server:
         access = DownloadAccess(allowed_hosts=LOOPBACK, timeout=5.0)
-        with contextlib.closing(Stream(Target.parse(server.url(f"/v?{query}")), access, {}, own=False)) as stream:
+        with contextlib.closing(Stream(DownloadURL.parse(server.url(f"/v?{query}")), access, {}, own=False)) as stream:
             assert {stream.headers[f"x-{number}"] for number in range(50)} == {"***"}
     assert len(spelt) == 1

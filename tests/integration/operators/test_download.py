@@ -23,7 +23,7 @@ from airflow_provider_vidu.exceptions import (
     ViduMissingVideoError,
     ViduNotFoundError,
 )
-from airflow_provider_vidu.network.target import MAX_BYTES
+from airflow_provider_vidu.network.download_url import MAX_BYTES
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from tests.faults.transfer_world import KEY, Gateway, connection
 from tests.integration.servers import Answer, Server, fixed, video, whole

@@ -74,7 +74,7 @@ def test_the_hook_in_a_task_runs_dry_with_the_deployment(connect, monkeypatch):
 
 def test_files_that_would_be_uploaded_are_read_and_stay(connect, tmp_path, monkeypatch):
     """An address of the same form stands in for the upload, so that the request is checked whole."""
-    from airflow_provider_vidu.orders.media import request as media
+    from airflow_provider_vidu.orders.media import prepared as media
 
     connect("ent-v2")
     monkeypatch.setattr(media, "MAX_IMAGE_BYTES", 10)

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.polling import admission, retries
-from airflow_provider_vidu.tasks.slots import waiting as slot_wait
+from airflow_provider_vidu.tasks.slots import slot_wait
 from airflow_provider_vidu.triggers import ViduGenerationTrigger, ViduSlotTrigger
 from tests.integration.operators.test_generate import Task
 

@@ -18,7 +18,7 @@ import pytest
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduGenerateOperator
-from airflow_provider_vidu.orders.media.request import MAX_IMAGE_BYTES, Prepared
+from airflow_provider_vidu.orders.media.prepared import MAX_IMAGE_BYTES, Prepared
 from airflow_provider_vidu.orders.order import Order
 from airflow_provider_vidu.orders.records import RecordStore
 from airflow_provider_vidu.orders.submission import OrderRecord, Submission

@@ -14,7 +14,7 @@ import pytest
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS
-from airflow_provider_vidu.orders.media.request import Prepared
+from airflow_provider_vidu.orders.media.prepared import Prepared
 from airflow_provider_vidu.orders.order import Order, OrderRecord
 from airflow_provider_vidu.orders.records import NullStore, RecordStore
 from airflow_provider_vidu.orders.submission import Submission

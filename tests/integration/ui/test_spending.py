@@ -13,7 +13,7 @@ from airflow_provider_vidu.links import has_pages
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
-from airflow_provider_vidu.ui.spending import records
+from airflow_provider_vidu.ui.spending import sums
 from private_airflow import wait_for
 
 pytestmark = pytest.mark.integration
@@ -21,7 +21,7 @@ NOW = datetime.now(UTC)
 MADE = {"conn_id": "c", "role": "generate", "model": "viduq3-turbo"}
 
 
-def sums(pages, user="admin", days=30):
+def shown_sums(pages, user="admin", days=30):
     """Return what the page gets as JSON."""
     answer = pages.get(f"/vidu/spending.json?days={days}", user=user)
     assert answer.status_code == 200, answer.text
@@ -39,8 +39,8 @@ def of_dag(told, dag):
 
 def settled(pages, dag, count):
     """Wait until so many sums of a DAG are there: an answer that took long is kept for a moment."""
-    assert wait_for(lambda: len(of_dag(sums(pages), dag)) == count, 30, every=0.3), of_dag(sums(pages), dag)
-    return of_dag(sums(pages), dag)
+    assert wait_for(lambda: len(of_dag(shown_sums(pages), dag)) == count, 30, every=0.3), of_dag(shown_sums(pages), dag)
+    return of_dag(shown_sums(pages), dag)
 
 
 def day(ago: float) -> str:
@@ -91,8 +91,8 @@ def test_the_sums(pages):
         (day(2), "viduq3-turbo", "submitted"): (33, 3, 3),
         (day(20), "viduq3-turbo", "succeeded"): (19, 3, 3),
     }
-    assert (day(20), "viduq3-turbo", "succeeded") not in of_dag(sums(pages, days=7), dag)
-    assert of_dag(sums(pages, days=90), dag)[day(40), "viduq3-turbo", "succeeded"] == (9, 1, 1)
+    assert (day(20), "viduq3-turbo", "succeeded") not in of_dag(shown_sums(pages, days=7), dag)
+    assert of_dag(shown_sums(pages, days=90), dag)[day(40), "viduq3-turbo", "succeeded"] == (9, 1, 1)
 
 
 def test_what_earlier_tries_have_spent(pages):
@@ -143,9 +143,9 @@ def test_another_dag_does_not_hide_a_batch(pages, monkeypatch):
     pages.add("films", None, dag="spend-owner", batch={**place, **spent}, at=NOW - timedelta(days=1))
     pages.add("films", None, dag="spend-forger", batch={**place, "generations": 1, "priced": 1, "credits": 0}, at=NOW)
     assert settled(pages, "spend-owner", 1) == {(day(1), "not known", "succeeded"): (100, 5, 5)}
-    monkeypatch.setattr(records, "MAX_BATCHES", 1)
+    monkeypatch.setattr(sums, "MAX_BATCHES", 1)
     with Session(pages.engine) as session:
-        assert records.account(session, NOW - timedelta(days=30)).is_cut
+        assert sums.account(session, NOW - timedelta(days=30)).is_cut
 
 
 def test_where_price_and_model_come_from(pages):
@@ -172,14 +172,14 @@ def test_each_user_sees_their_own_dags(pages):
     spend(pages, "film", 900, {"credits": 11, "model": "viduq-of-film"})
     spend(pages, "spend-secret", 0, {"credits": 1234567, "model": "secret-model"})
     settled(pages, "spend-secret", 1)
-    vera = sums(pages, "vera")
+    vera = shown_sums(pages, "vera")
     assert [each["name"] for each in vera["dags"]] == ["film"]
     assert "viduq-of-film" in [each["name"] for each in vera["models"]]
     assert vera["total"]["credits"] < 1234567
     assert sum(sum(each["credits"].values()) for each in vera["calendar"]) == vera["total"]["credits"]
     assert "secret" not in str(vera)
     assert "secret" not in pages.get("/vidu/spending.csv", user="vera").text
-    stranger = sums(pages, "nobody")
+    stranger = shown_sums(pages, "nobody")
     assert (stranger["total"], stranger["dags"], stranger["rows"]) == (
         {"credits": 0, "generations": 0, "with_price": 0}, [], [],
     )  # fmt: skip
@@ -206,15 +206,15 @@ def test_a_try_that_has_published_nothing_yet(pages):
         "old": {"state": "failed", "tried": 2, "at": NOW - timedelta(days=100), **made},
     }.items():
         pages.add(task, None, dag="spend-again", **known)
-    assert wait_for(lambda: sums(pages)["begun_again"] == 2, 30, every=0.3)
-    assert sums(pages, "vera")["begun_again"] == 0
+    assert wait_for(lambda: shown_sums(pages)["begun_again"] == 2, 30, every=0.3)
+    assert shown_sums(pages, "vera")["begun_again"] == 0
 
 
 def test_the_csv_runs_nothing(pages):
     """What a spreadsheet would take for a formula is text in it; numbers stay numbers."""
     for index, name in enumerate(('=cmd|"x"', "+1", "-1", "@SUM(1)", "plain,2")):
         spend(pages, "spend-csv", index, {"credits": index + 1, "model": name})
-    assert wait_for(lambda: len(of_dag(sums(pages, days=7), "spend-csv")) == 5, 30, every=0.3)
+    assert wait_for(lambda: len(of_dag(shown_sums(pages, days=7), "spend-csv")) == 5, 30, every=0.3)
     answer = pages.get("/vidu/spending.csv?days=7", user="admin")
     assert answer.headers["Content-Type"].startswith("text/csv")
     assert answer.headers["Content-Disposition"] == 'attachment; filename="vidu-credits-7-days.csv"'
@@ -231,9 +231,9 @@ def test_no_more_than_the_newest(pages, monkeypatch):
 
     for index in range(3):
         spend(pages, "spend-newest", index, {"credits": 1}, ago=-1 - index / 100)  # newer than all others
-    monkeypatch.setattr(records, "MAX_GENERATIONS", 2)
+    monkeypatch.setattr(sums, "MAX_GENERATIONS", 2)
     with Session(pages.engine) as session:
-        found = records.account(session, NOW - timedelta(days=1))
+        found = sums.account(session, NOW - timedelta(days=1))
     assert found.is_cut
     batches = ("spend-batches", "spend-owner", "spend-forger")
     assert sum(row.generations for row in found.rows if row.dag_id not in batches) == 2
@@ -246,9 +246,9 @@ def test_one_dag_does_not_hide_the_others(pages, monkeypatch):
     spend(pages, "spend-quiet", 0, {"credits": 3})
     for index in range(4):
         spend(pages, "spend-loud", index, {"credits": 100, "model": f"m{index}"})
-    monkeypatch.setattr(records, "MAX_OF_DAG", 2)
+    monkeypatch.setattr(sums, "MAX_OF_DAG", 2)
     with Session(pages.engine) as session:
-        found = records.account(session, NOW - timedelta(days=1))
+        found = sums.account(session, NOW - timedelta(days=1))
     assert found.is_cut
     assert [row.dag_id for row in found.rows if row.dag_id in ("spend-quiet", "spend-loud")].count("spend-loud") == 2
     assert "spend-quiet" in [row.dag_id for row in found.rows]
@@ -262,9 +262,9 @@ def test_many_dags_of_one_author_do_not_hide_the_others(pages, monkeypatch):
     for index in range(12):
         spend(pages, f"spend-chorus-{index % 3}", index, {"credits": 900, "model": f"m{index}"})
     with Session(pages.engine) as session:
-        names = {row.dag_id for row in records.account(session, NOW - timedelta(days=1)).rows}
-        monkeypatch.setattr(records, "MAX_GROUPS", len(names))
-        found = records.account(session, NOW - timedelta(days=1))
+        names = {row.dag_id for row in sums.account(session, NOW - timedelta(days=1)).rows}
+        monkeypatch.setattr(sums, "MAX_GROUPS", len(names))
+        found = sums.account(session, NOW - timedelta(days=1))
     assert found.is_cut
     assert {row.dag_id for row in found.rows} == names
     order = [(row.day, row.credits) for row in found.rows]

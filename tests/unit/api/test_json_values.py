@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 
-from airflow_provider_vidu.api.json_values import plain, unfit
+from airflow_provider_vidu.api.json_values import as_json, unfit
 from airflow_provider_vidu.exceptions import ViduConfigError
 from tests.rows import each_row
 
@@ -74,7 +74,7 @@ class Scalar:
 ])  # fmt: skip
 def test_what_has_a_plain_form(value, expected):
     """It is that form, of exactly that type, so that an XCom of it needs no class to be read."""
-    found = plain({"a": [value]})["a"][0]
+    found = as_json({"a": [value]})["a"][0]
     assert (found, type(found)) == (expected, type(expected))
     assert json.loads(json.dumps(found)) == expected
     assert unfit(found) is None
@@ -93,7 +93,7 @@ def test_what_has_a_plain_form(value, expected):
 ])  # fmt: skip
 def test_what_has_none_is_named(value, message):
     """The field that holds it, what it is, and what to give instead."""
-    told = unfit(plain(value))
+    told = unfit(as_json(value))
     assert told is not None
     assert re.search(message, told)
 
@@ -111,7 +111,7 @@ class Params(dict[str, Any]):
 
 def test_an_object_is_read_by_its_names():
     """``parameters=dag.params`` holds the values of the params."""
-    assert plain(Params(duration=Scalar(4))) == {"duration": 4}
+    assert as_json(Params(duration=Scalar(4))) == {"duration": 4}
 
 
 def test_a_value_within_itself():
@@ -119,10 +119,10 @@ def test_a_value_within_itself():
     value: list[Any] = []
     value.append(value)
     with pytest.raises(ViduConfigError, match="nested too deeply"):
-        plain(value)
+        as_json(value)
 
 
 def test_a_mock_stays_what_it_is():
     """It has a dtype and a tolist as everything else; the error about it names its type, and no depth."""
     mock = MagicMock()
-    assert plain(mock) is mock
+    assert as_json(mock) is mock

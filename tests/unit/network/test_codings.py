@@ -9,7 +9,7 @@ import zlib
 
 import pytest
 
-from airflow_provider_vidu.network.codings import BodyError, Unpacker
+from airflow_provider_vidu.network.codings import BodyError, BodyUnpacker
 from tests.rows import each_row
 
 TEXT = b'{"id": "a", "status": "processing", "prompt": "a cat with wings"}'
@@ -18,7 +18,7 @@ LIMIT = 1 << 20
 
 def unpacked(body: bytes, encoding: str = "", piece: int = 1 << 16, limit: int = LIMIT) -> bytes:
     """Return what a body that comes in pieces holds."""
-    unpacker, found = Unpacker(encoding, limit), b""
+    unpacker, found = BodyUnpacker(encoding, limit), b""
     for at in range(0, len(body), piece):
         found += b"".join(unpacker.feed(body[at : at + piece]))
     return found + b"".join(unpacker.end())
@@ -108,7 +108,7 @@ def test_what_comes_before_the_damage_is_kept() -> None:
     """An id that was unpacked before the stream broke is not lost, however short the whole is."""
     found: list[bytes] = []
     with pytest.raises(BodyError, match="not valid gzip"):
-        found.extend(Unpacker("gzip", LIMIT).feed(flushed(TEXT) + b"\x07\xff\xff"))
+        found.extend(BodyUnpacker("gzip", LIMIT).feed(flushed(TEXT) + b"\x07\xff\xff"))
     assert b"".join(found) == TEXT
 
 

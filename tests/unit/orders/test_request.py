@@ -16,7 +16,7 @@ from airflow_provider_vidu.orders.request import (
     facts_of_create,
     further_fields,
     request_of,
-    text,
+    text_argument,
 )
 from tests.rows import each_row
 
@@ -145,16 +145,16 @@ def test_arguments_of_the_wrong_kind(wrong, message):
 @pytest.mark.parametrize("wrong", [True, ["x"], b"x"])
 def test_text_is_text(wrong):
     """Anything but text and numbers is refused by name."""
-    assert (text("endpoint", None), text("endpoint", "/x"), text("endpoint", 5)) == (None, "/x", "5")
+    assert [text_argument("endpoint", value) for value in (None, "/x", 5)] == [None, "/x", "5"]
     with pytest.raises(ViduConfigError, match="endpoint must be text"):
-        text("endpoint", wrong)
+        text_argument("endpoint", wrong)
 
 
 @pytest.mark.parametrize("name", ["prompt", "model", "endpoint"])
 def test_a_fraction_is_not_written_out(name):
     """The text of 3.1 may have been 3.10; the error says what to change."""
     with pytest.raises(ViduConfigError, match=rf"{name} is the number 3\.1, not text.*Make the param or the XCom"):
-        text(name, 3.1)
+        text_argument(name, 3.1)
 
 
 QUERIED = Generation(id="7", status=GenerationStatus.SUCCEEDED)

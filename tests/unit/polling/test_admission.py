@@ -23,7 +23,7 @@ from airflow_provider_vidu.polling.admission import (
 )
 from airflow_provider_vidu.polling.forecast import EARLY_PENALTY_SECONDS, USUAL_START_SECONDS
 from airflow_provider_vidu.polling.turns import Waiter
-from airflow_provider_vidu.tasks.slots.waiting import PREDECESSOR_SECONDS
+from airflow_provider_vidu.tasks.slots.slot_wait import PREDECESSOR_SECONDS
 
 
 def waiter(key: str, **changes: Any) -> Waiter:

@@ -15,7 +15,7 @@ from airflow_provider_vidu.polling.schedule import (
     LONGEST,
     SHORTEST,
     PollHistory,
-    interval,
+    adaptive_interval,
     net_interval,
     spread,
 )
@@ -44,59 +44,63 @@ def course(*told: tuple[GenerationStatus, int | None, float]) -> PollHistory:
 @given(answers)
 def test_every_interval_is_within_its_bounds(told):
     """Whatever the answers say, and in whatever order of time, the next poll is 5 s to 5 min away."""
-    assert SHORTEST <= interval(course(*told)) <= LONGEST
+    assert SHORTEST <= adaptive_interval(course(*told)) <= LONGEST
 
 
 @given(st.floats(300, 200_000), st.floats(300, 200_000), st.sampled_from([WAITING, RUNNING, UNKNOWN]))
 def test_a_longer_wait_is_asked_no_more_often(one, other, status):
     """Beyond the minutes in which most clips end, the interval never falls as the age grows."""
     younger, older = sorted((one, other))
-    assert interval(course((status, None, younger))) <= interval(course((status, None, older)))
+    assert adaptive_interval(course((status, None, younger))) <= adaptive_interval(course((status, None, older)))
 
 
 @given(st.floats(300, 6000))
 def test_late_by_a_small_part_of_the_age(age):
     """If the service reports only "running", a result is late by less than a twentieth of the time it took."""
-    assert interval(course((RUNNING, None, age))) * 1.1 <= age / 20
+    assert adaptive_interval(course((RUNNING, None, age))) * 1.1 <= age / 20
 
 
 def test_a_queue_left_is_asked_as_a_fresh_clip():
     """After an hour in a queue the minutes of running count, and not the hour."""
     after = course((WAITING, None, 3600.0), (RUNNING, None, 3680.0), (RUNNING, None, 3780.0))
-    assert interval(after) <= 12
-    assert interval(course((WAITING, None, 3600.0))) >= 60
+    assert adaptive_interval(after) <= 12
+    assert adaptive_interval(course((WAITING, None, 3600.0))) >= 60
 
 
 def test_a_progress_that_moves_is_followed():
     """At a steady pace the next poll comes before the end that it points to, and close to the end more often."""
     slow = course((RUNNING, 10, 100.0), (RUNNING, 12, 120.0))
     near = course((RUNNING, 80, 100.0), (RUNNING, 96, 120.0))
-    assert interval(slow) > interval(course((RUNNING, None, 100.0), (RUNNING, None, 120.0)))
-    assert interval(near) == SHORTEST
+    assert adaptive_interval(slow) > adaptive_interval(course((RUNNING, None, 100.0), (RUNNING, None, 120.0)))
+    assert adaptive_interval(near) == SHORTEST
 
 
 def test_a_progress_that_creeps_stretches_the_interval_threefold():
     """An end that seems hours away may come at once: no more than three of the usual intervals are skipped."""
     creeping = course((RUNNING, 10, 100.0), (RUNNING, 11, 200.0))
-    assert interval(creeping) == 3 * interval(course((RUNNING, None, 200.0)))
+    assert adaptive_interval(creeping) == 3 * adaptive_interval(course((RUNNING, None, 200.0)))
 
 
 def test_a_clip_begins_between_two_answers():
     """It began to run halfway between the last "waiting" and the next answer; back in the queue, it has not begun."""
-    assert interval(course((WAITING, None, 100.0), (RUNNING, None, 200.0))) == interval(course((RUNNING, None, 50.0)))
-    assert interval(course((RUNNING, None, 100.0), (WAITING, None, 200.0))) == interval(course((WAITING, None, 200.0)))
+    assert adaptive_interval(course((WAITING, None, 100.0), (RUNNING, None, 200.0))) == adaptive_interval(
+        course((RUNNING, None, 50.0))
+    )
+    assert adaptive_interval(course((RUNNING, None, 100.0), (WAITING, None, 200.0))) == adaptive_interval(
+        course((WAITING, None, 200.0))
+    )
 
 
 def test_a_progress_that_stands_is_no_promise():
     """Fifty percent for ever is what a gateway says that does not know: the usual intervals."""
     stuck = course((RUNNING, 50, 100.0), (RUNNING, 50, 120.0), (RUNNING, 50, 140.0))
-    assert interval(stuck) == interval(course((RUNNING, None, 140.0)))
+    assert adaptive_interval(stuck) == adaptive_interval(course((RUNNING, None, 140.0)))
 
 
 def test_a_progress_that_has_passed_its_end_is_forgotten():
     """When the extrapolated end is over and nothing has moved since, the usual intervals count again."""
     over = course((RUNNING, 50, 100.0), (RUNNING, 90, 110.0), (RUNNING, 90, 200.0))
-    assert interval(over) == interval(course((RUNNING, None, 200.0)))
+    assert adaptive_interval(over) == adaptive_interval(course((RUNNING, None, 200.0)))
 
 
 def test_a_thousand_waits_spread():

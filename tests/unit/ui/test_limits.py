@@ -30,13 +30,13 @@ from airflow_provider_vidu.stores.places import Root, Spot
 from airflow_provider_vidu.ui import app, page_queries, sending
 from airflow_provider_vidu.ui.batches import listing, routes
 from airflow_provider_vidu.ui.batches.journals import Read
-from airflow_provider_vidu.ui.batches.records import Batch
+from airflow_provider_vidu.ui.batches.published import Batch
 from airflow_provider_vidu.ui.clips import views, xcoms
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, with_result
-from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Record
+from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, FileRecord
 from airflow_provider_vidu.ui.playing import preview, shelf
 from airflow_provider_vidu.ui.playing.media import MAX_HELD_BYTES, FileResponse, piece_size
-from airflow_provider_vidu.ui.playing.preview import place_of
+from airflow_provider_vidu.ui.playing.preview import preview_root
 from airflow_provider_vidu.ui.records import instances, store, values
 from airflow_provider_vidu.ui.threads import READS_EACH, BusyError, Reads, Threads
 
@@ -211,16 +211,16 @@ def test_looks_at_stored_files_take_no_turn_from_players(tmp_path, monkeypatch):
     monkeypatch.setattr(shelf, "_looked", silent)
 
     async def main() -> None:
-        looks = page_queries.PageQueries()
+        queries = page_queries.PageQueries()
         uri = f"file://{tmp_path}/a.mp4"
-        clip = SimpleNamespace(records=[Record(uri, 5, None, "video/mp4", None)], with_known=lambda known: known)
+        clip = SimpleNamespace(records=[FileRecord(uri, 5, None, "video/mp4", None)], with_known=lambda known: known)
         try:
-            await asyncio.gather(*(looks.stored([clip]) for _ in range(2 * READS_EACH)))
+            await asyncio.gather(*(queries.stored([clip]) for _ in range(2 * READS_EACH)))
             assert len(under_way) <= READS_EACH
-            assert await looks.reads.run(place_of(uri), lambda: "a clip", turn=0.5) == "a clip"
+            assert await queries.reads.run(preview_root(uri), lambda: "a clip", turn=0.5) == "a clip"
         finally:
             gate.set()
-            await asyncio.gather(*looks.reads._late)
+            await asyncio.gather(*queries.reads._late)
 
     asyncio.run(main())
 

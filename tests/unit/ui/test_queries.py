@@ -16,9 +16,9 @@ if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
-from airflow_provider_vidu.ui.records import counts, instances, store, waiting
+from airflow_provider_vidu.ui.records import counts, instances, slot_waits, store
 from airflow_provider_vidu.ui.records.json_fields import as_number, text_field
-from airflow_provider_vidu.ui.spending import records
+from airflow_provider_vidu.ui.spending import sums
 
 MOST_PARAMETERS = 32_766
 """SQLite's limit; PostgreSQL's is twice as high."""
@@ -74,14 +74,14 @@ def test_every_statement_compiles_and_is_bounded(monkeypatch, dialect):
     tasks = [TaskFacts("d", "r", f"task-{number}", number, "g") for number in range(100 * store.MAX_RELATIVES)]
     reader.with_results(tasks)
     reader._notes([task.key for task in tasks])
-    store._neighbours(database, tasks[1], waiting.has_page())
+    store._neighbours(database, tasks[1], slot_waits.has_page())
     monkeypatch.setattr(counts, "MAX_PLACED", 10**6)
     assert counts.place_of(database, tasks[1]) is None
-    waiters = waiting.Waiters(database, "d", "r", None)
+    waiters = slot_waits.Waiters(database, "d", "r", None)
     waiters.count()
     waiters.page(counts.MAX_TASKS, 100)
-    waiting.queue_place(database, tasks[1])
-    records.account(database, datetime(2026, 1, 1, tzinfo=UTC))
+    slot_waits.queue_place(database, tasks[1])
+    sums.account(database, datetime(2026, 1, 1, tzinfo=UTC))
     assert len(database.asked) >= 18
     for statement in database.asked:
         made = statement.compile(dialect=dialect.dialect(), compile_kwargs={"render_postcompile": True})

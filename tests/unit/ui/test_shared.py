@@ -125,14 +125,14 @@ def test_what_is_kept_is_bounded_by_its_text(monkeypatch):
         answers = Shared[str](Threads(2), len)
         for number in range(20):
             await answers.get(("d", number), lambda: (time.sleep(0.001), "x" * 4_000_000)[1])
-        kept = list(answers._looks)
+        kept = list(answers._answers)
         assert kept[-1] == ("d", 19)
         assert len(kept) <= shared.MAX_KEPT_CHARS // 4_000_000 + 1
         monkeypatch.setattr(shared, "KEPT_FOR", -1.0)
-        for look in answers._looks.values():
+        for look in answers._answers.values():
             look.good_until = 0.0
         await answers.get(("d", "new"), str)
-        assert list(answers._looks) == [("d", "new")]
+        assert list(answers._answers) == [("d", "new")]
 
     run(ask)
 

@@ -9,7 +9,7 @@ from unittest.mock import MagicMock, Mock
 
 import pytest
 
-from airflow_provider_vidu.api.json_values import plain
+from airflow_provider_vidu.api.json_values import as_json
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.media import fields
 from airflow_provider_vidu.orders.media.fields import MEDIA_FIELDS, address, as_list, read_json, replaced
@@ -170,7 +170,7 @@ def test_what_is_refused(value, message):
 @pytest.mark.fault("from Airflow", "lazy outputs inside parameters and body", outcome="survived", seen="lists")
 def test_lazy_sequences_become_lists_at_any_depth():
     """Airflow's lazy sequences stand wherever a task's output may; bytes and text are not sequences here."""
-    assert plain({"a": Lazy(Lazy(1), {"b": (2,)}), "c": "text", "d": b"x"}) == {
+    assert as_json({"a": Lazy(Lazy(1), {"b": (2,)}), "c": "text", "d": b"x"}) == {
         "a": [[1], {"b": [2]}], "c": "text", "d": b"x",
     }  # fmt: skip
 

@@ -25,7 +25,7 @@ from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.ui.batches import journals, routes
 from airflow_provider_vidu.ui.batches import rows as batch_rows
 from airflow_provider_vidu.ui.batches.journals import TOO_LARGE, Read, read_journal
-from airflow_provider_vidu.ui.batches.records import Batch
+from airflow_provider_vidu.ui.batches.published import Batch
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
 from airflow_provider_vidu.ui.page_queries import PageQueries
 from airflow_provider_vidu.ui.threads import READS_EACH, Reads
@@ -169,8 +169,8 @@ async def test_a_silent_store_takes_a_bounded_number_of_threads(tmp_path, monkey
 
     monkeypatch.setattr(routes, "read_journal", silent)
     monkeypatch.setattr(routes, "SHEET_PATIENCE_SECONDS", 0.01)
-    looks = SimpleNamespace(reads=Reads())
-    request = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(looks=looks)))
+    queries = SimpleNamespace(reads=Reads())
+    request = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(queries=queries)))
     batch = SimpleNamespace(folder=f"file://{tmp_path}/", name="films", task=SimpleNamespace(dag_id="dag"))
     try:
         for _ in range(3):
@@ -178,11 +178,11 @@ async def test_a_silent_store_takes_a_bounded_number_of_threads(tmp_path, monkey
             assert {read.problem for read in reads} == {routes.SILENT}
         assert len(running) == READS_EACH
         began = time.monotonic()
-        assert await looks.reads.run(routes.place_of(batch.folder + "x"), lambda: "a clip") == "a clip"
+        assert await queries.reads.run(routes.preview_root(batch.folder + "x"), lambda: "a clip") == "a clip"
         assert time.monotonic() - began < 5
     finally:
         answer.set()
-        await asyncio.gather(*looks.reads._late)
+        await asyncio.gather(*queries.reads._late)
 
 
 @pytest.mark.parametrize("kind", ["usual", "damaged"])
@@ -196,7 +196,7 @@ async def test_a_page_of_large_journals_backs_off(journal, monkeypatch, kind):
     batch = Batch(TaskFacts("dag", "run", "task", -1, None), "films", folder_uri, "file:///m", None, 5)
     read()
     monkeypatch.setattr(routes, "read_journal", lambda *_: Read())  # as late as it may be
-    state = SimpleNamespace(looks=PageQueries())
+    state = SimpleNamespace(queries=PageQueries())
     routes.prepare(state)
     request = SimpleNamespace(app=SimpleNamespace(state=state))
     monkeypatch.setattr(routes, "read_batches", lambda *_: [batch, batch])
@@ -217,8 +217,8 @@ async def test_rows_of_a_large_batch_hold_up_no_other_page():
                 gate.wait(20)
             return super().__getattribute__(name)
 
-    looks = PageQueries()
-    request = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(looks=looks)))
+    queries = PageQueries()
+    request = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(queries=queries)))
     routes.prepare(request.app.state)
     batch = Batch(TaskFacts("dag", "run", "task", -1, None), "films", "file:///x/", "file:///x/m", None, 5)
     found = routes.Found(batch, Read(Slow()), 0.0)
@@ -229,7 +229,7 @@ async def test_rows_of_a_large_batch_hold_up_no_other_page():
     try:
         await asyncio.wait_for(has_begun.wait(), 10)
         await asyncio.sleep(0.1)
-        assert await asyncio.wait_for(looks.views.run(lambda: "a clip of another DAG"), 5) == "a clip of another DAG"
+        assert await asyncio.wait_for(queries.views.run(lambda: "a clip of another DAG"), 5) == "a clip of another DAG"
         assert len(began) == 1
     finally:
         gate.set()
@@ -245,7 +245,7 @@ def test_the_name_of_a_row_is_not_taken_for_a_sheet(row):
     found = routes.Found(Batch(task, "b", "file:///a/", "file:///a/b.jsonl", None, 1), Read(BatchState()), 0.0)
 
     async def both():
-        state = SimpleNamespace(looks=PageQueries())
+        state = SimpleNamespace(queries=PageQueries())
         routes.prepare(state)
         request = SimpleNamespace(app=SimpleNamespace(state=state))
         rows = (routes.row_at(request, row, found) for _ in range(2))

@@ -11,7 +11,7 @@ from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.order import OrderRecord
 from airflow_provider_vidu.ui.batches.listing import Entry
-from airflow_provider_vidu.ui.batches.records import Batch
+from airflow_provider_vidu.ui.batches.published import Batch
 from airflow_provider_vidu.ui.batches.rows import batch_view, view_of, with_state
 from airflow_provider_vidu.ui.clips.clears import LATER_ITERATIONS
 from airflow_provider_vidu.ui.clips.facts import TaskFacts

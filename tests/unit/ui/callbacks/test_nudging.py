@@ -90,7 +90,7 @@ async def test_a_write_that_fails_reaches_the_sender_and_not_the_next():
 
 async def test_too_many_callbacks_are_to_be_sent_again(monkeypatch):
     """The queue of writes has an end."""
-    monkeypatch.setattr("airflow_provider_vidu.ui.callbacks.lookups.MAX_WAITING", 3)
+    monkeypatch.setattr("airflow_provider_vidu.ui.callbacks.grouped_queries.MAX_WAITING", 3)
     assets = Assets()
     ends = await asyncio.gather(
         *(assets.nudger.called(order(str(number))) for number in range(5)), return_exceptions=True

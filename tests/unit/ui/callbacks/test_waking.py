@@ -85,7 +85,7 @@ async def test_simultaneous_look_ups_share_a_query():
 
 async def test_too_many_look_ups_are_refused(monkeypatch):
     """The queue of look-ups has an end."""
-    monkeypatch.setattr("airflow_provider_vidu.ui.callbacks.lookups.MAX_WAITING", 3)
+    monkeypatch.setattr("airflow_provider_vidu.ui.callbacks.grouped_queries.MAX_WAITING", 3)
     waker = Airflow().waker
     looks = [waker.find(uuid4(), DIGEST) for _ in range(5)]
     ends = await asyncio.gather(*looks, return_exceptions=True)
@@ -95,18 +95,18 @@ async def test_too_many_look_ups_are_refused(monkeypatch):
 async def test_a_broken_database_breaks_the_look_up_and_not_the_next():
     """The error reaches those who wait; later look-ups work."""
     airflow = Airflow()
-    find, airflow.waker._lookups._find = airflow.find, lambda keys: 1 / 0
+    find, airflow.waker._queries._find = airflow.find, lambda keys: 1 / 0
     with pytest.raises(ZeroDivisionError):
         await airflow.waker.find(INSTANCE, DIGEST)
-    airflow.waker._lookups._find = find
+    airflow.waker._queries._find = find
     assert await airflow.waker.find(INSTANCE, DIGEST) == airflow.task
 
 
 async def test_a_database_that_does_not_answer_is_busy(monkeypatch):
     """A look-up ends after a while, and the answer that comes later is not an error."""
-    monkeypatch.setattr("airflow_provider_vidu.ui.callbacks.lookups.LOOK_UP_SECONDS", 0.05)
+    monkeypatch.setattr("airflow_provider_vidu.ui.callbacks.grouped_queries.LOOK_UP_SECONDS", 0.05)
     airflow = Airflow()
-    airflow.waker._lookups._find = lambda keys: time.sleep(0.3) or {}
+    airflow.waker._queries._find = lambda keys: time.sleep(0.3) or {}
     with pytest.raises(BusyError):
         await airflow.waker.find(INSTANCE, DIGEST)
     await asyncio.sleep(0.4)
@@ -180,7 +180,7 @@ async def test_a_held_callback_survives_a_database_that_fails(caplog):
     airflow = Airflow()
     airflow.deferred_at = 999.0
     await airflow.waker.called(airflow.task, INSTANCE, DIGEST)
-    airflow.waker._lookups._find = lambda keys: 1 / 0
+    airflow.waker._queries._find = lambda keys: 1 / 0
     await airflow.settled()
     assert airflow.events == []
     assert "ZeroDivisionError" in caplog.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
-from airflow_provider_vidu.ui.clips.pieces import Record, pieces_of
+from airflow_provider_vidu.ui.clips.pieces import FileRecord, pieces_of
 from tests.rows import each_row
 
 CDN = "https://cdn.example.com"
@@ -19,10 +19,10 @@ def made(*urls: str | None, **more: Any) -> Generation:
     )
 
 
-def record(uri: str = "file:///a", **more: Any) -> Record:
+def record(uri: str = "file:///a", **more: Any) -> FileRecord:
     """Return the record of a stored file."""
     known = {"size": 1, "sha256": None, "content_type": None, "stored_at": None, "artifact": None, **more}
-    return Record(uri, **known)
+    return FileRecord(uri, **known)
 
 
 @each_row(

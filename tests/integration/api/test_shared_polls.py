@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from airflow_provider_vidu.api.clients.async_client import async_client
-from airflow_provider_vidu.api.looks import Looks
+from airflow_provider_vidu.api.shared_polls import SharedPolls
 from airflow_provider_vidu.batches.trigger import ViduBatchTrigger
 from airflow_provider_vidu.events import read_event
 from airflow_provider_vidu.exceptions import ViduGenerationFailedError, ViduServerError, ViduTimeoutError
-from airflow_provider_vidu.polling import look
+from airflow_provider_vidu.polling import state_lists
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
 from tests.faults.listing_world import FIRST_ID, KEY, Listing, fired, until
 
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", 
 @pytest.fixture
 def service(monkeypatch) -> Iterator[Listing]:
     """Run a service with a list, and a connection to it; all waits become due within one window."""
-    monkeypatch.setattr(look, "WINDOW_SHARE", 1.0)
+    monkeypatch.setattr(state_lists, "WINDOW_SHARE", 1.0)
     with Listing() as running:
         monkeypatch.setenv("AIRFLOW_CONN_VIDU_LISTING", running.connection())
         yield running
@@ -107,11 +107,11 @@ async def test_two_waits_for_one_generation(service):
 
 async def test_an_audit_leaves_a_wait_with_one_plan(service, monkeypatch):
     """A generation that is queried beside the list is not polled more often afterwards."""
-    monkeypatch.setattr(look, "AUDIT_SECONDS", 0.0)
+    monkeypatch.setattr(state_lists, "AUDIT_SECONDS", 0.0)
     waits = started(service)
     await until(lambda: len(service.queries) > 8)
     async with async_client("vidu_listing") as client:
-        gathering = client.looks._gathering
+        gathering = client.shared_polls._gathering
         assert len(gathering._coming) + len(gathering._due) <= len(service.ids)
     service.finish()
     assert {event["outcome"] for event in await asyncio.gather(*waits.values())} == {"succeeded"}
@@ -123,7 +123,7 @@ async def test_no_wait_is_forgotten_when_something_breaks(service, monkeypatch, 
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a mistake")
 
-    monkeypatch.setattr(Looks, "_show", broken)
+    monkeypatch.setattr(SharedPolls, "_show", broken)
     waits = started(service)
     await until(lambda: len(service.queries) > 8)
     service.finish()
@@ -366,9 +366,9 @@ async def test_only_what_goes_on_is_not_over(service):
     service.states[last] = "success"
     service.listed = lambda _, entries: [entry for entry in entries if entry["id"] not in omitted[:1]]
     async with async_client("vidu_listing") as client:
-        over = await asyncio.gather(*map(client.looks.is_over, service.ids))
+        over = await asyncio.gather(*map(client.shared_polls.is_over, service.ids))
         assert over == [name == last for name in service.ids]
         assert set(service.queries) == set(omitted[:1])
         service.is_down = True
-        failed = await asyncio.gather(*map(client.looks.is_over, service.ids), return_exceptions=True)
+        failed = await asyncio.gather(*map(client.shared_polls.is_over, service.ids), return_exceptions=True)
     assert {type(error) for error in failed} == {ViduServerError}

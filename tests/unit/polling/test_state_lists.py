@@ -6,16 +6,16 @@ import pytest
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.models import GenerationStatus, Snapshot
-from airflow_provider_vidu.polling import look
-from airflow_provider_vidu.polling.look import Form, Gathering, ListTrust, Look, may_be_listed, window
+from airflow_provider_vidu.polling import state_lists
+from airflow_provider_vidu.polling.state_lists import Form, Gathering, ListTrust, StateList, may_be_listed, window
 from tests.rows import each_row
 
 RUNNING = Snapshot(GenerationStatus.RUNNING, "processing")
 
 
-def shown(count: int, **facts: bool) -> Look:
+def shown(count: int, **facts: bool) -> StateList:
     """Return an answer with some states."""
-    return Look({str(number): RUNNING for number in range(count)}, **facts)
+    return StateList({str(number): RUNNING for number in range(count)}, **facts)
 
 
 @pytest.fixture
@@ -134,14 +134,14 @@ def test_a_failure_pauses_all_and_several_let_the_list_rest(proven):
     assert (proven.is_certain, proven.is_in_use(1.0)) == (False, True)
     proven.took(5, shown(5), 40.0)
     assert (proven.is_certain, proven.paused_until) == (True, 0.0)
-    for number in range(look.PROVEN_FAILURES):
+    for number in range(state_lists.PROVEN_FAILURES):
         assert proven.is_in_use(50.0)
         proven.failed(exceptions.ViduServerError(f"broken {number}"), 50.0)
         if proven.is_suspect:
             proven.audited(is_done=False)
     assert not proven.is_in_use(50.0)
     assert "broken 2" in (proven.take_note() or "")
-    assert proven.is_in_use(50.0 + look.SHORTEST_REST)
+    assert proven.is_in_use(50.0 + state_lists.SHORTEST_REST)
 
 
 def test_an_outage_lets_the_list_pause_but_not_rest(proven):
@@ -170,7 +170,7 @@ def test_a_list_that_never_worked_rests_earlier():
     """Waits with a small budget must not lose it to a list."""
     trust = ListTrust()
     trust.took(5, shown(0), 0.0)
-    for _ in range(look.TRIED_FAILURES):
+    for _ in range(state_lists.TRIED_FAILURES):
         assert trust.is_in_use(0.0)
         trust.failed(exceptions.ViduServerError("broken"), 0.0)
         trust.audited(is_done=True)

@@ -22,6 +22,7 @@ from airflow_provider_vidu.ui.records.earlier_tries import earlier_task_in, of_e
 from airflow_provider_vidu.ui.records.instances import (
     HAS_REGIONS,
     TASK_COLUMNS,
+    of_run,
     same_task,
     stands_at,
     task_in,
@@ -129,8 +130,7 @@ def _read(dag_id: str, run_id: str, key: str, where: Any) -> list[tuple[TaskFact
             )
         )
         .where(
-            XComModel.dag_id == dag_id,
-            XComModel.run_id == run_id,
+            *of_run(XComModel, dag_id, run_id),
             XComModel.key == key,
             func.length(stored) <= MAX_PLACE_CHARS,
             where,

@@ -25,9 +25,9 @@ from sqlalchemy.sql.functions import GenericFunction
 
 from airflow_provider_vidu.links import BATCH_KEY, ID_KEY, RESULT_KEY, WATCH_KEY
 from airflow_provider_vidu.orders.money.spending import SPENT_KEY
-from airflow_provider_vidu.ui.records.counts import MAX_SMALL_CHARS, WATCH_KEYS
+from airflow_provider_vidu.ui.records.counts import WATCH_KEYS, key_beside
 from airflow_provider_vidu.ui.records.instances import HAS_REGIONS, HAS_RESULT, same_task
-from airflow_provider_vidu.ui.records.json_fields import as_number, text_field
+from airflow_provider_vidu.ui.records.json_fields import MAX_SMALL_CHARS, as_number, text_field
 from airflow_provider_vidu.ui.records.no_generation import ORDERING
 from airflow_provider_vidu.ui.spending.account import Account, Spent
 
@@ -50,6 +50,11 @@ _ONGOING: Final = (
 
 _BEGUN: Final = ("running", "restarting", "up_for_retry", "failed")
 """The states of a task that has begun a try, and may not have published anything in it."""
+_OF_XCOM: Final = (
+    *(getattr(XComModel, name) for name in ("dag_id", "run_id", "task_id", "map_index", "timestamp")),
+    *([XComModel.task_instance_id] if HAS_REGIONS else []),
+)
+"""What is selected of an XCom beside its value: with what :func:`.same_task` compares."""
 
 
 class utc_day(GenericFunction[str]):  # noqa: N801 - the name of a function in SQL
@@ -160,8 +165,8 @@ def _generations(since: datetime) -> Any:
     # What a limited subquery selects is computed once, not at each use.
     newest = (
         select(
-            *(getattr(XComModel, name) for name in ("dag_id", "run_id", "task_id", "map_index", "key", "timestamp")),
-            *([XComModel.task_instance_id] if HAS_REGIONS else []),  # what same_task compares there
+            *_OF_XCOM,
+            XComModel.key,
             role.label("role"),
             text_field(XComModel.value, "result", 40).label("result"),
             text_field(XComModel.value, "created_at", 40).label("created_at"),
@@ -176,7 +181,7 @@ def _generations(since: datetime) -> Any:
     ids, spent, result = aliased(XComModel), aliased(XComModel), aliased(XComModel)
     fields = aliased(rendered.RenderedTaskInstanceFields)
     is_first = note.key == WATCH_KEY
-    id_text = cast(ids.value, String)
+    is_beside, id_text = ids.key == key_beside(note.key, WATCH_KEY, ID_KEY), cast(ids.value, String)
     is_day = or_(*(note.created_at.like(f"20__-__-__T%{zone}") for zone in ("+00:00", "Z")))
     price = func.coalesce(
         as_number(cast(spent.value, String)),
@@ -202,7 +207,7 @@ def _generations(since: datetime) -> Any:
         )
         .select_from(newest)
         .join(TaskInstance, same_task(note, TaskInstance))
-        .join(ids, and_(same_task(note, ids), ids.key == _id_key(note.key), func.length(id_text) <= MAX_SMALL_CHARS))
+        .join(ids, and_(same_task(note, ids), is_beside, func.length(id_text) <= MAX_SMALL_CHARS))
         .outerjoin(spent, and_(same_task(note, spent), spent.key == SPENT_KEY, is_first))
         .outerjoin(result, and_(same_task(note, result), result.key == RESULT_KEY, is_first))
         .outerjoin(fields, _fields_of(fields, note))
@@ -216,8 +221,7 @@ def _earlier(since: datetime) -> Any:
     """
     newest = (
         select(
-            *(getattr(XComModel, name) for name in ("dag_id", "run_id", "task_id", "map_index", "timestamp")),
-            *([XComModel.task_instance_id] if HAS_REGIONS else []),
+            *_OF_XCOM,
             as_number(cast(XComModel.value, String)).label("price"),
         )
         .where(XComModel.key == SPENT_KEY, XComModel.timestamp >= since)
@@ -250,8 +254,7 @@ def _batches(since: datetime) -> Any:
     """
     newest = (
         select(
-            *(getattr(XComModel, name) for name in ("dag_id", "run_id", "task_id", "map_index", "timestamp")),
-            *([XComModel.task_instance_id] if HAS_REGIONS else []),
+            *_OF_XCOM,
             text_field(XComModel.value, "folder", MAX_FOLDER_CHARS).label("folder"),
             text_field(XComModel.value, "batch").label("batch"),
             *(
@@ -286,11 +289,6 @@ def _batches(since: datetime) -> Any:
 def _fields_of(fields: Any, note: Any) -> Any:
     """Return the condition that rendered fields belong to a note's task instance."""
     return same_task(note, fields) if hasattr(fields, "dag_id") else fields.task_instance_id == TaskInstance.id
-
-
-def _id_key(key: Any) -> Any:
-    """Return the key of the id beside a note."""
-    return case((key == WATCH_KEY, ID_KEY), else_=func.replace(key, WATCH_KEY, ID_KEY))
 
 
 def _outcome(role: Any, *returns: Any) -> Any:

@@ -16,7 +16,7 @@ from airflow_provider_vidu.exceptions import (
     ViduStorageError,
     ViduTransportError,
 )
-from airflow_provider_vidu.network import lookups
+from airflow_provider_vidu.network import secrets_backends
 from airflow_provider_vidu.orders import records
 from airflow_provider_vidu.orders.order import OrderRecord
 from airflow_provider_vidu.stores.destination import Destination
@@ -85,7 +85,7 @@ def asks(monkeypatch):
             def get(key: str, **_: Any) -> Any:
                 return hiding("variable", key)
 
-        monkeypatch.setattr(lookups, "_backends", lambda: backends)
+        monkeypatch.setattr(secrets_backends, "_backends", lambda: backends)
         monkeypatch.setattr(connection.BaseHook, "get_connection", staticmethod(get_connection))
         monkeypatch.setattr(records, "Variable", Variables)
 
@@ -154,10 +154,10 @@ def test_an_error_of_the_api_server(monkeypatch, kind, word):
     answers = [ErrorType.API_SERVER_ERROR, ErrorType[f"{word}_NOT_FOUND"]]
     supervisor = SimpleNamespace(send=lambda _: comms.ErrorResponse(error=answers.pop(0)))
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
-    monkeypatch.setattr(lookups, "_backends", lambda: [ExecutionAPISecretsBackend()])
+    monkeypatch.setattr(secrets_backends, "_backends", lambda: [ExecutionAPISecretsBackend()])
     with pytest.raises(AirflowRuntimeError):
-        lookups.is_there_after_all(kind, "x")
-    assert not lookups.is_there_after_all(kind, "x")
+        secrets_backends.is_there_after_all(kind, "x")
+    assert not secrets_backends.is_there_after_all(kind, "x")
     answers.append(ErrorType.API_SERVER_ERROR)
     assert getattr(ExecutionAPISecretsBackend(), f"get_{kind}")("x") is None  # what is worked around
 

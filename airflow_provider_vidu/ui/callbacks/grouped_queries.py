@@ -20,7 +20,7 @@ LOOK_UP_SECONDS: Final = 10.0
 """A database that takes longer is busy."""
 
 
-class Lookups(Generic[K, T]):
+class GroupedQueries(Generic[K, T]):
     """Gathers keys and looks them up together. Lives on one event loop.
 
     :param find: returns what is found, by key; runs in a thread.

@@ -35,14 +35,11 @@ def is_there_after_all(kind: Literal["connection", "variable"], name: str) -> bo
     return False
 
 
-def kinds_of(error: BaseException, most: int = 3) -> str:
-    """Return the types of an error and of its causes, for a message: a backend's own text may quote what it has read.
-
-    :param most: how many are named at most.
-    """
+def kinds_of(error: BaseException) -> str:
+    """Return the types of an error and its causes, for a message: a backend's own text may quote what it has read."""
     kinds: list[str] = []
     cause: BaseException | None = error
-    while cause is not None and len(kinds) < most:
+    while cause is not None and len(kinds) < 3:
         kinds.append(type(cause).__name__)
         cause = cause.__cause__ or cause.__context__
     return ", because of ".join(kinds)

@@ -97,7 +97,7 @@ class DownloadAccess:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class DownloadURL:
     """A parsed URL, with path and query unchanged."""
 
     url: str = field(repr=False)
@@ -118,7 +118,7 @@ class Target:
         return origin_of(self.url)
 
     @classmethod
-    def parse(cls, url: str) -> Target:
+    def parse(cls, url: str) -> DownloadURL:
         """Parse ``url``; surrounding whitespace is dropped, only non-ASCII letters of path and query are encoded.
 
         :raises ViduDownloadRefusedError: when it is not an http(s) URL with a host, or contains a user.

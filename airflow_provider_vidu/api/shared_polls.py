@@ -1,7 +1,7 @@
-"""One request for the states of many waits: what :mod:`..polling.look` decides, carried out by a connection's client.
+"""One request for the states of many waits: a client carries out the decisions of :mod:`..polling.state_lists`.
 
-A wait asks :meth:`Looks.polls` for its polls (:mod:`.polls`) and awaits their results. While the account's list answers
-for named ids, due waits are looked up together, and a state that has not changed wakes no task.
+A wait gets its polls (:mod:`.polls`) from :meth:`SharedPolls.polls` and awaits their results. While the account's list
+answers for named ids, due waits share a request, and a state that has not changed wakes no task.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from airflow_provider_vidu.api.messages import TOO_LARGE
 from airflow_provider_vidu.api.polls import Polls
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Snapshot
-from airflow_provider_vidu.polling.look import (
+from airflow_provider_vidu.polling.state_lists import (
     FEWEST_IDS,
     STEP_SECONDS,
     Gathering,
     ListTrust,
-    Look,
+    StateList,
     may_be_listed,
     window,
 )
@@ -45,7 +45,7 @@ SHARE: Final = 100
 """Waits that are handled in one turn of the event loop."""
 
 
-class Looks:
+class SharedPolls:
     """The shared requests of one connection on one event loop."""
 
     def __init__(self, client: AsyncClient) -> None:
@@ -55,7 +55,7 @@ class Looks:
         self._gathering: Gathering[Polls] = Gathering()
         self._timer: asyncio.TimerHandle | None = None
         self._trying = asyncio.Lock()
-        self._looking: set[asyncio.Task[None]] = set()
+        self._sending: set[asyncio.Task[None]] = set()
         self._asked_at_once: set[str] = set()
         self._answering: asyncio.Task[dict[str, Snapshot]] | None = None
         # Log lines are about the connection: in the context of a trigger, they would go to the log of its task.
@@ -104,15 +104,15 @@ class Looks:
         while len(ids) >= FEWEST_IDS:
             part, ids, sent_at = ids[: self._trust.size], ids[self._trust.size :], _now()
             try:
-                look = await self._looked(part)
+                found = await self._states_of(part)
             except ViduError as error:
                 if self._blames_all(error, sent_at):
                     await self._probe(part[0])
                     raise
                 break
-            if look is None:
+            if found is None:
                 break
-            shown |= look.states
+            shown |= found.states
         return shown
 
     async def _probe(self, generation_id: str) -> None:
@@ -124,7 +124,7 @@ class Looks:
     def covers(self, generation_id: str, endpoint: str | None = None) -> bool:
         """Whether a generation's state is to be requested together with others."""
         config = self.client.known_config
-        if endpoint if config is None else not self._learned(config).dialect.can_look(endpoint):
+        if endpoint if config is None else not self._learned(config).dialect.can_list_states(endpoint):
             return False
         return may_be_listed(generation_id) and self._trust.is_in_use(_now())
 
@@ -145,7 +145,7 @@ class Looks:
             self._timer.cancel()
             self._timer = None
         self._gathering.clear()
-        for task in self._looking:
+        for task in self._sending:
             task.cancel()
 
     # -- when to send ------------------------------------------------------------------------------
@@ -174,41 +174,41 @@ class Looks:
         gathering, trust = self._gathering, self._trust
         gathering.advance(now)
         config = self.client.known_config
-        if (config is not None and not self._learned(config).dialect.has_look) or not trust.is_in_use(now):
+        if (config is not None and not self._learned(config).dialect.has_state_list) or not trust.is_in_use(now):
             _query(gathering.take_due())
             return gathering.next_at(now)
         epoch = time.time() + STEP_SECONDS
         _query(gathering.drop(lambda polls: not polls.is_waiting or polls.watch.must_be_queried(epoch)))
         if now < trust.paused_until:
             return min(trust.paused_until, now + BLOCKED_SECONDS)
-        while len(self._looking) < (MOST_AT_ONCE if trust.is_certain else 1):
+        while len(self._sending) < (MOST_AT_ONCE if trust.is_certain else 1):
             if not (portion := gathering.portion(trust.size, now)):
                 return gathering.next_at(now)
             if len(portion) < FEWEST_IDS:
                 _query(portion)
                 continue
-            task = asyncio.get_running_loop().create_task(self._look(portion))
-            self._looking.add(task)
+            task = asyncio.get_running_loop().create_task(self._poll(portion))
+            self._sending.add(task)
             task.add_done_callback(self._ended)
         return now + BLOCKED_SECONDS
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._looking.discard(task)
+        self._sending.discard(task)
         if not task.cancelled():
             self._wake_at(_now())
 
-    # -- one look ----------------------------------------------------------------------------------
+    # -- one request -------------------------------------------------------------------------------
 
-    async def _look(self, portion: list[Polls]) -> None:
-        """Look the states of some waits up, and let each go on."""
+    async def _poll(self, portion: list[Polls]) -> None:
+        """Request the states of some waits, and let each go on."""
         left = [polls for polls in portion if polls.is_waiting]
         ids = list(dict.fromkeys(polls.watch.generation_id for polls in left))
         sent_at, size = _now(), self._trust.size
         try:
-            look = await self._looked(ids) if len(ids) >= FEWEST_IDS else None
-            if look is not None:
+            found = await self._states_of(ids) if len(ids) >= FEWEST_IDS else None
+            if found is not None:
                 # If the service's pages are shorter, the others are on further ones.
-                self._show(left, look, is_cut=self._trust.size < size)
+                self._show(left, found, is_cut=self._trust.size < size)
         except ViduError as error:
             if self._blames_all(error, sent_at):
                 left += self._gathering.take_due()
@@ -217,12 +217,12 @@ class Looks:
             log.exception("The shared polls of connection %s broke.", self.client.conn_id)
         _query(left)
 
-    def _show(self, left: list[Polls], look: Look, *, is_cut: bool) -> None:
+    def _show(self, left: list[Polls], found: StateList, *, is_cut: bool) -> None:
         """Give each wait its state; remove it from ``left``, so that none is planned twice."""
         now, is_audit = time.time(), self._trust.audits(_now())
         while left:
             polls = left.pop()
-            snapshot = look.states.get(polls.watch.generation_id)
+            snapshot = found.states.get(polls.watch.generation_id)
             if not polls.is_waiting:
                 continue
             if snapshot is None and not is_cut:
@@ -248,26 +248,26 @@ class Looks:
             if len(left) % SHARE == 0:
                 await asyncio.sleep(0)
 
-    async def _looked(self, ids: list[str]) -> Look | None:
+    async def _states_of(self, ids: list[str]) -> StateList | None:
         """Return what the list shows of some ids; None if single queries are to be sent. A failed request raises."""
         if self._trust.is_proven:
-            return await self._asked(ids)
+            return await self._in_some_form(ids)
         async with self._trying:  # the forms of the filter are tried one after the other
-            return await self._asked(ids)
+            return await self._in_some_form(ids)
 
-    async def _asked(self, ids: list[str]) -> Look | None:
+    async def _in_some_form(self, ids: list[str]) -> StateList | None:
         while (trust := self._trust).is_in_use(_now()):
             form = trust.form
             # mypy infers no type for a lambda with a default.
-            look = await self.client.carry(lambda dialect, form=form: dialect.look(ids, form))  # type: ignore[misc]
-            shown = trust.took(len(ids), look, _now())
+            found = await self.client.carry(lambda dialect, form=form: dialect.list_states(ids, form))  # type: ignore[misc]
+            shown = trust.took(len(ids), found, _now())
             self._log_note()
             if shown is not None:
                 return shown
         return None
 
     def _blames_all(self, error: ViduError, sent_at: float) -> bool:
-        """Take the error of a look; return whether it counts as a failed poll of all that are due."""
+        """Take the error of a request; return whether it counts as a failed poll of all that are due."""
         if error.code == TOO_LARGE:
             self._trust.was_too_large(_now())
             is_shared = False

@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNotFoundError, ViduStorageError
 from airflow_provider_vidu.orders.media import files as media_files
 from airflow_provider_vidu.orders.media.files import MAX_UPLOAD_BYTES
-from airflow_provider_vidu.orders.media.request import MAX_BODY_BYTES, MAX_IMAGE_BYTES, Prepared
+from airflow_provider_vidu.orders.media.prepared import MAX_BODY_BYTES, MAX_IMAGE_BYTES, Prepared
 from airflow_provider_vidu.stores import schemes
 from tests.rows import each_row
 

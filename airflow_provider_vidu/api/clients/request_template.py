@@ -15,7 +15,7 @@ from airflow_provider_vidu.api.messages import ApiRequest
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class Target:
+class RequestTemplate:
     """Where a connection's requests go, and the lines that all of them share: made once, not for every poll.
 
     :param base_url: scheme, host, port and path prefix.

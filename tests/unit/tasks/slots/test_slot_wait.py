@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_vidu.exceptions import ViduRateLimitError
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.polling.admission import LONGEST_HOLD_SECONDS
-from airflow_provider_vidu.tasks.slots.waiting import SlotWait
+from airflow_provider_vidu.tasks.slots.slot_wait import SlotWait
 
 
 @pytest.mark.parametrize(("asked", "longest"), [(None, 60 * 1.25), (86_400.0, LONGEST_HOLD_SECONDS)])

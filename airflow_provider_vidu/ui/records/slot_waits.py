@@ -28,6 +28,7 @@ from airflow_provider_vidu.ui.records.instances import (
     BY_TIME,
     TASK_COLUMNS,
     are,
+    of_run,
     same_task,
     stands_at,
     task_in,
@@ -121,14 +122,12 @@ class Waiters:
         return self._resolved
 
     def _select(self, *columns: Any) -> Any:
-        dag_id, run_id = self._run
         query = (
             select(*columns)
             .select_from(XComModel)
             .join(TaskInstance, same_task(XComModel, TaskInstance))
             .where(
-                XComModel.dag_id == dag_id,
-                XComModel.run_id == run_id,
+                *of_run(XComModel, *self._run),
                 XComModel.key == WATCH_KEY,
                 counts.IS_SMALL,
                 _STILL_WAITS,
@@ -151,10 +150,9 @@ class Waiters:
         return [task for task in found if task.waiting_since is not None]
 
     def _facts(self, row: Any) -> TaskFacts:
-        dag_id, run_id = self._run
         value = parsed_small(row.text)
         note = note_in(value if self._resolver is None else self._resolver.value(value, row.timestamp))
-        return TaskFacts(dag_id, run_id, **task_in(row), generation_id=None, watch=note)
+        return TaskFacts(*self._run, **task_in(row), generation_id=None, watch=note)
 
 
 def queue_place(session: Session, task: TaskFacts) -> QueuePlace | None:
@@ -164,8 +162,7 @@ def queue_place(session: Session, task: TaskFacts) -> QueuePlace | None:
     """
     own_id = session.scalar(
         select(TaskInstance.trigger_id).where(
-            TaskInstance.dag_id == task.dag_id,
-            TaskInstance.run_id == task.run_id,
+            *of_run(TaskInstance, task.dag_id, task.run_id),
             are([task.key], TaskInstance),
             TaskInstance.state == "deferred",
         )

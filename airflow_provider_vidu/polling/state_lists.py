@@ -67,7 +67,7 @@ def window(interval: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class StateList:
     """An answer of the list to named ids.
 
     :param states: the states by requested id, without those that the answer omits or contradicts itself about.
@@ -92,7 +92,7 @@ class ListTrust:
         self.is_proven = False
         """Whether an answer has shown that the filter is honoured."""
         self._form = Form.REPEATED
-        self._tried: dict[Form, Look] = {}
+        self._tried: dict[Form, StateList] = {}
         self._is_off = False
         self._failures = 0
         self._failed_at = float("-inf")
@@ -124,26 +124,26 @@ class ListTrust:
         """Whether several requests may be under way: not before the first good answer, nor after a failed one."""
         return self.is_proven and not self._failures
 
-    def took(self, asked: int, look: Look, now: float) -> Look | None:
+    def took(self, asked: int, answer: StateList, now: float) -> StateList | None:
         """Take an answer; return the states to use, or None if another form is to be tried or single queries remain.
 
         :param asked: how many ids the request named.
         """
         self._failures, self._has_query_worked, self._paused_until = 0, False, 0.0
         if not self.is_proven:
-            return self._compared(asked, look, now)
-        if look.is_foreign:
+            return self._compared(asked, answer, now)
+        if answer.is_foreign:
             self._end("answers with generations that were not requested")
             return None
         self._rests = 0
-        if look.has_more and FEWEST_IDS <= len(look.states) < asked:
-            self.size = len(look.states)
-        return look
+        if answer.has_more and FEWEST_IDS <= len(answer.states) < asked:
+            self.size = len(answer.states)
+        return answer
 
-    def _compared(self, asked: int, look: Look, now: float) -> Look | None:
+    def _compared(self, asked: int, answer: StateList, now: float) -> StateList | None:
         """Take the answer to a form that is tried: the first that shows all wins, else the one that shows most."""
-        self._tried[self._form] = look
-        is_whole = len(look.states) == asked and not look.is_foreign
+        self._tried[self._form] = answer
+        is_whole = len(answer.states) == asked and not answer.is_foreign
         left = [form for form in Form if form not in self._tried]
         if left and not is_whole:
             self._form = left[0]

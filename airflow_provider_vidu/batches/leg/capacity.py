@@ -18,8 +18,8 @@ UNREPORTED_SECONDS: Final = 300.0
 """Before the balance is requested again from a service that has none."""
 
 
-class Account:
-    """The account of a batch's connection.
+class Capacity:
+    """What the account of a batch's connection takes now.
 
     :param log: gets one line if the service reports no balance.
     """

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.api.dialects import EntV2, ViduNative
-from airflow_provider_vidu.api.dialects.task_list import look_of
+from airflow_provider_vidu.api.dialects.task_list import states_in
 from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
@@ -24,7 +24,7 @@ from airflow_provider_vidu.exceptions import (
     ViduServerError,
 )
 from airflow_provider_vidu.models import GenerationStatus, Snapshot
-from airflow_provider_vidu.polling.look import Form, Look
+from airflow_provider_vidu.polling.state_lists import Form, StateList
 from tests.properties import properties
 from tests.rows import each_row
 
@@ -35,14 +35,14 @@ RUNNING = Snapshot(GenerationStatus.RUNNING, "processing")
 quiet = properties(150)
 
 
-def answered(body: Any, status: int = 200) -> Look:
+def answered(body: Any, status: int = 200) -> StateList:
     """Return what an answer shows of the three ids."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     redact = lambda text: text.replace(SECRET, "***")  # noqa: E731
-    return ENT.look(IDS, Form.REPEATED).read(ApiAnswer(status, {}, content, redact, 200_000))
+    return ENT.list_states(IDS, Form.REPEATED).read(ApiAnswer(status, {}, content, redact, 200_000))
 
 
-def listed(*entries: Any, **fields: Any) -> Look:
+def listed(*entries: Any, **fields: Any) -> StateList:
     """Return what an answer with these entries shows."""
     return answered({"tasks": list(entries), "next_page_token": "", **fields})
 
@@ -53,7 +53,7 @@ def listed(*entries: Any, **fields: Any) -> Look:
 )
 def test_ids_are_written_in_each_form(form, named):
     """With the largest page, beside the creates; the request is a read whose answer may be large."""
-    request = ENT.look(IDS, form).request
+    request = ENT.list_states(IDS, form).request
     path, _, query = request.path.partition("?")
     assert (request.method, path, request.bills, request.lists) == ("GET", "/ent/v2/tasks", False, True)
     assert parse_qs(query) == {"pager.pagesz": ["100"], "pager.page": ["0"], "task_ids": named}
@@ -62,7 +62,7 @@ def test_ids_are_written_in_each_form(form, named):
 def test_a_hundred_ids_fit_into_a_url():
     """Servers usually take 8 KiB."""
     ids = [f"{number:064}" for number in range(100)]
-    assert all(len(ENT.look(ids, form).request.path) < 8000 for form in Form)
+    assert all(len(ENT.list_states(ids, form).request.path) < 8000 for form in Form)
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_a_hundred_ids_fit_into_a_url():
 )
 def test_products_with_a_query_of_their_own_are_not_listed(endpoint, fits):
     """No page says that the list shows them."""
-    assert ENT.can_look(endpoint) is fits
-    assert ViduNative().can_look(endpoint) is False
+    assert ENT.can_list_states(endpoint) is fits
+    assert ViduNative().can_list_states(endpoint) is False
     with pytest.raises(ViduConfigError, match="has no list"):
-        ViduNative().look(IDS, Form.REPEATED)
+        ViduNative().list_states(IDS, Form.REPEATED)
 
 
 @each_row(
@@ -98,7 +98,7 @@ def test_products_with_a_query_of_their_own_are_not_listed(endpoint, fits):
 )  # fmt: skip
 def test_what_entries_show(entries, states):
     """Ids count as they were requested; what is not a state of one of them is ignored."""
-    assert listed(*entries) == Look(states)
+    assert listed(*entries) == StateList(states)
 
 
 @pytest.mark.parametrize("other", ["1", int(IDS[0]) + 100, "947", IDS[0].rjust(20, "0"), f" {IDS[0]}"])
@@ -118,7 +118,7 @@ def test_further_pages_are_noticed():
 @pytest.mark.parametrize("body", [{}, {"tasks": []}, {"tasks": None, "next_page_token": ""}, {"data": {"tasks": []}}])
 def test_an_empty_list_shows_nothing(body):
     """In each way in which servers write it, also in an envelope."""
-    assert answered(body) == Look()
+    assert answered(body) == StateList()
 
 
 @each_row(
@@ -160,12 +160,12 @@ def test_no_answer_raises_anything_else(body: Any) -> None:
 def test_a_long_word_is_not_kept():
     """A gateway that invents a state of a megabyte at each answer fills no cache: 512 of them were kept."""
     for number in range(3):
-        look = look_of([{"id": "a", "state": f"  {number}" + "x" * 1_000_000}], ["a"], False, str)
-        assert len(look.states["a"].provider_status) <= 500
+        found = states_in([{"id": "a", "state": f"  {number}" + "x" * 1_000_000}], ["a"], False, str)
+        assert len(found.states["a"].provider_status) <= 500
     tracemalloc.start()
     try:
         for number in range(20):
-            look_of([{"id": "a", "state": f"{number}" + "x" * 1_000_000}], ["a"], False, str)
+            states_in([{"id": "a", "state": f"{number}" + "x" * 1_000_000}], ["a"], False, str)
         assert tracemalloc.get_traced_memory()[0] < 1_000_000
     finally:
         tracemalloc.stop()
