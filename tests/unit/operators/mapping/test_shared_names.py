@@ -104,6 +104,12 @@ def mapped(value, **partial):
     [
         ({"destination": ["/a.mp4", "/b.mp4"]}, "/a.mp4", False),
         ({"destination": ["/a.mp4", "/a.mp4 "]}, "/a.mp4", True),
+        ({"destination": ["/x//a.mp4", "/x/a.mp4"]}, "/x/a.mp4", True),
+        ({"destination": ["file:///x/a.mp4", "/x/./a.mp4"]}, "/x/./a.mp4", True),
+        ({"destination": ["s3a://bucket/a.mp4", "s3://bucket/a.mp4"]}, "s3://bucket/a.mp4", True),
+        ({"destination": ["s3://bucket//a.mp4", "s3://bucket/a.mp4"]}, "s3://bucket/a.mp4", False),
+        ([{"destination": "file:///{{ ds }}.mp4"}, {"destination": "/{{ ds }}.mp4"}], "/{{ ds }}.mp4", True),
+        ([{"destination": "/{{ 7 // 2 }}.mp4"}, {"destination": "/{{ 7 / 2 }}.mp4"}], "/{{ 7 / 2 }}.mp4", False),
         ({"destination": ["/a/", "/a/"]}, "/a/", False),
         ({"destination": ["/{{ ds }}.mp4", "/{{ ds }}.mp4"]}, "/{{ ds }}.mp4", True),
         ({"destination": ["/{{ ti.map_index }}.mp4"] * 2}, "/{{ ti.map_index }}.mp4", False),
@@ -248,6 +254,16 @@ def test_a_value_of_an_upstream_task_is_no_template(value, written, shared):
     assert is_shared_in(mapped(value), written, context={}) is shared
 
 
+def test_a_map_index_without_a_dag_says_nothing():
+    """As in a user's unit test: there is no other instance, and nothing to compare."""
+    context = {"ti": SimpleNamespace(dag_id="d", run_id="r", task_id="b", map_index=0)}
+    operator = ViduGenerateOperator(task_id="g", prompt="kite", model="viduq2", destination="/kite.mp4")
+    check_own_file(operator, context, "/kite.mp4", "/kite.mp4")
+    batch = ViduBatchOperator(task_id="b", rows=[], destination="/clips/", batch="spring")
+    assert batch_name(batch, context) == "spring"
+    assert not may_share_files(batch, context)
+
+
 @pytest.mark.parametrize("given", [ENDLESS, DEEP])
 def test_a_batchs_name_from_an_upstream_task_is_no_template(given):
     """It is refused without being rendered: an order under it would be that of all days."""
@@ -364,6 +380,8 @@ TWO = {"rows": [["x"], ["y"]]}
         (TWO, {"batch": "spring-{{ ti.map_index }}"}, False),
         (TWO, {}, False),
         ({**TWO, "destination": ["/a/", "/b/"]}, {"batch": "a", "destination": "/a/"}, True),
+        ([{"rows": ["x"], "destination": "/a/"}, {"rows": ["y"], "destination": "file:///a/"}],
+         {"batch": "a", "destination": "/a/"}, True),
         ({"rows": [["x"]], "destination": ["/a/", "/b/"]}, {"batch": "a", "destination": "/a/"}, False),
         ([{"rows": ["x"], "batch": "a"}, {"rows": ["y"], "batch": "b"}], {"batch": "a"}, False),
         ([{"rows": ["x"]}, {"rows": ["y"]}], {"batch": "a"}, True),
@@ -375,7 +393,7 @@ TWO = {"rows": [["x"], ["y"]]}
         ({"rows": Returned([["x"], ["y"]]), "batch": ["a", "b"]}, {"batch": "a"}, True),
         ([{"rows": ["x"], "batch": "a"}, {"rows": ["y"], "batch": "a"}], {"batch": "a"}, True),
     ],
-)
+)  # fmt: skip
 def test_instances_with_one_name_are_refused(mapped, arguments, is_refused):
     """Each would take the batch over from the others, with other rows, before anything is ordered."""
     operator, context = in_instance(mapped, **arguments)
