@@ -146,7 +146,7 @@ def _problem(destination: Any, conn_id: object, *, here: bool, is_final: bool) -
         return error.reason
     if not here:
         return None
-    if missing := missing_file_system(text):
+    if missing := missing_file_system(text, _final(conn_id)):
         return missing.reason
     if unknown := unknown_connection(text, _final(conn_id)):
         return unknown

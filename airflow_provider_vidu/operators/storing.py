@@ -64,7 +64,7 @@ class ResultStore:
 
         self._text = checked_destination(destination)
         check_destination(self._text)
-        if (missing := missing_file_system(self._text)) is not None:
+        if (missing := missing_file_system(self._text, storage_conn_id)) is not None:
             raise missing
         self._destination: Destination = Destination(self._text, storage_conn_id, options_of(destination))
         self._conn_id = storage_conn_id
