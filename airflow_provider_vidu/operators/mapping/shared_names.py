@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
@@ -29,6 +29,7 @@ from airflow_provider_vidu.operators.mapping.instances import (
     rows_in,
 )
 from airflow_provider_vidu.operators.mapping.templates import (
+    is_of_all_iterations,
     is_of_the_run,
     is_same_in,
     keeps_whole,
@@ -50,6 +51,12 @@ from airflow_provider_vidu.stores.paths import (
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.operators.batch import ViduBatchOperator
+
+
+_OF_EACH_ITERATION: Final = (
+    "Each iteration of this loop replaces the files of the one before, because destination names the same place. Put "
+    "{{ loop.index }} into it to keep them all."
+)
 
 
 def is_shared(
@@ -141,7 +148,11 @@ def check_own_file(operator: Any, context: Any, destination: object, written: ob
     :param written: as the DAG's author wrote it.
     :raises ViduConfigError: naming the destination.
     """
-    if is_folder(checked_destination(destination)) or (task := mapped_task(operator, context)) is None:
+    if is_folder(checked_destination(destination)):
+        return
+    if _replaces_iteration(context, written):
+        operator.log.warning(_OF_EACH_ITERATION)
+    if (task := mapped_task(operator, context)) is None:
         return
     written = own_argument(task, context, "destination", written)
     if path_text(written) is None:  # a reference to an upstream task
@@ -194,9 +205,30 @@ def batch_name(operator: ViduBatchOperator, context: Any) -> str:
     return f"{stem_of(operator.task_id, None)}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
 
 
+def warn_of_shared_files(operator: ViduBatchOperator, context: Any) -> None:
+    """Log that rows replace the files of others with equal keys: of another instance, or of an earlier iteration."""
+    if may_share_files(operator, context):
+        operator.log.warning(
+            "Several instances of this mapped task have one destination: a row replaces the file of a row with the "
+            "same key in another instance. Put {{ ti.map_index }} into destination, or {generation_id} into naming."
+        )
+    keeps_all = operator.batch is not None or "generation_id" in operator.naming  # a named batch orders no row again
+    if not keeps_all and _replaces_iteration(context, operator.written["destination"]):
+        operator.log.warning(_OF_EACH_ITERATION)
+
+
 def may_share_files(operator: ViduBatchOperator, context: Any) -> bool:
     """Whether rows of several instances of a mapped task replace each other's files if they have equal keys."""
     return "generation_id" not in operator.naming and _have_the_same(operator, context, "destination")
+
+
+def _replaces_iteration(context: Any, written: object) -> bool:
+    """Whether a task in a loop (Airflow 3.4) stores its files where an earlier iteration has stored its own.
+
+    :param written: the destination as the DAG's author wrote it.
+    """
+    text = path_text(written)
+    return bool(iteration_of(context)) and text is not None and is_of_all_iterations(text)
 
 
 def _is_by_generation(expanded: Mapping[str, Any], destination: object) -> bool:

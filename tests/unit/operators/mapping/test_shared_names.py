@@ -19,6 +19,7 @@ from airflow_provider_vidu.operators.mapping.shared_names import (
     is_shared_in,
     may_share_files,
     one_file_for_all,
+    warn_of_shared_files,
 )
 from tests.rows import each_row
 
@@ -33,6 +34,8 @@ from tests.rows import each_row
         (object(), False),
         ("/data/{{ ds }}/", False),
         ("/data/{{ ti.map_index }}.mp4", False),
+        ("/data/{{ loop.index }}.mp4", True),
+        ("/data/{{ loop.index }}-{{ ti.map_index }}.mp4", False),
         ("/data/{{ task_instance['map_index'] }}.mp4", False),
         ("/data/{{ dag_run.conf['names'][ti.map_index] }}.mp4", False),
         ("/data/{{ ti.map_index // 2 }}.mp4", None),
@@ -262,6 +265,38 @@ def test_a_map_index_without_a_dag_says_nothing():
     batch = ViduBatchOperator(task_id="b", rows=[], destination="/clips/", batch="spring")
     assert batch_name(batch, context) == "spring"
     assert not may_share_files(batch, context)
+
+
+@pytest.mark.parametrize(
+    ("more", "is_told"), [({}, True), ({"batch": "b"}, False), ({"naming": "{generation_id}"}, False)]
+)
+def test_the_files_of_a_batch_that_each_iteration_of_a_loop_replaces(more, is_told, caplog, capsys):
+    """Each iteration is a batch of its own unless they share a name."""
+    operator = ViduBatchOperator(task_id="b", rows=[], destination="/clips/", **more)
+    warn_of_shared_files(operator, {"loop": SimpleNamespace(index=1)})
+    assert ("Each iteration of this loop" in caplog.text + capsys.readouterr().out) is is_told
+
+
+@each_row(
+    ("written", "index", "is_told"),
+    [
+        ("/kite.mp4", 1, True),
+        ("/kite.mp4", 0, False),
+        ("/kite.mp4", None, False),
+        ("/{{ ds }}-{{ ti.map_index }}.mp4", 2, True),
+        ("/{{ loop.index }}.mp4", 1, False),
+        ("/{{ task.prompt }}.mp4", 1, False),
+        ("/{{ macros.uuid.uuid4() }}.mp4", 1, False),
+        ("/clips/", 1, False),
+    ],
+)
+def test_a_file_that_each_iteration_of_a_loop_replaces(written, index, is_told, caplog, capsys):
+    """The takes before the last one are paid for, too; a folder keeps them all."""
+    operator = ViduGenerateOperator(task_id="g", prompt="kite", model="viduq2", destination=written)
+    rendered = written.replace("{{", "").replace("}}", "")
+    check_own_file(operator, {"loop": SimpleNamespace(index=index)}, rendered, written)
+    assert ("Each iteration of this loop" in caplog.text + capsys.readouterr().out) is is_told
+    caplog.clear()
 
 
 @pytest.mark.parametrize("given", [ENDLESS, DEEP])
