@@ -223,8 +223,8 @@ def missing_file_system(text: str, conn_id: str | None = None) -> ViduConfigErro
     if not store.is_installed():
         return _no_file_system(text, ImportError(f"{store.package} is not installed"))
     if (conn_id or split_connection(text)[0]) and not (store.has_provider() or _is_registered(scheme)):
-        problem = f"an Airflow connection needs the store's Airflow provider: {store.provider} is not installed"
-        return _no_file_system(text, ImportError(problem))
+        lacking = f"an Airflow connection needs the store's Airflow provider: {store.provider} is not installed"
+        return _no_file_system(text, ImportError(lacking))
     return None
 
 
