@@ -23,9 +23,9 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.network.lookups import is_there_after_all, kinds_of
 from airflow_provider_vidu.stores.base import StoredFile, storage_error
 from airflow_provider_vidu.stores.local import LocalFile, is_really_in
+from airflow_provider_vidu.stores.paths import local_path
 from airflow_provider_vidu.stores.places import split_connection
 from airflow_provider_vidu.stores.remote import RemoteFile, existing_names
-from airflow_provider_vidu.stores.roots import local_path
 from airflow_provider_vidu.stores.schemes import (
     LOCAL,
     STORES,

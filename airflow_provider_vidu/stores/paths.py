@@ -9,13 +9,13 @@ from typing import Final, Literal, get_args
 
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.stores.roots import local_path
 from airflow_provider_vidu.stores.schemes import STORES, account_advice, canonical, scheme_of, stored_key
 
 Overwrite = Literal["replace", "skip", "error"]
 OVERWRITES: Final[tuple[Overwrite, ...]] = get_args(Overwrite)
 """What happens to an existing file."""
 
+_LOCAL_URI = re.compile(r"(?i)(?:file|local)://")
 # "file:clips/a.mp4" does not mean the path clips/a.mp4.
 NO_LOCAL_URI: Final = re.compile(r"(?:file|local):(?!//(?:/|localhost/))", re.IGNORECASE)
 _SHORT_LOCAL_URI = re.compile(r"^(file|local):/(?!/)", re.IGNORECASE)
@@ -100,6 +100,13 @@ def path_text(value: object) -> str | None:
 
     text = str(value)
     return text if text.endswith("/") or has_suffix(text) else f"{text}/"
+
+
+def local_path(path: str) -> str | None:
+    """Return the path of a local file without its scheme, or None for another store."""
+    if local := _LOCAL_URI.match(path):
+        return re.sub(r"(?i)^localhost(?=/)", "", path[local.end() :])
+    return None if "://" in path else path
 
 
 def place_of(destination: object) -> str:
