@@ -18,6 +18,7 @@ from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.artifacts import Artifact
 from airflow_provider_vidu.common.progress import duration
+from airflow_provider_vidu.common.text import sentence
 from airflow_provider_vidu.common.values import mapping, strict_int, text, whole
 from airflow_provider_vidu.exceptions import (
     ViduBatchFailedError,
@@ -293,7 +294,7 @@ def too_few(state: BatchState, rows: Sequence[Row], settings: Settings) -> ViduE
     least = plan.least_stored(settings.min_success, len(rows))
     return kind(
         f"{ended.failed} of {len(rows)} rows failed, and min_success needs {least} files. "
-        f"{first_errors(state, rows)}. The manifest holds every reason.",
+        f"{sentence(first_errors(state, rows))} The manifest holds every reason.",
         conn_id=settings.vidu_conn_id,
     )
 

@@ -36,9 +36,13 @@ _LATEST: Final = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second dateti
 _FRACTION = re.compile(r"(\.\d{6})\d+")
 _AROUND: Final = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-    "\u2028\u2029\u202f\u205f\u3000\u200b\u200e\u200f\u2060\ufeff"
+    "\u2028\u2029\u202f\u205f\u3000\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+    "\xad\u061c\u180e\u202a\u202b\u202c\u202d\u202e\u2061\u2062\u2063\u2064\u2066\u2067\u2068\u2069"
+    "\u206a\u206b\u206c\u206d\u206e\u206f\ufff9\ufffa\ufffb"
 )
-"""What ``str.isspace`` calls blank, and what shows nothing: a byte-order mark, a zero-width space, direction marks."""
+"""What ``str.isspace`` calls blank, and what shows nothing: byte-order marks, zero-width characters, direction marks.
+
+All of Unicode's format characters (Cf) of the first plane, but for the signs before Arabic and Syriac numbers."""
 # Some parsers read a backslash as a slash, others as a letter, so they would disagree about the host.
 _UNFIT_FOR_URL = re.compile(r"[\x00-\x20\x7f\ud800-\udfff\\]")
 

@@ -30,6 +30,8 @@ _READ: Final = (
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection", "proxy-connection", "keep-alive"})
 _LISTS: Final = _FRAMING | {"content-encoding"}
 """Repeated fields of these names form one list; of other names the first field counts."""
+_TLS_ALERT: Final = b"\x15\x03"
+"""How a server of https answers a request in plain text (RFC 8446, 6)."""
 _MOST_FIELDS: Final = 100
 _MOST_VALUE_BYTES: Final = 7000
 """Longer values are omitted: aiohttp takes lines of 8,190 bytes, and truncation could leave part of a secret."""
@@ -218,6 +220,8 @@ class AnswerReader:
                 self._buffer = self._buffer.lstrip(b"\r\n")
                 self._head_bytes += length - len(self._buffer)
                 self._check_size()
+            if self._buffer.startswith(_TLS_ALERT):
+                raise FramingError("the server speaks TLS on this port: write https:// before the host")
             if len(self._buffer) >= 5 and self._buffer[:5].upper() != b"HTTP/":
                 raise FramingError("the answer does not begin with a status line of HTTP/1")
             end = _END_OF_HEAD.search(self._buffer, self._searched)

@@ -228,7 +228,7 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.batches.plan import TOKEN_KEY, Pending, ended_in
         from airflow_provider_vidu.operators import batch_waits as waits
         from airflow_provider_vidu.operators.mapping.instances import check_mapped
-        from airflow_provider_vidu.operators.mapping.shared_names import batch_name, may_share_files
+        from airflow_provider_vidu.operators.mapping.shared_names import batch_name, warn_of_shared_files
         from airflow_provider_vidu.operators.task_request import queries_of
         from airflow_provider_vidu.orders.money.spending import Spending
         from airflow_provider_vidu.orders.order import Order
@@ -241,11 +241,8 @@ class ViduBatchOperator(SignedURLOperator):
             settings = self._settings(rows, context)
         if not was_resumed and settings.is_dry:  # what an earlier leg has paid for is waited for
             return self._dry_run(context, rows, settings, name, destination)
-        if not was_resumed and may_share_files(self, context):
-            self.log.warning(
-                "Several instances of this mapped task have one destination: a row replaces the file of a row with the "
-                "same key in another instance. Put {{ ti.map_index }} into destination, or {generation_id} into naming."
-            )
+        if not was_resumed:
+            warn_of_shared_files(self, context)
         journal = Journal(destination, name, log=self.log, owner=owner_of(context))
         with retryable_after_wait(was_resumed=was_resumed):  # the connection of the store may have been deleted
             waits.open_journal(self, journal, name, event, settings.timeout, was_resumed=was_resumed)

@@ -12,7 +12,7 @@ from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.operators.mapping.groups import is_handed
 from airflow_provider_vidu.operators.mapping.instances import destinations_of
 from airflow_provider_vidu.operators.mapping.shared_names import is_shared_in, one_file_for_all
-from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template
+from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template, local_path
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 _ELSEWHERE: Final = ("queue", "executor", "executor_config", "run_as_user")
@@ -138,7 +138,7 @@ def _problem(destination: Any, conn_id: object, *, here: bool, is_final: bool) -
     from airflow_provider_vidu.network.download_url import deployment_hosts, most_bytes
     from airflow_provider_vidu.stores.destination import Destination, missing_file_system, options_of
     from airflow_provider_vidu.stores.local import obstacle
-    from airflow_provider_vidu.stores.roots import check_destination, local_path
+    from airflow_provider_vidu.stores.roots import check_destination
 
     try:
         text = checked_destination(destination) if is_final else str(destination)
@@ -146,7 +146,7 @@ def _problem(destination: Any, conn_id: object, *, here: bool, is_final: bool) -
         return error.reason
     if not here:
         return None
-    if missing := missing_file_system(text):
+    if missing := missing_file_system(text, _final(conn_id)):
         return missing.reason
     if unknown := unknown_connection(text, _final(conn_id)):
         return unknown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +14,6 @@ from airflow_provider_vidu.exceptions import (
     ViduGenerationInterruptedError,
     ViduStorageError,
 )
-from airflow_provider_vidu.links import is_task_instance
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.catalogue import Catalogue
@@ -73,11 +73,11 @@ class SharedResults:
         """
         from airflow_provider_vidu.orders.records import owner_of
 
+        # Outside of a task, each execute() is an owner: an earlier one that was killed may have submitted.
+        owner = owner_of(context) or f"no task ({secrets.token_hex(8)})"
         # Not of a run that was created before retries was lowered.
         was_cleared = on_clear == "new" and order.may_follow_a_clear_after(1)
-        if not is_task_instance(context.get("ti")) or was_cleared or order.region:
-            return None
-        return self._claim(owner_of(context), endpoint)
+        return None if was_cleared or order.region else self._claim(owner, endpoint)
 
     def stored(self, generation: Generation, store: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return the record of a generation's file: from the catalogue, or else of the file that ``store`` stores.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_vidu.common.artifacts import ARTIFACTS
 from airflow_provider_vidu.defaults import check_size, check_word
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template, path_text
+from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template, local_path, path_text
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.common.artifacts import Artifact
@@ -64,7 +64,7 @@ class ResultStore:
 
         self._text = checked_destination(destination)
         check_destination(self._text)
-        if (missing := missing_file_system(self._text)) is not None:
+        if (missing := missing_file_system(self._text, storage_conn_id)) is not None:
             raise missing
         self._destination: Destination = Destination(self._text, storage_conn_id, options_of(destination))
         self._conn_id = storage_conn_id
@@ -103,7 +103,6 @@ class ResultStore:
         """Return why the file could not be stored, as far as that is visible without its store; None if nothing."""
         from airflow_provider_vidu.operators.preflight import unknown_connection
         from airflow_provider_vidu.stores.local import obstacle
-        from airflow_provider_vidu.stores.roots import local_path
 
         if (path := local_path(self._text)) is not None:
             self._destination.file("x" if is_folder(self._text) else None)  # refuses what applies to no local file

@@ -23,8 +23,9 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.network.secrets_backends import is_there_after_all, kinds_of
 from airflow_provider_vidu.stores.base import StoredFile, storage_error
 from airflow_provider_vidu.stores.local import LocalFile, is_really_in
+from airflow_provider_vidu.stores.paths import local_path
+from airflow_provider_vidu.stores.places import split_connection
 from airflow_provider_vidu.stores.remote import RemoteFile, existing_names
-from airflow_provider_vidu.stores.roots import local_path
 from airflow_provider_vidu.stores.schemes import (
     LOCAL,
     STORES,
@@ -202,12 +203,13 @@ def options_of(destination: object) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name != "conn_id"}  # Airflow before 3.2 adds conn_id
 
 
-def missing_file_system(text: str) -> ViduConfigError | None:
+def missing_file_system(text: str, conn_id: str | None = None) -> ViduConfigError | None:
     """Return the error of a destination for which this environment has no file system, or None.
 
     Cheap: no package of S3, Google or Azure is imported.
 
-    :param text: a destination; only its scheme counts.
+    :param text: a destination; only its scheme counts, and whether it names a connection.
+    :param conn_id: the Airflow connection of its store, if any.
     """
     scheme = scheme_of(text)
     if scheme in LOCAL:
@@ -218,7 +220,20 @@ def missing_file_system(text: str) -> ViduConfigError | None:
     if store is None:
         problem = _problem_with(scheme, text)
         return None if problem is None else _no_file_system(text, problem)
-    return None if store.is_installed() else _no_file_system(text, ImportError(f"{store.package} is not installed"))
+    if not store.is_installed():
+        return _no_file_system(text, ImportError(f"{store.package} is not installed"))
+    if (conn_id or split_connection(text)[0]) and not (store.has_provider() or _is_registered(scheme)):
+        lacking = f"an Airflow connection needs the store's Airflow provider: {store.provider} is not installed"
+        return _no_file_system(text, ImportError(lacking))
+    return None
+
+
+def _is_registered(scheme: str) -> bool:
+    """Whether an Airflow provider has a file system for a scheme; all of them are imported."""
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    # airflow.sdk.io, in Airflow 2 airflow.io
+    return bool(import_module(ObjectStoragePath.__module__.rpartition(".")[0]).has_fs(scheme))
 
 
 def _problem_with(scheme: str, text: str) -> Exception | None:
@@ -227,10 +242,8 @@ def _problem_with(scheme: str, text: str) -> Exception | None:
     :param text: the destination; fsspec's file system must not need the host in it.
     """
     import fsspec
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    # airflow.sdk.io, in Airflow 2 airflow.io
-    if import_module(ObjectStoragePath.__module__.rpartition(".")[0]).has_fs(scheme):
+    if _is_registered(scheme):
         return None
     try:
         # A scheme in fsspec's registry may need a missing package (sftp: paramiko, oss: ossfs).

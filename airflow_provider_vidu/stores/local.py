@@ -39,6 +39,10 @@ STALE_AFTER: Final = 24 * 3600.0
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.EROFS, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 """Errors of ``fsync`` on mounts without it (fsync(2)); EIO and ENOSPC mean lost bytes. A disk that turned read-only
 after an error reports EROFS, too: then the rename fails, and nothing is published."""
+_OF_THE_PATH: Final = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
+)
+"""Errors that are due to a path or its permissions; any other (ESTALE, EIO, ETIMEDOUT) may be over at the next look."""
 _FOLDER: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 """A folder that may be written to need not be readable (a drop box)."""
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -335,21 +339,31 @@ def obstacle(path: str, *, is_folder: bool) -> str | None:
 
     :param path: the file, or the folder for it; missing folders count as creatable.
     :param is_folder: whether ``path`` is the folder.
+    :raises ViduStorageError: when its mount does not answer.
     """
     full = _absolute(path)
     folder = full if is_folder else full.parent
     try:
         if not is_folder:
             LocalFile(path).check()
-        while not folder.exists():
+        while (mode := _mode_of(folder)) is None:
             folder = folder.parent
-    except OSError as error:
-        return f"{str(folder)!r}: {error.strerror}"
-    except ViduError as error:
-        return error.reason
-    if not folder.is_dir():
+    except (OSError, ViduError) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, OSError) and cause.errno not in _OF_THE_PATH:
+            raise storage_error("checked", f"file://{full}", cause) from cause
+        return error.reason if isinstance(error, ViduError) else f"{str(folder)!r}: {error.strerror}"
+    if not stat.S_ISDIR(mode):
         return f"{str(folder)!r} is not a folder"
     return None if os.access(folder, os.W_OK | os.X_OK) else f"{str(folder)!r} cannot be written to by this user"
+
+
+def _mode_of(path: Path) -> int | None:
+    """Return the mode of a path, None if there is none; unlike ``Path.exists()``, no other error means that."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def is_really_in(folder: str, name: str) -> bool:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
+from functools import lru_cache
 from typing import Final, Literal, get_args
 
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.stores.schemes import STORES, account_advice, scheme_of
+from airflow_provider_vidu.stores.schemes import STORES, account_advice, canonical, scheme_of, stored_key
 
 Overwrite = Literal["replace", "skip", "error"]
 OVERWRITES: Final[tuple[Overwrite, ...]] = get_args(Overwrite)
 """What happens to an existing file."""
 
+_LOCAL_URI = re.compile(r"(?i)(?:file|local)://")
 # "file:clips/a.mp4" does not mean the path clips/a.mp4.
 NO_LOCAL_URI: Final = re.compile(r"(?:file|local):(?!//(?:/|localhost/))", re.IGNORECASE)
 _SHORT_LOCAL_URI = re.compile(r"^(file|local):/(?!/)", re.IGNORECASE)
@@ -97,6 +100,32 @@ def path_text(value: object) -> str | None:
 
     text = str(value)
     return text if text.endswith("/") or has_suffix(text) else f"{text}/"
+
+
+def local_path(path: str) -> str | None:
+    """Return the path of a local file without its scheme, or None for another store."""
+    if local := _LOCAL_URI.match(path):
+        return re.sub(r"(?i)^localhost(?=/)", "", path[local.end() :])
+    return None if "://" in path else path
+
+
+def place_of(destination: object) -> str:
+    """Return a destination in the one spelling that is equal for all that lead to the same place, to compare it.
+
+    A template keeps its expressions, in which slashes mean something else.
+    """
+    return _place_of((path_text(destination) or str(destination)).strip())
+
+
+@lru_cache(maxsize=8192)  # a mapped task compares each of its destinations with all others
+def _place_of(text: str) -> str:
+    text = plain_scheme(text)
+    if (path := local_path(text)) is None:
+        scheme, _, key = text.partition("://")
+        return f"{canonical(scheme)}://{stored_key(scheme, key)}"
+    if is_template(path):
+        return path
+    return re.sub("^//+", "/", posixpath.normpath(path)) + "/" * (path.endswith("/") and path.strip("/") != "")
 
 
 def is_folder(destination: str) -> bool:

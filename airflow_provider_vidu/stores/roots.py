@@ -19,12 +19,12 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.common.text import redact_urls, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.stores.paths import local_path
 from airflow_provider_vidu.stores.places import MAX_URI_CHARS, Root, read_roots, split_connection
 from airflow_provider_vidu.stores.schemes import account_advice
 
 Option = Literal["input_roots", "destination_roots"]
 
-_LOCAL_URI = re.compile(r"(?i)(?:file|local)://")
 # Parsers disagree about "file:/etc/x", "file://host/x", "s3:bucket/x" and fsspec's chains ("zip://a::/b").
 _AMBIGUOUS = re.compile(r"(?is)[a-z][a-z0-9+.-]*:(?!//)|(?:file|local)://(?!/)|.*::")
 _MAX_UNQUOTING: Final = 5
@@ -90,13 +90,6 @@ def _real_path(descriptor: int, path: str) -> Path | None:
         return real if os.path.samestat(os.fstat(descriptor), real.lstat()) else None
     except OSError:
         return None
-
-
-def local_path(path: str) -> str | None:
-    """Return the path of a local file without its scheme, or None for another store."""
-    if local := _LOCAL_URI.match(path):
-        return re.sub(r"(?i)^localhost(?=/)", "", path[local.end() :])
-    return None if "://" in path else path
 
 
 def _check(option: Option, given: str, file: str) -> None:

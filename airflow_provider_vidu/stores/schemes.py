@@ -24,7 +24,8 @@ class Store:
     """An object store with multi-part uploads, which shows an object only once its upload is complete.
 
     :param scheme: the scheme supported by every version of its packages.
-    :param extra: the extra of this distribution that installs the package.
+    :param provider: the module of its Airflow provider, without which no Airflow connection can be used.
+    :param extra: the extra of this distribution that installs both packages.
     :param permissions: the permissions needed to check a destination.
     :param unread: schemes of the store that no Python library supports.
     :param needs_connection: whether its file system fails without the Airflow connection in a URI.
@@ -33,6 +34,7 @@ class Store:
     scheme: str
     aliases: tuple[str, ...]
     package: str
+    provider: str
     extra: str
     permissions: str
     unread: tuple[str, ...] = ()
@@ -42,16 +44,38 @@ class Store:
         """Whether its package is installed, without importing it."""
         return find_spec(self.package) is not None
 
+    def has_provider(self) -> bool:
+        """Whether its Airflow provider is installed, without importing its client."""
+        try:
+            return find_spec(self.provider) is not None
+        except ModuleNotFoundError:
+            return False
+
 
 # Without a connection, Amazon's file system uses the worker's own credentials.
 S3: Final = Store(
-    "s3", ("s3a", "s3n"), "s3fs", "s3", "s3:GetObject and s3:ListBucket", unread=("s3n",), needs_connection=False
+    "s3",
+    ("s3a", "s3n"),
+    "s3fs",
+    "airflow.providers.amazon.aws.fs.s3",
+    "s3",
+    "s3:GetObject and s3:ListBucket",
+    unread=("s3n",),
+    needs_connection=False,
 )
-GOOGLE: Final = Store("gs", ("gcs",), "gcsfs", "gcs", "storage.objects.get and storage.objects.list")
+GOOGLE: Final = Store(
+    "gs",
+    ("gcs",),
+    "gcsfs",
+    "airflow.providers.google.cloud.fs.gcs",
+    "gcs",
+    "storage.objects.get and storage.objects.list",
+)
 AZURE: Final = Store(
     "abfs",
     ("abfss", "az"),
     "adlfs",
+    "airflow.providers.microsoft.azure.fs.adls",
     "azure",
     "to read and list blobs (Storage Blob Data Reader)",
     unread=("wasb", "wasbs", "adl"),  # Airflow's provider registers adl, but upath 0.3 refuses it

@@ -7,13 +7,15 @@ from typing import Final
 
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
-from airflow_provider_vidu.stores.base import StoredFile, of_store
+from airflow_provider_vidu.stores.base import DestinationExistsError, StoredFile, of_store
 from airflow_provider_vidu.stores.schemes import is_forbidden, scheme_of, state_advice
 
 MOST_BYTES: Final = 256 * 1024 * 1024
 """The largest file that is read. Others may write to the store; the state of 100,000 rows takes about 80 MiB."""
 MOST_AHEAD_SECONDS: Final = 3600.0
 """A time in a file that is so far ahead proves nothing: no worker's clock is."""
+_MOST_CREATES: Final = 3
+"""How often a file is created that seems to be there, but is not."""
 _WRITTEN_PIECES: Final = 256
 """How many pieces are written at once: each write is a call of the system."""
 
@@ -36,7 +38,16 @@ def create_file(file: StoredFile, content: bytes, content_type: str) -> None:
     :raises DestinationExistsError: when there is one.
     :raises ViduStorageError: when it could not be written.
     """
-    _write(file, content, content_type, replace=False)
+    for _ in range(_MOST_CREATES):
+        try:
+            return _write(file, content, content_type, replace=False)
+        except DestinationExistsError:
+            if is_there(file):  # else it has been removed meanwhile, or the store refuses every conditional write
+                raise
+    raise ViduStorageError(
+        f"The store answers that {sanitized(file.uri, 300)} exists already, but has no such file: it, or a policy, "
+        "refuses conditional writes. Allow them (If-None-Match on S3), or use another destination. Nothing was written."
+    )
 
 
 def _write(file: StoredFile, content: bytes | Sequence[bytes], content_type: str, *, replace: bool) -> None:

@@ -25,7 +25,7 @@ from airflow_provider_vidu.api.ids import MAX_ID_CHARS, checked_id, is_safe_id
 from airflow_provider_vidu.api.messages import IF_IT_LASTS, TOO_LARGE, ApiAnswer, ApiRequest, fill
 from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.text import UNPRINTABLE, sanitized
-from airflow_provider_vidu.common.values import mapping, number, objects, text, web_url, whole, without_media
+from airflow_provider_vidu.common.values import mapping, number, objects, text, trimmed, web_url, whole, without_media
 from airflow_provider_vidu.exceptions import (
     ViduAPIError,
     ViduConfigError,
@@ -244,8 +244,8 @@ class EntV2(Dialect):
 
         :raises ViduResponseError: when the answer lacks a usable id or a web address that takes the bytes.
         """
-        payload = self._object(answer)
-        upload_id, put_url = text(payload.get("id")), web_url(payload.get("put_url"))
+        payload, _ = job_and_inner(self._object(answer))
+        upload_id, put_url = text(payload.get("id")), web_url(trimmed(text(payload.get("put_url")) or ""))
         if upload_id is None or put_url is None:
             raise ViduResponseError(
                 f"The upload service answered without an id or a URL to upload to: {answer.snippet()}",
@@ -261,7 +261,7 @@ class EntV2(Dialect):
 
     def read_uploaded(self, answer: ApiAnswer, upload: Upload) -> str:
         """Return the address of the uploaded file for requests."""
-        uri = text(self._object(answer).get("uri")) or ""
+        uri = text(job_and_inner(self._object(answer))[0].get("uri")) or ""
         # It becomes part of a request, and may be logged.
         is_usable = uri and len(uri) <= _MAX_URI_CHARS and not UNPRINTABLE.search(uri)
         return uri if is_usable else f"ssupload:?id={upload.id}"

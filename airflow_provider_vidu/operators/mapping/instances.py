@@ -160,7 +160,7 @@ def task_in_dag(operator: Any, context: Any) -> Any:
     return tasks.get(operator.task_id) if isinstance(tasks, Mapping) else None
 
 
-def is_mapped(ti: Any) -> bool:
-    """Whether a task instance is one of several of its task."""
-    index = getattr(ti, "map_index", -1)
-    return isinstance(index, int) and index >= 0
+def mapped_task(operator: Any, context: Any) -> Any:
+    """Return the task in its DAG if the running instance is one of several of it; None otherwise, or without a DAG."""
+    index = getattr(context.get("ti"), "map_index", -1)
+    return task_in_dag(operator, context) if isinstance(index, int) and index >= 0 else None

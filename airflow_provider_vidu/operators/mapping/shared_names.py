@@ -3,8 +3,8 @@
 Instances often run on different machines, so none can see what another one has written. Instead, their arguments are
 compared: as the author wrote them, and in a running instance also those that are mapped over the list of an upstream
 task. What cannot be compared is unknown, which the task's log says: values from a mapped upstream task, templates with
-a user's own macro or with a part of an index or id. Not detected: different templates or spellings that lead to one
-name, and two tasks with one destination.
+a user's own macro or with a part of an index or id. Not detected: different templates that lead to one name, links
+among local folders, and two tasks with one destination.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
@@ -22,14 +22,14 @@ from airflow_provider_vidu.operators.mapping.instances import (
     destinations_of,
     expanded_of,
     is_listed,
-    is_mapped,
     is_single,
+    mapped_task,
     own_argument,
     partial_of,
     rows_in,
-    task_in_dag,
 )
 from airflow_provider_vidu.operators.mapping.templates import (
+    is_of_all_iterations,
     is_of_the_run,
     is_same_in,
     keeps_whole,
@@ -40,10 +40,23 @@ from airflow_provider_vidu.operators.mapping.templates import (
 )
 from airflow_provider_vidu.orders.records import iteration_of, names_of
 from airflow_provider_vidu.stores.naming import stem_of
-from airflow_provider_vidu.stores.paths import UNRENDERED, checked_destination, is_folder, is_template, path_text
+from airflow_provider_vidu.stores.paths import (
+    UNRENDERED,
+    checked_destination,
+    is_folder,
+    is_template,
+    path_text,
+    place_of,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.operators.batch import ViduBatchOperator
+
+
+_OF_EACH_ITERATION: Final = (
+    "Each iteration of this loop replaces the files of the one before, because destination names the same place. Put "
+    "{{ loop.index }} into it to keep them all."
+)
 
 
 def is_shared(
@@ -135,9 +148,12 @@ def check_own_file(operator: Any, context: Any, destination: object, written: ob
     :param written: as the DAG's author wrote it.
     :raises ViduConfigError: naming the destination.
     """
-    if not is_mapped(context.get("ti")) or is_folder(checked_destination(destination)):
+    if is_folder(checked_destination(destination)):
         return
-    task = task_in_dag(operator, context)
+    if _replaces_iteration(context, written):
+        operator.log.warning(_OF_EACH_ITERATION)
+    if (task := mapped_task(operator, context)) is None:
+        return
     written = own_argument(task, context, "destination", written)
     if path_text(written) is None:  # a reference to an upstream task
         written = destination
@@ -170,10 +186,7 @@ def batch_name(operator: ViduBatchOperator, context: Any) -> str:
     given = operator.batch.strip() if isinstance(operator.batch, str) else operator.batch
     ti = context.get("ti")
     if given not in (None, "", "None"):
-        if is_mapped(ti) and (
-            _is_same(operator, context, "batch", "destination")
-            or _is_repeated(operator, context, "batch", "destination")
-        ):
+        if _have_the_same(operator, context, "batch", "destination"):
             raise ViduConfigError(
                 f"Several instances of this mapped task would be the one batch {sanitized(given, 120)!r}, each with "
                 "rows of its own. Omit batch, or put {{ ti.map_index }} into it or into destination. Nothing was "
@@ -192,11 +205,30 @@ def batch_name(operator: ViduBatchOperator, context: Any) -> str:
     return f"{stem_of(operator.task_id, None)}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
 
 
+def warn_of_shared_files(operator: ViduBatchOperator, context: Any) -> None:
+    """Log that rows replace the files of others with equal keys: of another instance, or of an earlier iteration."""
+    if may_share_files(operator, context):
+        operator.log.warning(
+            "Several instances of this mapped task have one destination: a row replaces the file of a row with the "
+            "same key in another instance. Put {{ ti.map_index }} into destination, or {generation_id} into naming."
+        )
+    keeps_all = operator.batch is not None or "generation_id" in operator.naming  # a named batch orders no row again
+    if not keeps_all and _replaces_iteration(context, operator.written["destination"]):
+        operator.log.warning(_OF_EACH_ITERATION)
+
+
 def may_share_files(operator: ViduBatchOperator, context: Any) -> bool:
     """Whether rows of several instances of a mapped task replace each other's files if they have equal keys."""
-    if not is_mapped(context.get("ti")) or "generation_id" in operator.naming:
-        return False
-    return _is_repeated(operator, context, "destination") or _is_same(operator, context, "destination")
+    return "generation_id" not in operator.naming and _have_the_same(operator, context, "destination")
+
+
+def _replaces_iteration(context: Any, written: object) -> bool:
+    """Whether a task in a loop (Airflow 3.4) stores its files where an earlier iteration has stored its own.
+
+    :param written: the destination as the DAG's author wrote it.
+    """
+    text = path_text(written)
+    return bool(iteration_of(context)) and text is not None and is_of_all_iterations(text)
 
 
 def _is_by_generation(expanded: Mapping[str, Any], destination: object) -> bool:
@@ -258,7 +290,8 @@ def _has_equal_names(task: Any, expanded: object, template: str) -> bool | None:
         return None
     used = [path for path in names_in(template) if varies(path, None) is not False]
     rows, is_whole = rows_in(task, expanded)
-    same = [row for row in rows if str(row.get("destination")).strip() == template.strip()]
+    place = place_of(template)
+    same = [row for row in rows if place_of(row.get("destination")) == place]
     names = [tuple(value_in(path, row) for path in used) for row in same]
     environment = _environment_of(task)
     is_whole_name = keeps_whole(template, used, environment)
@@ -278,23 +311,24 @@ def _environment_of(task: Any) -> Any:
     return task.dag.get_template_env() if has_dag is not None and has_dag() else None
 
 
-def _is_same(operator: ViduBatchOperator, context: Any, *names: str) -> bool:
-    task = task_in_dag(operator, context)
-    return all(is_same_for_all(task, name, own_argument(task, context, name, operator.written[name])) for name in names)
-
-
-def _is_repeated(operator: ViduBatchOperator, context: Any, *names: str) -> bool:
+def _have_the_same(operator: ViduBatchOperator, context: Any, *names: str) -> bool:
     """Whether another instance of a mapped task has the same arguments, of which none depends on the instance."""
+    if (task := mapped_task(operator, context)) is None:
+        return False
+    own = {name: own_argument(task, context, name, operator.written[name]) for name in names}
+    if all(is_same_for_all(task, name, value) for name, value in own.items()):
+        return True
 
     def texts(arguments: Mapping[str, Any]) -> list[str]:
-        return [(path_text(arguments.get(name)) or "").strip().rstrip("/") for name in names]
+        given = ((name, path_text(arguments.get(name)) or "") for name in names)
+        return [(place_of(text) if name == "destination" else text.strip()).rstrip("/") for name, text in given]
 
-    task = task_in_dag(operator, context)
-    written = texts({name: own_argument(task, context, name, operator.written[name]) for name in names})
+    written = texts(own)
     rows, _ = rows_in(task, expanded_of(task, context))
     same = sum(texts(row) == written for row in rows)
     return same > 1 and all(map(is_of_the_run, written))
 
 
 def _count(listed: Sequence[Any], destination: object) -> int:
-    return sum(str(one).strip() == str(destination).strip() for one in listed)
+    place = place_of(destination)
+    return sum(place_of(one) == place for one in listed)

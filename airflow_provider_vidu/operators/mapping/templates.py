@@ -20,9 +20,9 @@ _UNIQUE: Final = re.compile(r"map_index|uuid\d?|random|randint|(?:utc)?now|time|
 _OF_THE_RUN: Final = re.compile(
     r"ds|ds_nodash|ts|ts_nodash|ts_nodash_with_tz|run_id|dag|dag_run|logical_date|execution_date|data_interval_\w+"
     r"|prev_\w+|next_\w+|yesterday_\w+|tomorrow_\w+|params|var|conn|conf|macros|inlets|outlets|test_mode"
-    r"|task_instance_key_str|triggering_asset_events"
+    r"|task_instance_key_str|triggering_asset_events|loop"
 )
-"""Template variables of Airflow with the same value in all instances of a run."""
+"""Template variables of Airflow with the same value in all instances of a run, or of an iteration of its loop."""
 _INDICES: Final = (0, 1, 2, 10, 11, 100, 1000)
 _ID_SAMPLES: Final = ("947100000000000001", "847100000000000001", "947100009000000001", "947100000000000002")
 _TEXT_SAMPLES: Final = ("A cat runs by", "a cat runs by", "B cat runs by", "A dog runs by", "A cat runs on")
@@ -53,6 +53,12 @@ def is_of_the_run(text: str, mapped: Collection[str] | None = None) -> bool:
     :param mapped: the arguments that are mapped over; None if unknown.
     """
     return not is_template(text) or all(varies(path, mapped) is False for path in names_in(text))
+
+
+def is_of_all_iterations(text: str) -> bool:
+    """Whether a text certainly is the same in all iterations of a loop, in each instance of a mapped task."""
+    paths = names_in(text) if is_template(text) else ()
+    return all(path[0] != "loop" and (path[-1] == "map_index" or varies(path, None) is False) for path in paths)
 
 
 def varies(path: tuple[str, ...], mapped: Collection[str] | None, *, by_generation: bool = True) -> bool | None:

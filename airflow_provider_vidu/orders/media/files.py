@@ -19,9 +19,9 @@ from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduSto
 from airflow_provider_vidu.orders.media.fields import Kind
 from airflow_provider_vidu.stores.base import of_store
 from airflow_provider_vidu.stores.destination import needed_host, options_of
-from airflow_provider_vidu.stores.paths import NO_LOCAL_URI, VERSION_QUERY, plain_scheme
+from airflow_provider_vidu.stores.paths import NO_LOCAL_URI, VERSION_QUERY, local_path, plain_scheme
 from airflow_provider_vidu.stores.places import split_connection
-from airflow_provider_vidu.stores.roots import check_input, check_opened, local_path
+from airflow_provider_vidu.stores.roots import check_input, check_opened
 from airflow_provider_vidu.stores.schemes import (
     AZURE,
     S3,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from airflow.providers.common.compat.sdk import Asset, AssetAlias, TaskDeferred
@@ -58,6 +59,15 @@ def test_an_equal_order_is_not_paid_again(dialect, sandbox, tmp_path, deferrable
     assert "reused_from" not in first
     assert second["reused_from"] == second["id"] == first["id"]
     assert (second["file"], second["status"], second["credits"]) == (first["file"], "succeeded", None)
+    assert claims_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("context", [{}, MagicMock()], ids=["empty", "mock"])
+def test_equal_orders_outside_of_a_task(dialect, sandbox, tmp_path, context):
+    """As in a script or a user's unit test; a batch shares them, too."""
+    found = [RunTask(tmp_path, deferrable=False).operator.execute(context) for _ in range(3)]
+    assert len(sandbox.creates) == 1
+    assert [result.get("reused_from") for result in found] == [None, found[0]["id"], found[0]["id"]]
     assert claims_in(tmp_path) == []
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -242,6 +244,29 @@ def test_a_destination_that_cannot_be_written_costs_nothing(dialect, sandbox, tm
     with pytest.raises(exceptions.ViduConfigError, match="Nothing was ordered"):
         Task(destination=f"{tmp_path}/file/clips/").run()
     assert sandbox.requests("create") == []
+
+
+@pytest.mark.fault("stores and files", "a mount that does not answer before the order", outcome="refused",
+                   seen="an error that Airflow retries; nothing is paid")  # fmt: skip
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN])
+@pytest.mark.parametrize("name", ["", "a.mp4"], ids=["folder", "file"])
+def test_a_mount_that_does_not_answer_is_tried_again(dialect, sandbox, tmp_path, monkeypatch, number, name):
+    """It may answer at the next try: an error that no retry repeats lost the whole run."""
+    stat = Path.stat
+
+    def silent(path: Path, **named: bool) -> os.stat_result:
+        if path.is_relative_to(tmp_path / "mount"):
+            raise OSError(number, os.strerror(number), str(path))
+        return stat(path, **named)
+
+    task = Task(destination=f"{tmp_path}/mount/{name}")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", silent)
+        with pytest.raises(exceptions.ViduStorageError, match="could not be checked") as caught:
+            task.run()
+    assert caught.value.retryable
+    assert sandbox.requests("create") == []
+    assert task.run()["file"]["uri"].startswith(f"file://{tmp_path}/mount/")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import json
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+from airflow_provider_vidu.batches.journal import Journal
 from airflow_provider_vidu.exceptions import (
     ViduConfigError,
     ViduDownloadError,
@@ -19,6 +20,7 @@ from airflow_provider_vidu.stores import remote, uploads
 from airflow_provider_vidu.stores.base import MIB, DestinationExistsError
 from airflow_provider_vidu.stores.destination import Destination, options_of
 from airflow_provider_vidu.stores.paths import checked_destination
+from airflow_provider_vidu.stores.small_files import create_file
 from airflow_provider_vidu.stores.targets import FolderTarget
 from airflow_provider_vidu.stores.uploads import MAX_PART_BYTES, MOST_PARTS, UPLOAD_BYTES, UploadWriter
 from tests.faults.transfer_s3 import (  # noqa: F401 - some are fixtures
@@ -330,6 +332,25 @@ def test_a_store_without_conditional_writes(s3, bucket, endpoint, monkeypatch, c
     assert body_of(s3, bucket, "a.mp4") == LARGE
     assert keys(s3, bucket) == (["a.mp4"], 0)
     assert "cannot refuse to replace a file" in caplog.text
+
+
+@pytest.mark.fault(
+    "stores and files",
+    "a store, or a policy, that refuses every conditional write",
+    outcome="refused",
+    side="s3",
+    says="refuses conditional writes",
+)
+def test_a_store_that_answers_412_to_every_conditional_write(s3, bucket, endpoint, monkeypatch):
+    """The journal took each for another process that was faster, and read for ever."""
+    refuse = Door(endpoint, lambda r: refusal(412, "PreconditionFailed") if "if-none-match" in r.headers else None)
+    with refuse as door:
+        point_at(door.url(""), monkeypatch)
+        with pytest.raises(ViduStorageError, match="refuses conditional writes"):
+            Journal(Destination(f"s3://{bucket}/"), "b", sleep=lambda _: None).open()
+        with pytest.raises(ViduStorageError, match="refuses conditional writes"):
+            create_file(Destination(f"s3://{bucket}/").file("a.json"), b"{}", "application/json")
+    assert keys(s3, bucket) == ([], 0)
 
 
 def operator(**arguments):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,6 +34,13 @@ ANYTHING = st.recursive(
 def test_number(value: Any, expected: float | None) -> None:
     """A finite number or nothing."""
     assert values.number(value) == expected
+
+
+def test_every_invisible_character_around_a_text_is_dropped() -> None:
+    """An address that was copied from a page or a chat: "it lacks https://" misleads, because it is there to see."""
+    signs = [chr(code) for code in range(0x10000) if unicodedata.category(chr(code)) in ("Cf", "Zs", "Zl", "Zp")]
+    shown = [sign for sign in signs if values.trimmed(f"{sign}x {sign}") != "x"]
+    assert {unicodedata.name(sign).split()[0] for sign in shown} == {"ARABIC", "SYRIAC"}
 
 
 @each_row(

@@ -223,3 +223,10 @@ def test_a_value_is_one_line_without_controls(value: bytes) -> None:
     except UnicodeDecodeError:
         text = value.decode("latin-1")
     assert head.fields["x-trace-id"] == re.sub("[\\x00-\\x1f\\x7f-\\x9f][\\x00-\\x20\\x7f-\\x9f]*", " ", text).strip()
+
+
+@pytest.mark.parametrize("piece", [1, 7])
+def test_an_answer_of_tls_to_plain_http_is_named(piece):
+    """A host with http:// whose port is one of https: the advice was to check the gateway."""
+    with pytest.raises(FramingError, match="speaks TLS on this port: write https://"):
+        read(b"\x15\x03\x03\0\2\2\x46", piece)

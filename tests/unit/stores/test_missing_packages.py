@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_vidu.stores import destination, schemes
 from airflow_provider_vidu.stores.destination import missing_file_system
 
 
@@ -11,6 +12,18 @@ from airflow_provider_vidu.stores.destination import missing_file_system
 def test_what_needs_no_package_is_there(scheme):
     """File systems that fsspec brings along need nothing else."""
     assert missing_file_system(f"{scheme}://place/clips/") is None
+
+
+@pytest.mark.fault("orders", "the store's client is installed, its Airflow provider is not, and a connection is named",
+                   outcome="refused", says="an Airflow connection needs the store's Airflow provider")  # fmt: skip
+@pytest.mark.parametrize(("text", "conn_id"), [("abfs://clips/", "mine"), ("gs://mine@clips/a.mp4", None)])
+def test_a_missing_provider_of_a_connection(monkeypatch, text, conn_id):
+    """Fsspec alone reads and writes such a store, but with no connection: the generation would be paid for first."""
+    monkeypatch.setattr(schemes, "find_spec", lambda name: None if "airflow" in name else True)
+    assert missing_file_system("abfs://clips/") is None
+    assert "an Airflow connection needs the store's Airflow provider" in str(missing_file_system(text, conn_id))
+    monkeypatch.setattr(destination, "_is_registered", lambda scheme: True)
+    assert missing_file_system(text, conn_id) is None
 
 
 def test_a_file_system_that_cannot_be_created_without_a_host():

@@ -9,8 +9,10 @@ from unittest.mock import Mock
 import pytest
 
 from airflow_provider_vidu.exceptions import ViduStorageError
+from airflow_provider_vidu.stores.base import file_exists_error
+from airflow_provider_vidu.stores.local import LocalFile
 from airflow_provider_vidu.stores.remote import RemoteFile
-from airflow_provider_vidu.stores.small_files import content_of, is_there
+from airflow_provider_vidu.stores.small_files import content_of, create_file, is_there
 from tests.rows import each_row
 
 TOKEN = "/var/run/secrets/token"
@@ -43,3 +45,17 @@ def test_what_the_client_does_not_have():
     for ask in (RemoteFile.size, content_of, is_there):
         with pytest.raises(ViduStorageError, match=f"the file '{TOKEN}', which the store's client needs"):
             ask(file)
+
+
+def test_a_file_that_is_removed_while_it_is_created(tmp_path, monkeypatch):
+    """Another process was faster, and is done with it by now: the name is free."""
+    file, writer, taken = LocalFile(f"{tmp_path}/a.json"), LocalFile.writer, [file_exists_error("a.json")]
+
+    def first_taken(*args, **named):
+        if taken:
+            raise taken.pop()
+        return writer(*args, **named)
+
+    monkeypatch.setattr(LocalFile, "writer", first_taken)
+    create_file(file, b"{}", "application/json")
+    assert content_of(file) == b"{}"

@@ -302,6 +302,22 @@ def test_an_upload_whose_address_is_none(uri: str) -> None:
     assert ENT.read_uploaded(answer, Upload("7", "https://h/p")) == "ssupload:?id=7"
 
 
+@each_row(
+    "body",
+    [
+        {"code": 0, "data": {"id": 7, "put_url": "https://h/p?a=b"}},
+        {"code": 0, "data": '{"id": "7", "put_url": "https://h/p?a=b"}'},
+        {"id": "7", "put_url": "\ufeff https://h/p?a=b\n"},
+    ],
+)
+def test_an_upload_that_a_gateway_has_wrapped(body):
+    """It is read as a create, a list and a balance are; blanks around the address mean nothing."""
+    upload = ENT.read_upload(ApiAnswer(200, {}, json.dumps(body).encode()))
+    assert (upload.id, upload.put_url) == ("7", "https://h/p?a=b")
+    wrapped = {"code": 0, "data": {"uri": "ssupload:?id=8"}}
+    assert ENT.read_uploaded(ApiAnswer(200, {}, json.dumps(wrapped).encode()), upload) == "ssupload:?id=8"
+
+
 @pytest.mark.parametrize("upload_id", ["a\nb", "x" * 2000, "..", "\u202ea"])
 def test_the_id_of_an_upload_is_checked(upload_id: str) -> None:
     """Like that of a generation."""

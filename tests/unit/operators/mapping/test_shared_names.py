@@ -19,6 +19,7 @@ from airflow_provider_vidu.operators.mapping.shared_names import (
     is_shared_in,
     may_share_files,
     one_file_for_all,
+    warn_of_shared_files,
 )
 from tests.rows import each_row
 
@@ -33,6 +34,8 @@ from tests.rows import each_row
         (object(), False),
         ("/data/{{ ds }}/", False),
         ("/data/{{ ti.map_index }}.mp4", False),
+        ("/data/{{ loop.index }}.mp4", True),
+        ("/data/{{ loop.index }}-{{ ti.map_index }}.mp4", False),
         ("/data/{{ task_instance['map_index'] }}.mp4", False),
         ("/data/{{ dag_run.conf['names'][ti.map_index] }}.mp4", False),
         ("/data/{{ ti.map_index // 2 }}.mp4", None),
@@ -104,6 +107,12 @@ def mapped(value, **partial):
     [
         ({"destination": ["/a.mp4", "/b.mp4"]}, "/a.mp4", False),
         ({"destination": ["/a.mp4", "/a.mp4 "]}, "/a.mp4", True),
+        ({"destination": ["/x//a.mp4", "/x/a.mp4"]}, "/x/a.mp4", True),
+        ({"destination": ["file:///x/a.mp4", "/x/./a.mp4"]}, "/x/./a.mp4", True),
+        ({"destination": ["s3a://bucket/a.mp4", "s3://bucket/a.mp4"]}, "s3://bucket/a.mp4", True),
+        ({"destination": ["s3://bucket//a.mp4", "s3://bucket/a.mp4"]}, "s3://bucket/a.mp4", False),
+        ([{"destination": "file:///{{ ds }}.mp4"}, {"destination": "/{{ ds }}.mp4"}], "/{{ ds }}.mp4", True),
+        ([{"destination": "/{{ 7 // 2 }}.mp4"}, {"destination": "/{{ 7 / 2 }}.mp4"}], "/{{ 7 / 2 }}.mp4", False),
         ({"destination": ["/a/", "/a/"]}, "/a/", False),
         ({"destination": ["/{{ ds }}.mp4", "/{{ ds }}.mp4"]}, "/{{ ds }}.mp4", True),
         ({"destination": ["/{{ ti.map_index }}.mp4"] * 2}, "/{{ ti.map_index }}.mp4", False),
@@ -248,6 +257,48 @@ def test_a_value_of_an_upstream_task_is_no_template(value, written, shared):
     assert is_shared_in(mapped(value), written, context={}) is shared
 
 
+def test_a_map_index_without_a_dag_says_nothing():
+    """As in a user's unit test: there is no other instance, and nothing to compare."""
+    context = {"ti": SimpleNamespace(dag_id="d", run_id="r", task_id="b", map_index=0)}
+    operator = ViduGenerateOperator(task_id="g", prompt="kite", model="viduq2", destination="/kite.mp4")
+    check_own_file(operator, context, "/kite.mp4", "/kite.mp4")
+    batch = ViduBatchOperator(task_id="b", rows=[], destination="/clips/", batch="spring")
+    assert batch_name(batch, context) == "spring"
+    assert not may_share_files(batch, context)
+
+
+@pytest.mark.parametrize(
+    ("more", "is_told"), [({}, True), ({"batch": "b"}, False), ({"naming": "{generation_id}"}, False)]
+)
+def test_the_files_of_a_batch_that_each_iteration_of_a_loop_replaces(more, is_told, caplog, capsys):
+    """Each iteration is a batch of its own unless they share a name."""
+    operator = ViduBatchOperator(task_id="b", rows=[], destination="/clips/", **more)
+    warn_of_shared_files(operator, {"loop": SimpleNamespace(index=1)})
+    assert ("Each iteration of this loop" in caplog.text + capsys.readouterr().out) is is_told
+
+
+@each_row(
+    ("written", "index", "is_told"),
+    [
+        ("/kite.mp4", 1, True),
+        ("/kite.mp4", 0, False),
+        ("/kite.mp4", None, False),
+        ("/{{ ds }}-{{ ti.map_index }}.mp4", 2, True),
+        ("/{{ loop.index }}.mp4", 1, False),
+        ("/{{ task.prompt }}.mp4", 1, False),
+        ("/{{ macros.uuid.uuid4() }}.mp4", 1, False),
+        ("/clips/", 1, False),
+    ],
+)
+def test_a_file_that_each_iteration_of_a_loop_replaces(written, index, is_told, caplog, capsys):
+    """The takes before the last one are paid for, too; a folder keeps them all."""
+    operator = ViduGenerateOperator(task_id="g", prompt="kite", model="viduq2", destination=written)
+    rendered = written.replace("{{", "").replace("}}", "")
+    check_own_file(operator, {"loop": SimpleNamespace(index=index)}, rendered, written)
+    assert ("Each iteration of this loop" in caplog.text + capsys.readouterr().out) is is_told
+    caplog.clear()
+
+
 @pytest.mark.parametrize("given", [ENDLESS, DEEP])
 def test_a_batchs_name_from_an_upstream_task_is_no_template(given):
     """It is refused without being rendered: an order under it would be that of all days."""
@@ -364,6 +415,8 @@ TWO = {"rows": [["x"], ["y"]]}
         (TWO, {"batch": "spring-{{ ti.map_index }}"}, False),
         (TWO, {}, False),
         ({**TWO, "destination": ["/a/", "/b/"]}, {"batch": "a", "destination": "/a/"}, True),
+        ([{"rows": ["x"], "destination": "/a/"}, {"rows": ["y"], "destination": "file:///a/"}],
+         {"batch": "a", "destination": "/a/"}, True),
         ({"rows": [["x"]], "destination": ["/a/", "/b/"]}, {"batch": "a", "destination": "/a/"}, False),
         ([{"rows": ["x"], "batch": "a"}, {"rows": ["y"], "batch": "b"}], {"batch": "a"}, False),
         ([{"rows": ["x"]}, {"rows": ["y"]}], {"batch": "a"}, True),
@@ -375,7 +428,7 @@ TWO = {"rows": [["x"], ["y"]]}
         ({"rows": Returned([["x"], ["y"]]), "batch": ["a", "b"]}, {"batch": "a"}, True),
         ([{"rows": ["x"], "batch": "a"}, {"rows": ["y"], "batch": "a"}], {"batch": "a"}, True),
     ],
-)
+)  # fmt: skip
 def test_instances_with_one_name_are_refused(mapped, arguments, is_refused):
     """Each would take the batch over from the others, with other rows, before anything is ordered."""
     operator, context = in_instance(mapped, **arguments)
