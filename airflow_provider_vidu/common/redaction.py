@@ -37,7 +37,9 @@ _CALLBACK_TOKEN: Final = re.compile(rf"(?<={CALLBACK_PATH})[A-Za-z0-9_-]{{20,}}"
 """A service that echoes the request would put the token into the XCom of the result, or into an error, where readers of
 the DAG see it."""
 _LAST_CHARACTER: Final = 0x10FFFF
-_GAPS: Final = ("\\n", "\\r", "\\t", "\n", "\r", "\t", "\v", "\f", " ", "+", "<wbr>")
+_BREAKS: Final = ("<wbr>", "<WBR>", "<wbr/>", "<wbr />")
+"""Where HTML allows a line to end, as its versions write it."""
+_GAPS: Final = (*_BREAKS, "\\n", "\\r", "\\t", "\n", "\r", "\t", "\v", "\f", " ", "+")
 """What line wrapping puts into a secret, also within JSON and HTML, and the space that forms use for ``+``."""
 _INVISIBLE: Final = (
     r"\x00-\x08\x0e-\x1f\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f"
@@ -45,9 +47,9 @@ _INVISIBLE: Final = (
 )
 """Control characters, blanks, and what shows nothing, or a mark instead of what no text may hold (U+FFFD)."""
 _INVISIBLE_GAPS: Final = re.compile(f"[{_INVISIBLE}]+")
-_GAP: Final = re.compile(rf"(?:[\n\r\t\v\f +{_INVISIBLE}]|\\[nrt]|<wbr>)++")
-_WRAPPING: Final = ("\\n", "\\r", "\\t", "<wbr>")
-_BETWEEN_NUMERALS: Final = re.compile(r"(?:\\[nrt]|<wbr>|[^0-9A-Za-z])++")
+_GAP: Final = re.compile(rf"(?:[\n\r\t\v\f +{_INVISIBLE}]|\\[nrt]|{'|'.join(_BREAKS)})++")
+_WRAPPING: Final = (*_BREAKS, "\\n", "\\r", "\\t")
+_BETWEEN_NUMERALS: Final = re.compile(rf"(?:\\[nrt]|{'|'.join(_BREAKS)}|[^0-9A-Za-z])++")
 """What stands between the numbers of a dump: ``0x73, 0x6b``, ``\\163\\153``, ``73:6b``."""
 _NO_NUMERALS: Final = bytes(code for code in range(256) if not chr(code).isascii() or not chr(code).isalnum())
 _LOWER: Final = bytes(range(256)).lower()

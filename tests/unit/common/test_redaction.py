@@ -24,6 +24,7 @@ from tests.rows import each_row
 
 KEY = 'sk-GEHEIM/+"&<0123>=é'
 PLAIN = "sk-GEHEIM-0123456789"
+BREAKS = ("<wbr>", "<WBR>", "<wbr/>", "<wbr />")
 
 
 def spelled(key: str) -> list[str]:
@@ -56,7 +57,7 @@ def spelled(key: str) -> list[str]:
         data.hex(" "),
         data.hex(" ", 2).upper(),
         "".join(f"\\x{byte:02x}" for byte in key.encode("latin-1")),
-        *(f"{key[:5]}{gap}{key[5:]}" for gap in ("\f", "<wbr>", "&#0;", "&#8203;", "&shy;", "&nbsp;", "\u2028")),
+        *(f"{key[:5]}{gap}{key[5:]}" for gap in ("\f", *BREAKS, "&#0;", "&#8203;", "&shy;", "&nbsp;", "\u2028")),
         *(sign.join(key) for sign in "\0\b\x1b\x7f\x9b\u034f\u115f\u3164\ufe0f\uffa0\ufffd\U000e0041"),
         *in_numerals(key),
         "".join(chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char for char in key),
@@ -82,7 +83,11 @@ def in_numerals(key: str) -> list[str]:
         " ".join(f"U+{ord(char):04X}" for char in key),
         *(base64.b32encode(b"u:user"[:before] + data + b"; more").decode() for before in range(5)),
         base64.b32encode(data).decode().lower(),
-        *("<wbr>".join(textwrap.wrap(form, 7)) for form in (base64.b32encode(data).decode(), data.hex(" "))),
+        *(
+            gap.join(textwrap.wrap(form, 7))
+            for form in (base64.b32encode(data).decode(), data.hex(), data.hex(" "))
+            for gap in BREAKS
+        ),
         *(
             b64(b"inner"[:before] + b64(b"outer"[:within] + data)).decode()
             for before in range(3)
