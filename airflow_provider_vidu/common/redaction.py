@@ -26,9 +26,17 @@ PIECE_CHARS: Final = 20
 _FEW_SECRETS: Final = 32
 """Up to this many secrets are replaced one by one; above, the long ones by their pieces."""
 
-# One run per match, and only valid escapes: an answer may consist of four million percent signs.
-_PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
-_ESCAPES = re.compile(r"(?:\\u[0-9A-Fa-f]{4})+|(?:\\x[0-9A-Fa-f]{2})+|(?:\\/)+|\\[\"\\]")
+# One run per match, and only valid escapes: an answer may consist of four million percent signs. Each pattern begins
+# with its mark, for which Python searches fast. A run is bounded: no other thread runs within one, nor an event loop.
+_PERCENT = re.compile(r"%[0-9A-Fa-f]{2}(?:%[0-9A-Fa-f]{2}){0,65535}")
+_ESCAPES = re.compile(
+    r"\\(?:u[0-9A-Fa-f]{4}(?:\\u[0-9A-Fa-f]{4}){0,65535}|x[0-9A-Fa-f]{2}(?:\\x[0-9A-Fa-f]{2}){0,65535}"
+    r"|/(?:\\/){0,65535}|[\"\\])"
+)
+_SEARCHED: Final = 256 * 1024
+_LONGEST_ENTITY: Final = 48
+"""Characters: how many are searched at once for entities, of which an answer may only have the beginnings, and how many
+one has at most."""
 _ENTITY = re.compile(
     r"&(?:#0{0,32}([0-9]{1,7});?|#[xX]0{0,32}([0-9A-Fa-f]{1,6});?|([A-Za-z][A-Za-z0-9]{1,31};)"
     r"|(amp|lt|gt|quot|AMP|LT|GT|QUOT))"
@@ -86,6 +94,19 @@ def _character(entity: re.Match[str]) -> str:
     return chr(code) if is_character else entity[0]
 
 
+def _without_entities(text: str) -> str:
+    if len(text) <= _SEARCHED:
+        return _ENTITY.sub(_character, text)
+    parts, begin = [], 0
+    while begin < len(text):
+        end = begin + _SEARCHED
+        cut = text.rfind("&", end - _LONGEST_ENTITY, end)
+        end = end if cut < 0 else cut
+        parts.append(_ENTITY.sub(_character, text[begin:end]))
+        begin = end
+    return "".join(parts)
+
+
 def _without_style(text: str) -> str:
     return text if text.isascii() else _STYLED.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
 
@@ -93,7 +114,7 @@ def _without_style(text: str) -> str:
 _DECODERS: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
     ("", _without_style),
     ("%", _without_percent),
-    ("&", lambda text: _ENTITY.sub(_character, text)),
+    ("&", _without_entities),
     ("\\", unescaped),
 )
 _MOST_LAYERS: Final = 3

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_vidu.api.dialects import EntV2
 from airflow_provider_vidu.api.settings.config import ViduConfig
+from airflow_provider_vidu.common import redaction
 from airflow_provider_vidu.common.parsing import parse
 from airflow_provider_vidu.common.redaction import Redactor, Secret, is_secret_header
 from airflow_provider_vidu.tasks.callbacks.tokens import new_address
@@ -254,3 +255,34 @@ def test_the_token_does_not_reach_the_return_value():
     parsed = parse(body.encode(), config.redact)
     assert parsed["callback_url"].endswith("/vidu/callbacks/***")
     assert address.token not in json.dumps(parsed)
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a page of the list is 16 MiB of escapes, or of their beginnings",
+    outcome="survived",
+    seen="the event loop runs between the pieces that are searched in its threads",
+)
+def test_no_search_takes_all_of_a_long_text(monkeypatch) -> None:
+    """Within one search, no other thread runs: the event loop stood still for half a second."""
+    for pattern, escape in ((redaction._PERCENT, "%41"), (redaction._ESCAPES, r"\u0041"), (redaction._ESCAPES, r"\/")):
+        runs = [len(found.group()) for found in pattern.finditer(escape * 300_000)]
+        assert max(runs) <= 65_536 * len(escape)
+    searched = []
+
+    class Entities:
+        def sub(self, repl, text):
+            searched.append(len(text))
+            return entity.sub(repl, text)
+
+    entity = redaction._ENTITY
+    monkeypatch.setattr(redaction, "_ENTITY", Entities())
+    assert Redactor([KEY]).redact("&" * 3_000_000) == "&" * 3_000_000
+    assert max(searched) <= 256 * 1024
+
+
+@each_row("before", range(0, 50, 7))
+def test_an_entity_is_found_where_a_long_text_is_cut(before) -> None:
+    """The pieces end before an entity, never within one."""
+    text = "x" * (256 * 1024 - before)
+    assert Redactor([KEY]).redact(f"{text}&#x00000073;{KEY[1:]} &amp;") == f"{text}*** &"
