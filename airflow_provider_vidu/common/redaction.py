@@ -26,9 +26,17 @@ PIECE_CHARS: Final = 20
 _FEW_SECRETS: Final = 32
 """Up to this many secrets are replaced one by one; above, the long ones by their pieces."""
 
-# One run per match, and only valid escapes: an answer may consist of four million percent signs.
-_PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
-_ESCAPES = re.compile(r"(?:\\u[0-9A-Fa-f]{4})+|(?:\\x[0-9A-Fa-f]{2})+|(?:\\/)+|\\[\"\\]")
+# One run per match, and only valid escapes: an answer may consist of four million percent signs. Each pattern begins
+# with its mark, for which Python searches fast. A run is bounded: no other thread runs within one, nor an event loop.
+_PERCENT = re.compile(r"%[0-9A-Fa-f]{2}(?:%[0-9A-Fa-f]{2}){0,65535}")
+_ESCAPES = re.compile(
+    r"\\(?:u[0-9A-Fa-f]{4}(?:\\u[0-9A-Fa-f]{4}){0,65535}|x[0-9A-Fa-f]{2}(?:\\x[0-9A-Fa-f]{2}){0,65535}"
+    r"|/(?:\\/){0,65535}|[\"\\])"
+)
+_SEARCHED: Final = 256 * 1024
+_LONGEST_ENTITY: Final = 48
+"""Characters: how many are searched at once for entities, of which an answer may only have the beginnings, and how many
+one has at most."""
 _ENTITY = re.compile(
     r"&(?:#0{0,32}([0-9]{1,7});?|#[xX]0{0,32}([0-9A-Fa-f]{1,6});?|([A-Za-z][A-Za-z0-9]{1,31};)"
     r"|(amp|lt|gt|quot|AMP|LT|GT|QUOT))"
@@ -37,7 +45,9 @@ _CALLBACK_TOKEN: Final = re.compile(rf"(?<={CALLBACK_PATH})[A-Za-z0-9_-]{{20,}}"
 """A service that echoes the request would put the token into the XCom of the result, or into an error, where readers of
 the DAG see it."""
 _LAST_CHARACTER: Final = 0x10FFFF
-_GAPS: Final = ("\\n", "\\r", "\\t", "\n", "\r", "\t", "\v", "\f", " ", "+", "<wbr>")
+_BREAKS: Final = ("<wbr>", "<WBR>", "<wbr/>", "<wbr />")
+"""Where HTML allows a line to end, as its versions write it."""
+_GAPS: Final = (*_BREAKS, "\\n", "\\r", "\\t", "\n", "\r", "\t", "\v", "\f", " ", "+")
 """What line wrapping puts into a secret, also within JSON and HTML, and the space that forms use for ``+``."""
 _INVISIBLE: Final = (
     r"\x00-\x08\x0e-\x1f\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f"
@@ -45,9 +55,9 @@ _INVISIBLE: Final = (
 )
 """Control characters, blanks, and what shows nothing, or a mark instead of what no text may hold (U+FFFD)."""
 _INVISIBLE_GAPS: Final = re.compile(f"[{_INVISIBLE}]+")
-_GAP: Final = re.compile(rf"(?:[\n\r\t\v\f +{_INVISIBLE}]|\\[nrt]|<wbr>)++")
-_WRAPPING: Final = ("\\n", "\\r", "\\t", "<wbr>")
-_BETWEEN_NUMERALS: Final = re.compile(r"(?:\\[nrt]|<wbr>|[^0-9A-Za-z])++")
+_GAP: Final = re.compile(rf"(?:[\n\r\t\v\f +{_INVISIBLE}]|\\[nrt]|{'|'.join(_BREAKS)})++")
+_WRAPPING: Final = (*_BREAKS, "\\n", "\\r", "\\t")
+_BETWEEN_NUMERALS: Final = re.compile(rf"(?:\\[nrt]|{'|'.join(_BREAKS)}|[^0-9A-Za-z])++")
 """What stands between the numbers of a dump: ``0x73, 0x6b``, ``\\163\\153``, ``73:6b``."""
 _NO_NUMERALS: Final = bytes(code for code in range(256) if not chr(code).isascii() or not chr(code).isalnum())
 _LOWER: Final = bytes(range(256)).lower()
@@ -84,6 +94,19 @@ def _character(entity: re.Match[str]) -> str:
     return chr(code) if is_character else entity[0]
 
 
+def _without_entities(text: str) -> str:
+    if len(text) <= _SEARCHED:
+        return _ENTITY.sub(_character, text)
+    parts, begin = [], 0
+    while begin < len(text):
+        end = begin + _SEARCHED
+        cut = text.rfind("&", end - _LONGEST_ENTITY, end)
+        end = end if cut < 0 else cut
+        parts.append(_ENTITY.sub(_character, text[begin:end]))
+        begin = end
+    return "".join(parts)
+
+
 def _without_style(text: str) -> str:
     return text if text.isascii() else _STYLED.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
 
@@ -91,7 +114,7 @@ def _without_style(text: str) -> str:
 _DECODERS: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
     ("", _without_style),
     ("%", _without_percent),
-    ("&", lambda text: _ENTITY.sub(_character, text)),
+    ("&", _without_entities),
     ("\\", unescaped),
 )
 _MOST_LAYERS: Final = 3

@@ -25,7 +25,8 @@ _GZIP_MAGIC: Final = b"\x1f\x8b"
 # Optional parts of a gzip header (RFC 1952, 2.3); name and comment end in a NUL.
 _EXTRA, _NAME, _COMMENT, _HEADER_CHECKSUM = 4, 8, 16, 2
 _GZIP_TRAILER: Final = 8
-_BEGINS_TEXT: Final = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[{\[\"<]")
+# No coding's first bytes are blanks only; how many of them arrive at once must not decide.
+_BEGINS_TEXT: Final = re.compile(rb"(?:\xef\xbb\xbf)?(?:[ \t\r\n]{1000}|[ \t\r\n]*[{\[\"<])")
 _ANY_TEXT: Final = re.compile(rb"[\t\r\n\x20-\x7e]|\xef\xbb|\xff\xfe|\xfe\xff")
 """Text of any kind; no gzip begins so, and other codings may."""
 _UNDECIDED: Final = re.compile(rb".?|(?:\xef(?:\xbb(?:\xbf)?)?)?[ \t\r\n]{0,1000}", re.DOTALL)

@@ -50,7 +50,7 @@ def _default() -> ssl.SSLContext:
         import certifi
 
         context.load_verify_locations(cafile=certifi.where())
-    return _http1(context)
+    return _of_clients(context)
 
 
 @lru_cache(maxsize=32)
@@ -67,7 +67,7 @@ def _trusting(source: str, path: str, _fingerprint: tuple[int, int]) -> ssl.SSLC
         raise ViduConfigError(
             f"The CA bundle {sanitized(path)!r} named by {source} cannot be used: {reason}."
         ) from None
-    return _http1(context)
+    return _of_clients(context)
 
 
 @lru_cache(maxsize=1)
@@ -75,13 +75,18 @@ def _unverified() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    return _http1(context)
+    return _of_clients(context)
 
 
-def _http1(context: ssl.SSLContext) -> ssl.SSLContext:
+def _of_clients(context: ssl.SSLContext) -> ssl.SSLContext:
     # Neither client supports HTTP/2; some gateways choose it unless the client offers only HTTP/1.1.
     context.set_alpn_protocols(["http/1.1"])
     context.sslsocket_class = GuardedSocket
+    # After a request to begin again, a write would read the peer's messages, also without end (GuardedSocket).
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    # With DHE the peer chooses the modulus: one of 10,000 bits took a second of the event loop. No browser has DHE.
+    offered = [cipher["name"] for cipher in context.get_ciphers() if not cipher["name"].startswith("DHE-")]
+    context.set_ciphers(":".join(offered))
     return context
 
 

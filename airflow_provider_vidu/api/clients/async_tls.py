@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from asyncio.sslproto import SSLProtocol
+import time
+from asyncio.sslproto import SSLProtocol, SSLProtocolState
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
+from weakref import WeakKeyDictionary
 
 _READ_BYTES: Final = 8 * 1024
 _MOST_WITHOUT_DATA: Final = 128 * 1024
@@ -15,8 +17,39 @@ _BYTES_PER_BYTE: Final = 4
 """Bytes that one of data may take on top: in records of eight bytes, it takes four."""
 
 
+_HANDSHAKE_SECONDS: Final = 0.02
+"""How long the handshakes of all connections may compute between two turns of the loop, but for the last step."""
+
+
 class _App(Protocol):
     received: int
+
+
+class _Steps:
+    """The steps of handshakes within a turn of an event loop.
+
+    The server chooses what they cost: with ffdhe8192 (TLS 1.3) a seventh of a second, and those of a whole pool that
+    became ready together held the loop for seconds.
+    """
+
+    _spent = 0.0
+
+    def take(self, loop: asyncio.AbstractEventLoop, step: Callable[[], None]) -> bool:
+        """Take a step, unless this turn's time is used up."""
+        if self._spent > _HANDSHAKE_SECONDS:
+            return False
+        if not self._spent:
+            loop.call_soon(self._begin_anew)
+        began = time.perf_counter()
+        step()
+        self._spent += time.perf_counter() - began
+        return True
+
+    def _begin_anew(self) -> None:
+        self._spent = 0.0
+
+
+_steps: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Steps]] = WeakKeyDictionary()
 
 
 class _Tls(SSLProtocol):
@@ -40,6 +73,20 @@ class _Tls(SSLProtocol):
         super().buffer_updated(nbytes)
         if nbytes == _READ_BYTES:
             self._let_others_run()
+
+    def _do_handshake(self) -> None:
+        raw = cast("asyncio.Transport", self._transport)
+        steps = _steps.setdefault(self._loop, _Steps())
+        if not steps.take(self._loop, super()._do_handshake):  # type: ignore[misc]  # not in typeshed
+            raw.pause_reading()  # also the end of the connection is read after what came before it
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        raw = cast("asyncio.Transport", self._transport)
+        state: SSLProtocolState = self._state  # type: ignore[attr-defined]  # not in typeshed
+        if raw is not None and not raw.is_closing() and state is SSLProtocolState.DO_HANDSHAKE:
+            raw.resume_reading()
+            self._do_handshake()
 
     def _let_others_run(self) -> None:
         """Read on only after the other work of the loop: uvloop reads a socket up to 32 times before it does that."""

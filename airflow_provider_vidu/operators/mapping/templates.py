@@ -100,7 +100,7 @@ def names_in(template: str) -> Iterator[tuple[str, ...]]:
 
     try:
         yield from _names(_plain().parse(template))
-    except (TemplateError, RecursionError):
+    except (TemplateError, RecursionError, ValueError):  # a number of 5,000 digits
         yield ("a template of another kind",)
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_vidu.api.dialects import EntV2
 from airflow_provider_vidu.api.settings.config import ViduConfig
+from airflow_provider_vidu.common import redaction
 from airflow_provider_vidu.common.parsing import parse
 from airflow_provider_vidu.common.redaction import Redactor, Secret, is_secret_header
 from airflow_provider_vidu.tasks.callbacks.tokens import new_address
@@ -24,6 +25,7 @@ from tests.rows import each_row
 
 KEY = 'sk-GEHEIM/+"&<0123>=é'
 PLAIN = "sk-GEHEIM-0123456789"
+BREAKS = ("<wbr>", "<WBR>", "<wbr/>", "<wbr />")
 
 
 def spelled(key: str) -> list[str]:
@@ -56,7 +58,7 @@ def spelled(key: str) -> list[str]:
         data.hex(" "),
         data.hex(" ", 2).upper(),
         "".join(f"\\x{byte:02x}" for byte in key.encode("latin-1")),
-        *(f"{key[:5]}{gap}{key[5:]}" for gap in ("\f", "<wbr>", "&#0;", "&#8203;", "&shy;", "&nbsp;", "\u2028")),
+        *(f"{key[:5]}{gap}{key[5:]}" for gap in ("\f", *BREAKS, "&#0;", "&#8203;", "&shy;", "&nbsp;", "\u2028")),
         *(sign.join(key) for sign in "\0\b\x1b\x7f\x9b\u034f\u115f\u3164\ufe0f\uffa0\ufffd\U000e0041"),
         *in_numerals(key),
         "".join(chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char for char in key),
@@ -82,7 +84,11 @@ def in_numerals(key: str) -> list[str]:
         " ".join(f"U+{ord(char):04X}" for char in key),
         *(base64.b32encode(b"u:user"[:before] + data + b"; more").decode() for before in range(5)),
         base64.b32encode(data).decode().lower(),
-        *("<wbr>".join(textwrap.wrap(form, 7)) for form in (base64.b32encode(data).decode(), data.hex(" "))),
+        *(
+            gap.join(textwrap.wrap(form, 7))
+            for form in (base64.b32encode(data).decode(), data.hex(), data.hex(" "))
+            for gap in BREAKS
+        ),
         *(
             b64(b"inner"[:before] + b64(b"outer"[:within] + data)).decode()
             for before in range(3)
@@ -249,3 +255,34 @@ def test_the_token_does_not_reach_the_return_value():
     parsed = parse(body.encode(), config.redact)
     assert parsed["callback_url"].endswith("/vidu/callbacks/***")
     assert address.token not in json.dumps(parsed)
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a page of the list is 16 MiB of escapes, or of their beginnings",
+    outcome="survived",
+    seen="the event loop runs between the pieces that are searched in its threads",
+)
+def test_no_search_takes_all_of_a_long_text(monkeypatch) -> None:
+    """Within one search, no other thread runs: the event loop stood still for half a second."""
+    for pattern, escape in ((redaction._PERCENT, "%41"), (redaction._ESCAPES, r"\u0041"), (redaction._ESCAPES, r"\/")):
+        runs = [len(found.group()) for found in pattern.finditer(escape * 300_000)]
+        assert max(runs) <= 65_536 * len(escape)
+    searched = []
+
+    class Entities:
+        def sub(self, repl, text):
+            searched.append(len(text))
+            return entity.sub(repl, text)
+
+    entity = redaction._ENTITY
+    monkeypatch.setattr(redaction, "_ENTITY", Entities())
+    assert Redactor([KEY]).redact("&" * 3_000_000) == "&" * 3_000_000
+    assert max(searched) <= 256 * 1024
+
+
+@each_row("before", range(0, 50, 7))
+def test_an_entity_is_found_where_a_long_text_is_cut(before) -> None:
+    """The pieces end before an entity, never within one."""
+    text = "x" * (256 * 1024 - before)
+    assert Redactor([KEY]).redact(f"{text}&#x00000073;{KEY[1:]} &amp;") == f"{text}*** &"

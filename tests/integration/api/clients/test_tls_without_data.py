@@ -6,16 +6,19 @@ import asyncio
 import json
 import socket
 import time
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import trustme
 
 from airflow_provider_vidu.api.clients import async_tls
 from airflow_provider_vidu.api.clients.async_client import async_client
 from airflow_provider_vidu.exceptions import ViduTransportError
 from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.sandbox import Sandbox
 from tests.integration.tls_flood import flooding
 
 pytestmark = pytest.mark.integration
@@ -118,6 +121,48 @@ def test_others_run_between_two_pieces(monkeypatch, tmp_path, run) -> None:
         run(poll)
     assert sum(pieces) > 10
     assert max(pieces) <= 2
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a server makes the handshakes of all connections expensive, and answers all at once",
+    outcome="survived",
+    side="async",
+    seen="one step of a handshake between two turns of the loop",
+)
+@pytest.mark.parametrize("run", [lambda main: asyncio.run(main()), _on_uvloop], ids=["asyncio", "uvloop"])
+def test_others_run_between_two_expensive_handshakes(monkeypatch, tmp_path, run) -> None:
+    """With ffdhe8192, those of a pool held the loop for four seconds."""
+    steps = [0]
+    taken = SSLProtocol._do_handshake  # type: ignore[attr-defined]  # not in typeshed
+
+    def expensive(self: SSLProtocol) -> None:
+        steps[-1] += 1
+        time.sleep(0.05)
+        taken(self)
+
+    async def polls() -> None:
+        def turn() -> None:
+            steps.append(0)
+            asyncio.get_running_loop().call_soon(turn)
+
+        async with async_client("vidu_default") as client:
+            await client.config()
+            turn()
+            found = await asyncio.gather(*(client.get_generation(one) for one in known))
+            assert [one.id for one in found] == known
+
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    issued = trustme.CA().issue_cert("127.0.0.1")
+    issued.private_key_and_cert_chain_pem.write_to_path(certificate)
+    issued.private_key_pem.write_to_path(key)
+    with Sandbox(keys=["sk-tls-flood-1"], tls=(certificate, key)) as service:
+        known = [service.add_generation(f"9471000000000000{n:02}", states=[("success", 0)]) for n in range(16)]
+        connect(monkeypatch, service.url, timeout=20.0)
+        monkeypatch.setattr(SSLProtocol, "_do_handshake", expensive)
+        run(polls)
+    assert sum(steps) >= 32
+    assert max(steps) <= 3  # of two turns, as the count begins within one; uvloop takes one more from the sockets
 
 
 async def test_many_addresses_cost_few_sockets(monkeypatch) -> None:

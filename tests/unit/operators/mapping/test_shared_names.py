@@ -233,6 +233,7 @@ def test_a_name_from_an_upstream_task_is_compared_in_a_running_instance(value, w
 
 ENDLESS = "/{{ task.prompt ~ 9 ** (9 ** 9) }}.mp4"
 DEEP = "/{{" + "(" * 5000
+LONG = "/{{ ti.map_index + " + "1" * 5000 + " }}"
 
 
 @pytest.mark.fault(
@@ -299,7 +300,7 @@ def test_a_file_that_each_iteration_of_a_loop_replaces(written, index, is_told, 
     caplog.clear()
 
 
-@pytest.mark.parametrize("given", [ENDLESS, DEEP])
+@pytest.mark.parametrize("given", [ENDLESS, DEEP, LONG], ids=["endless", "deep", "long"])
 def test_a_batchs_name_from_an_upstream_task_is_no_template(given):
     """It is refused without being rendered: an order under it would be that of all days."""
     given = given.replace("task.prompt", "ti.map_index")
