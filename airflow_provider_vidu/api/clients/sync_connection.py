@@ -130,15 +130,18 @@ class _Answer(Response):
         return b""
 
 
+def _address(self: Any) -> str:
+    """Return what urllib3's errors begin with, and users read: otherwise a class of this module."""
+    return f"{self.host}:{self.port}"
+
+
 class _Deadlined(HTTPConnection):
     """A connection that observes the deadline of the running exchange."""
 
     debuglevel = 0  # overrides http.client's, which would print the headers and so the key
     response_class = _Answer
+    __str__ = _address
     _is_connecting = False
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"  # urllib3's errors begin with it, and users read them
 
     def connect(self) -> None:
         self._is_connecting = True
@@ -188,10 +191,12 @@ class _SecureDeadlined(_Deadlined, HTTPSConnection):
 
 class _Pool(HTTPConnectionPool):
     ConnectionCls = _Deadlined
+    __str__ = _address
 
 
 class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _SecureDeadlined
+    __str__ = _address
 
 
 POOLS: Final[dict[str, type[HTTPConnectionPool]]] = {"http": _Pool, "https": _SecurePool}
