@@ -55,7 +55,11 @@ def qualifier(clip: Clip, generation: Generation | None, lost: Record | None) ->
         return cancelled
     if clip.stage == "failed":
         return "task failed"
-    return "task marked" if clip.stage == "submitted" and clip.marked is not None else None
+    if clip.stage != "submitted":
+        return None
+    if clip.marked is not None:
+        return "task marked"
+    return f"task {clip.dropped.state}" if clip.dropped is not None else None
 
 
 def failure(clip: Clip, generation: Generation | None, live: Live, lost: Record | None = None) -> dict[str, Any] | None:
@@ -67,7 +71,8 @@ def failure(clip: Clip, generation: Generation | None, live: Live, lost: Record 
         return _of_generation(clip, generation)
     if lost is not None:
         return _of_file(clip, lost)
-    failed = next((task for task in clip.tasks if task.state in FAILED_STATES and task.role is not None), clip.marked)
+    failed = next((task for task in clip.tasks if task.state in FAILED_STATES and task.role is not None), None)
+    failed = failed or clip.marked or clip.dropped
     if failed is None or clip.stage in ("stored", "working"):
         return None
     return _of_download(failed) if failed.role == "download" else _of_task(clip, failed, generation, live)
@@ -209,6 +214,8 @@ def _why_ended(clip: Clip, task: TaskFacts) -> tuple[str, str]:
         ended = "The task has no result"
     elif task.state == "upstream_failed":
         why, ended = _did_not_run(task), "The task did not run"
+    elif task is clip.dropped:
+        why, ended = _dropped(task), f"The task was {task.state}"
     elif task.timed_out:
         why = f"The task {name_of(task)} failed: its timeout expired."
     elif (cap := _exceeded(clip)) is not None and clip.credits is not None:
@@ -217,6 +224,15 @@ def _why_ended(clip: Clip, task: TaskFacts) -> tuple[str, str]:
     elif clip.kills and clip.kills[0].state == "failed":
         why = f"A user marked the {'run' if clip.kills[0].of_run else f'task {name_of(task)}'} as failed."
     return why, ended
+
+
+def _dropped(task: TaskFacts) -> str:
+    if task.state == "removed":
+        return f"The task {name_of(task)} is not in the DAG any more, and Airflow has removed it without a result."
+    return (
+        f"The task {name_of(task)} was skipped before it had a result, as when the run's timeout expires, or another "
+        "task of a DAG with fail_fast fails."
+    )
 
 
 def arguments(generation_id: str | None, conn_id: str | None, endpoint: str | None) -> str:

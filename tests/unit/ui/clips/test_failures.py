@@ -434,6 +434,39 @@ def test_a_generate_task_that_did_not_run_after_a_clear():
     assert error["message"].startswith("The task film was cleared and did not run: a task before it failed.")
 
 
+@pytest.mark.parametrize(
+    ("state", "why", "cost"),
+    [
+        (
+            "skipped",
+            "The task film was skipped before it had a result, as when",
+            "pays for it (the price of this one: ",
+        ),
+        ("removed", "The task film is not in the DAG any more, and Airflow has", "so clearing it submits nothing."),
+    ],
+)
+@pytest.mark.parametrize(
+    ("status", "title", "advised"),
+    [
+        ("running", "the generation continues", "ViduGenerationSensor"),
+        ("succeeded", "the clip is fine", "ViduDownloadOperator"),
+    ],
+)
+def test_a_task_was_skipped_or_removed_beside_its_generation(state, why, cost, status, title, advised):
+    """Nothing was said of it, and no task waits for what it has paid for; what has a result is as good as before."""
+    late = {"ended_at": NOW, "watch": {**WATCH, "deadline": (NOW - timedelta(seconds=9)).timestamp()}}
+    shown = view(task(**{"state": state, **late}), live=Live(generation(status)))
+    assert (shown["stage"], shown["qualifier"]) == ("submitted", f"task {state}")
+    assert shown["error"]["title"] == f"The task was {state}, {title}"
+    assert shown["error"]["message"].startswith(why)
+    assert f'{advised}(generation_id="g"' in shown["error"]["advice"]
+    assert cost in shown["error"]["cost"]
+    dry = view(task(generation_id="dry-run-1", state=state, watch=WATCH))
+    ended = view(task(state="removed", watch=WATCH, result=made(), has_result=True))
+    sensor = view(task(state=state, watch={**WATCH, "role": "wait"}), live=Live(generation(status)))
+    assert (dry["error"], ended["error"], sensor["error"]) == (None, None, None)
+
+
 def test_a_clear_of_a_task_that_was_removed():
     """The DAG has it no more, or the mapping fewer of them: there is nothing to clear."""
     error = view(task(state="removed", watch=WATCH), live=Live(generation("failed", error_code="Broken")))["error"]
