@@ -21,7 +21,7 @@ from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import Boolean
 
 from airflow_provider_vidu.links import DRY_RUN_PREFIX, ID_KEY, MAX_PUBLISHED, RESULT_KEY, WATCH_KEY, numbered
-from airflow_provider_vidu.ui.clips.cards import STAGE_RANK, STAGES
+from airflow_provider_vidu.ui.clips.cards import DIGITS, STAGE_RANK, STAGES
 from airflow_provider_vidu.ui.clips.facts import ENDED, TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import BESIDE, MAKING, STORES
 from airflow_provider_vidu.ui.records.instances import BY_TIME, HAS_RESULT, PLACE, place_in, placed, same_task
@@ -127,9 +127,15 @@ def _ordered(clips: Any, order: str) -> list[Any]:
         "newest": [columns.at.desc()],
         "cost": [columns.credits.desc()],
         "state": [case(STAGE_RANK, value=columns.stage, else_=len(STAGE_RANK))],
-        "label": [columns.label],
+        "label": _by_label(columns.label),
     }.get(order, [])
     return [*([_flag(unknown.is_(None))] if unknown is not None else []), *first, *scene]
+
+
+def _by_label(label: Any) -> list[Any]:
+    """Return what labels are sorted by: as :func:`.label_key` does."""
+    digits = func.length(label) - func.length(after_digits(label))
+    return [_flag(digits == 0), digits, before_digits(label), func.length(label), label]
 
 
 def place_of(session: Session, main: TaskFacts) -> Place | None:
@@ -278,6 +284,37 @@ def _decodable_json(element: Any, compiler: Any, **more: Any) -> str:
 @compiles(is_json, "mariadb")
 def _json_valid(element: Any, compiler: Any, **more: Any) -> str:
     return f"json_valid({compiler.process(element.clauses, **more)}) = 1"
+
+
+class after_digits(GenericFunction[str]):  # noqa: N801 - the name of a function in SQL
+    """A text without the digits at its beginning."""
+
+    type = String()
+    inherit_cache = True
+
+
+class before_digits(GenericFunction[str]):  # noqa: N801 - the name of a function in SQL
+    """A text without the digits at its end."""
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(after_digits)
+@compiles(before_digits)
+def _trimmed(element: Any, compiler: Any, **more: Any) -> str:
+    side = "ltrim" if isinstance(element, after_digits) else "rtrim"
+    return f"{side}({compiler.process(element.clauses, **more)}, '{DIGITS}')"
+
+
+@compiles(after_digits, "mysql")
+@compiles(after_digits, "mariadb")
+@compiles(before_digits, "mysql")
+@compiles(before_digits, "mariadb")
+def _replaced(element: Any, compiler: Any, **more: Any) -> str:
+    # Their TRIM removes a whole string, not any of its characters.
+    digits = "^[0-9]+" if isinstance(element, after_digits) else "[0-9]+$"
+    return f"regexp_replace({compiler.process(element.clauses, **more)}, '{digits}', '')"
 
 
 def _credits(note: Any) -> Any:

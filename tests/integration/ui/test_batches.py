@@ -483,7 +483,7 @@ def test_the_orders_of_a_batch(pages):
 
     assert keys("scene", limit=3, offset=2) == ["clip-2", "clip-3", "clip-4"]
     assert keys("newest", limit=1) == ["clip-11"]
-    assert keys("label", limit=3) == ["clip-0", "clip-1", "clip-10"]
+    assert keys("label", limit=3) == ["clip-0", "clip-1", "clip-2"]
     assert keys("state", limit=1) == ["clip-7"]
     assert len(keys("cost")) == 12
 
