@@ -139,17 +139,18 @@ function inZone(moment, options, zone = chosenZone()) {
   return new Intl.DateTimeFormat("sv-SE", { timeZone: zone, hourCycle: "h23", ...options }).format(moment);
 }
 
-/** The short name of the zone in which times are shown, such as "CET". */
-export function zoneName() {
+/** The short name of the zone in which times are shown, such as "CET", at a moment. */
+export function zoneName(moment = new Date()) {
   const format = new Intl.DateTimeFormat("en", { timeZone: chosenZone(), timeZoneName: "short" });
-  return format.formatToParts(new Date()).find((part) => part.type === "timeZoneName").value;
+  return format.formatToParts(moment).find((part) => part.type === "timeZoneName").value;
 }
 
 /** A moment in Airflow's format and zone; Airflow shows UTC in a tooltip, too. */
 export function time(iso) {
   const moment = new Date(iso);
+  const zone = zoneName(moment); // in summer, another one than the page names in winter
   const title = `${inZone(moment, { dateStyle: "short", timeStyle: "medium" }, "UTC")} UTC`;
-  return el("time", { datetime: iso, title }, inZone(moment, { dateStyle: "short", timeStyle: "medium" }));
+  return el("time", { datetime: iso, title }, inZone(moment, { dateStyle: "short", timeStyle: "medium" }), zone !== zoneName() && ` ${zone}`);
 }
 
 /** Why Airflow begins another try of a task: not every clear is known as one. */
