@@ -1,7 +1,7 @@
 // The page of one clip: how far it is, then the clip itself.
 import {
   airflow, airflowTaskPath, announce, badge, bytes, clipPath, copyable, copyButton, crumb, download, el, fill, getJson, here, isFramed,
-  keepAsking, logPath, plainCrumb, retryText, retryTitle, runPath, seconds, STATES, stateText, taskName, time, topBar, zoneName,
+  keepAsking, logPath, plainCrumb, retryText, retryTitle, runPath, seconds, SHEET_SIZE, STATES, stateText, taskName, time, topBar, zoneName,
 } from "./common.js";
 import { slotPanel, slotText } from "./slot.js";
 
@@ -91,12 +91,18 @@ function bar(view) {
     ],
     [
       ...steps,
-      el("a.plain", { href: sheet, rel: "up", title: `All clips of this ${view.row ? "batch" : "run"} (u or Esc)` }, "All clips"),
+      el("a.plain", { href: sheet + pageOf(view.place), rel: "up", title: `All clips of this ${view.row ? "batch" : "run"} (u or Esc)` }, "All clips"),
       plainCrumb("Task", run + airflowTaskPath(own, "/details"), "The task in Airflow"),
       plainCrumb("Log", run + logPath(view.task), "The task's log in Airflow"),
       plainCrumb("Run", run, "The DAG run in Airflow"),
     ],
   );
+}
+
+/** The query of the sheet's page with a clip of this place, in the order that the keys follow. */
+function pageOf(place) {
+  const offset = place ? Math.floor((place[0] - 1) / SHEET_SIZE) * SHEET_SIZE : 0;
+  return offset ? `?offset=${offset}` : "";
 }
 
 function showStage(view) {
@@ -417,7 +423,7 @@ document.addEventListener("keydown", (event) => {
   if (link) {
     event.preventDefault();
     link.click();
-  } else if (wanted !== "up") {
+  } else if (shown && wanted !== "up") {
     announce(wanted === "next" ? "This is the last clip" : "This is the first clip");
   }
 });

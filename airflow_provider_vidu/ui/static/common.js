@@ -21,6 +21,9 @@ export const STATES = {
 /** The stages of the sheet's filter: the same words, and two for what has not ended, or what no task waits for. */
 export const STAGES = { working: "In progress", submitted: "Submitted", ready: STATES.succeeded, stored: STATES.stored, failed: STATES.failed };
 
+/** The most clips on a page of a sheet. */
+export const SHEET_SIZE = 24;
+
 const MIN_SEEN = 300; // pixels of a frame's width with which its pages can be used
 
 /** What a badge says in brackets beside a good state, and what is wrong all the same. */

@@ -1,10 +1,9 @@
 // The contact sheet: every clip of a DAG run.
-import { airflow, airflowTaskPath, announce, badge, bytes, clipPath, crumb, download, el, fill, getJson, here, isFramed, keepAsking, logPath, plainCrumb, runPath, seconds, STAGES, taskName, time, topBar, zoneName } from "./common.js";
+import { airflow, airflowTaskPath, announce, badge, bytes, clipPath, crumb, download, el, fill, getJson, here, isFramed, keepAsking, logPath, plainCrumb, runPath, seconds, SHEET_SIZE as SIZE, STAGES, taskName, time, topBar, zoneName } from "./common.js";
 import { batchPanel, batchPath } from "./batch.js";
 
 const ORDERS = { scene: "In order of the scenes", newest: "Newest first", cost: "Most credits first", state: "Failed first", label: "By label" };
 const DENSE = "vidu-sheet-dense";
-const SIZE = 24;
 const HOVER_MS = 250;
 const main = document.getElementById("main");
 const parts = {};
@@ -202,7 +201,7 @@ function facts(clip) {
   const all = Object.entries(clip.parameters).map(([name, value]) => `${name}: ${value}`);
   return [
     el("span", { title: all.join("\n") }, shown.filter(Boolean).join(" · ")),
-    el("span.measured", {}, measured.filter(Boolean).join(" · ")),
+    el("span.measured", {}, measured.filter(Boolean).flatMap((part, at) => [at > 0 && " · ", el("span", {}, part)])),
     clip.began_at && el("span.began", {}, time(clip.began_at)),
   ];
 }
