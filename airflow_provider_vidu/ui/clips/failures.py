@@ -12,7 +12,7 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, number
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduNotFoundError, ViduRequestError
-from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.ui.clips.cards import model_of
 from airflow_provider_vidu.ui.clips.clears import cost_of_clear, credits_text, is_by_hook, later_iterations, name_of
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
@@ -28,8 +28,13 @@ OWN_CONNECTION: Final = (
     "nevertheless: see their log. An administrator finds the reason in the API server's log."
 )
 CLEAR_UPSTREAM: Final = "Clear the task that failed, with its downstream tasks."
+TOO_EARLY: Final = (
+    "The generation has not ended yet. Clear that task once it has: before, there is nothing to download. Downloading "
+    "costs nothing. A ViduGenerationSensor before it waits for the end."
+)
 TEMPORARY: Final = "This failure is often temporary."
 PAID_FOR: Final = "The generation itself succeeded and is paid for."
+UNDER_WAY: Final = (GenerationStatus.WAITING, GenerationStatus.RUNNING)
 FAILED_STATES: Final = ("failed", "upstream_failed")
 STORE_AGAIN: Final = (
     "To store it again without paying, run ViduDownloadOperator({known}, destination=…), if the service still has it."
@@ -75,7 +80,10 @@ def failure(clip: Clip, generation: Generation | None, live: Live, lost: Record 
     failed = failed or clip.marked or clip.dropped
     if failed is None or clip.stage in ("stored", "working"):
         return None
-    return _of_download(failed) if failed.role == "download" else _of_task(clip, failed, generation, live)
+    if failed.role == "download":
+        is_early = live.error is None and generation is not None and generation.status in UNDER_WAY
+        return _of_download(failed, is_early=is_early)
+    return _of_task(clip, failed, generation, live)
 
 
 def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
@@ -99,7 +107,11 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
     }
 
 
-def _of_download(task: TaskFacts) -> dict[str, Any]:
+def _of_download(task: TaskFacts, *, is_early: bool) -> dict[str, Any]:
+    """Say that a clip is not stored, and what to do.
+
+    :param is_early: whether the generation is known to go on.
+    """
     title, advice = (
         "The clip is not stored",
         "Clear that task: the clip is paid for, and downloading it again costs nothing, if the service still has it.",
@@ -114,6 +126,8 @@ def _of_download(task: TaskFacts) -> dict[str, Any]:
         title = "The clip was not stored again"
         message = _did_not_run(task)
         advice = CLEAR_UPSTREAM
+    elif is_early:
+        advice = TOO_EARLY
     cost = later_iterations([task])
     return {"title": title, "code": None, "message": message, "trace_id": None, "advice": advice, "cost": cost}
 

@@ -119,6 +119,20 @@ def test_a_task_was_marked_beside_its_generation(more, actions, why, status, tit
     assert 'pays for it (the price of this one: 20 credits) unless it has on_clear="resume"' in shown["error"]["cost"]
 
 
+@pytest.mark.parametrize("status", ["waiting", "running", "succeeded"])
+def test_a_download_that_did_not_wait(status):
+    """Without a sensor before it, it fails before the end; a clear right now would fail in the same way."""
+    tasks = [task(watch={**WATCH, "role": "submit"}), task("keep", state="failed", watch={**WATCH, "role": "download"})]
+    error = view(*tasks, live=Live(generation(status, completed_at=None)))["error"]
+    assert error["title"] == "The clip is not stored"
+    assert error["advice"].startswith(
+        "Clear that task: " if status == "succeeded" else "The generation has not ended yet."
+    )
+    assert "osts nothing" in error["advice"]
+    unknown = view(*tasks, live=Live(error=ViduRateLimitError("no")))["error"]
+    assert unknown["advice"].startswith("Clear that task: ")
+
+
 def test_a_download_that_was_marked():
     """It is no stored clip, and whether there is a file is not known."""
     keeps = task("keep", watch={"conn_id": "c", "role": "download", "result": "return_value"})
