@@ -185,6 +185,7 @@ def test_a_clip_leads_back_to_its_page_of_the_sheet(visit, pages):
     page.keyboard.press("u")
     page.get_by_text("25–26 of 26").wait_for()
     page.go_back()
+    page.get_by_text("25 of 26").wait_for()
     page.keyboard.press("p")
     page.get_by_text("24 of 26").wait_for()
     page.get_by_role("link", name="All clips").click()
