@@ -156,6 +156,16 @@ export function time(iso) {
   return el("time", { datetime: iso, title }, inZone(moment, { dateStyle: "short", timeStyle: "medium" }), zone !== zoneName() && ` ${zone}`);
 }
 
+/** Said on each page of a run whose DAG is paused: what the other sentences promise waits until it is unpaused. */
+export function haltedAlert() {
+  return el(
+    "div.alert.is-notice",
+    { role: "status" },
+    el("h2", {}, "The DAG is paused"),
+    el("p", {}, "What a worker has begun goes on. No other task begins, resumes or is retried until the DAG is unpaused in Airflow; what is at the service goes on meanwhile, and its links expire within a day."),
+  );
+}
+
 /** Why Airflow begins another try of a task: not every clear is known as one. */
 export function retryTitle({ state, was_cleared: wasCleared }) {
   if (wasCleared) return "The task was cleared";

@@ -495,3 +495,30 @@ def test_an_address_that_no_database_takes(pages, place):
     """It is not there; the database is not asked."""
     answer = pages.get(f"/vidu/dags/film/runs/r/tasks/{place}/batch/clips.json")
     assert (answer.status_code, answer.json()["detail"][:22]) == (404, "This task has begun no")
+
+
+@pytest.mark.parametrize("state", ["running", "success"])
+def test_a_run_whose_dag_is_paused(pages, state):
+    """No task of it begins or resumes: each page says so, beside a retry that was said to begin by itself."""
+    from airflow.models.dag import DagModel
+    from airflow.models.dagrun import DagRun
+    from sqlalchemy import update
+    from sqlalchemy.orm import Session
+
+    dag = f"halted-{state}"
+    batch, page = batch_of(pages, dag, dag=dag, state="deferred")
+    batch.submit(0)
+    pages.add("again", "halted", dag=dag, state="up_for_retry", watch={"conn_id": "none", "role": "generate"})
+    pages.add("early", None, dag=dag, state="up_for_retry")
+    run = page.partition("/tasks")[0]
+    row = told(pages, f"{page}/clips.json")["clips"][0]["row"]
+    of_all = [f"{run}/clips.json", f"{run}/tasks/again/clip.json", f"{page}/clips.json", f"{page}/rows/{row}/clip.json"]
+    with Session(pages.engine) as session, session.begin():
+        session.add(DagModel(dag_id=dag, bundle_name="dags-folder", is_paused=False))
+        session.execute(update(DagRun).where(DagRun.dag_id == dag).values(state=state))
+    assert [told(pages, path)["is_halted"] for path in of_all] == [False] * 4
+    with Session(pages.engine) as session, session.begin():
+        session.execute(update(DagModel).where(DagModel.dag_id == dag).values(is_paused=True))
+    assert [told(pages, path)["is_halted"] for path in of_all] == [state == "running"] * 4
+    detail = pages.get(f"{run}/tasks/early/clip.json", user="admin").json()["detail"]
+    assert detail.endswith("until it is unpaused.") is (state == "running")
