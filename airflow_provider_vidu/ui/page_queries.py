@@ -16,7 +16,7 @@ from airflow_provider_vidu.ui.clips.xcoms import chars_of, text_chars
 from airflow_provider_vidu.ui.playing import shelf
 from airflow_provider_vidu.ui.playing.preview import place_of
 from airflow_provider_vidu.ui.records import store
-from airflow_provider_vidu.ui.records.circumstances import is_halted
+from airflow_provider_vidu.ui.records.circumstances import why_halted
 from airflow_provider_vidu.ui.shared import Shared
 from airflow_provider_vidu.ui.threads import LOOKS, VIEWS, Reads, Threads
 
@@ -34,7 +34,7 @@ class PageQueries:
         self.views = Threads(VIEWS)
         self._sheets = Shared[store.Sheet | None](threads, weight)
         self._pages = Shared[store.Page | None](threads, weight)
-        self._halts = Shared[bool](threads)
+        self._halts = Shared[str | None](threads)
 
     async def sheet(self, *key: Any) -> tuple[store.Sheet | None, float]:
         """Return what :func:`.read_sheet` returns for its arguments, and the seconds that it took."""
@@ -44,9 +44,9 @@ class PageQueries:
         """Return what :func:`.read_page` returns for its arguments, and the seconds that it took."""
         return await self._pages.get(key, lambda: store.read_page(*key))
 
-    async def is_halted(self, dag_id: str, run_id: str) -> bool:
-        """Return what :func:`.is_halted` returns for a run."""
-        found, _ = await self._halts.get((dag_id, run_id), lambda: is_halted(dag_id, run_id))
+    async def why_halted(self, dag_id: str, run_id: str) -> str | None:
+        """Return what :func:`.why_halted` returns for a run."""
+        found, _ = await self._halts.get((dag_id, run_id), lambda: why_halted(dag_id, run_id))
         return found
 
     async def live(self, clip: Clip, patience: float | None = None) -> Live:

@@ -247,7 +247,7 @@ async def batch_data(
     clips = await looks.views.run(_clips_of, batch, shown)
     lives = await asyncio.gather(*(looks.live(clip, SHEET_PATIENCE_SECONDS) for clip in clips))
     stored, clips = await looks.stored(clips, SHEET_SECONDS)
-    halted = await looks.is_halted(batch.task.dag_id, batch.task.run_id)
+    halted = await looks.why_halted(batch.task.dag_id, batch.task.run_id)
 
     def view() -> JSONResponse:
         now = datetime.now(UTC)
@@ -268,7 +268,7 @@ async def batch_data(
             "counts": listing.counts(read.state or BatchState(), is_over=batch.is_over),
             "is_cut": False,
             "is_over": batch.is_over,
-            "is_halted": halted,
+            "halted": halted,
             "credits": {"sum": whole(wanted.cost), "clips": wanted.priced},
             "batches": [],
             "no_generation": {"count": 0, "tasks": []},
@@ -283,14 +283,14 @@ async def row_data(request: Request, dag_id: str, run_id: str, at: RowAt) -> JSO
     batch, clip, looks = at.found.batch, at.clip, _looks(request)
     live = await looks.live(clip)
     stored, (clip,) = await looks.stored([clip])
-    halted = await looks.is_halted(batch.task.dag_id, batch.task.run_id)
+    halted = await looks.why_halted(batch.task.dag_id, batch.task.run_id)
 
     def neighbour(index: int) -> dict[str, Any] | None:
         return {**batch.task.place, "row": at.entries[index].name} if 0 <= index < len(at.entries) else None
 
     def view() -> JSONResponse:
         shown = views.clip_view(clip, batch.task, live, stored=stored, now=datetime.now(UTC))
-        here = {"dag_id": dag_id, "run_id": run_id, "is_halted": halted, "pause": pause_after(at.found.cost)}
+        here = {"dag_id": dag_id, "run_id": run_id, "halted": halted, "pause": pause_after(at.found.cost)}
         around = {
             "before": neighbour(at.index - 1),
             "after": neighbour(at.index + 1),

@@ -106,20 +106,24 @@ def _is_of(entity: Mapping[str, Any], task: TaskFacts) -> bool:
     return index is None or str(index) in (str(task.map_index), "-1")
 
 
-def is_halted(dag_id: str, run_id: str) -> bool:
-    """Whether the DAG of a run is paused before the run's end: Airflow begins and resumes no task of it.
+def why_halted(dag_id: str, run_id: str) -> str | None:
+    """Return why Airflow begins and resumes no task of a run: its DAG is ``paused`` or ``missing``; None if it does.
 
-    Workers and triggerers go on with what they have begun.
+    A DAG is missing that the DAG processor does not find any more, such as after an import error. Workers and
+    triggerers go on with what they have begun.
     """
     if "\0" in dag_id + run_id:  # some databases reject it with an error
-        return False
+        return None
     query = (
-        select(DagModel.is_paused)
+        select(DagModel.is_paused, DagModel.is_stale)
         .join(DagRun, DagRun.dag_id == DagModel.dag_id)
         .where(DagRun.dag_id == dag_id, DagRun.run_id == run_id, DagRun.state.not_in(("success", "failed")))
     )
     with create_session() as session:
-        return bool(session.scalar(query))
+        row = session.execute(query).first()
+    if row is None:
+        return None
+    return "missing" if row.is_stale else "paused" if row.is_paused else None
 
 
 def usual_seconds(session: Session, clip: Clip) -> tuple[float, int] | None:

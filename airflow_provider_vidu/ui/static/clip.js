@@ -54,7 +54,7 @@ function show(view) {
   document.title = `${stateText(view.state, view.qualifier)} · ${taskName({ ...view, ...view.task })} · Vidu clip`;
   fill(document.getElementById("top"), [view.dag_id, view.run_id, airflowTaskPath(view.task), view.task.try_number, view.before, view.after, view.place], () => bar(view));
   showStage(view);
-  fill(parts.alerts, [view.error, view.notice, view.is_unattended, view.done, view.state, view.next_try, view.is_halted, zoneName()], () => alerts(view));
+  fill(parts.alerts, [view.error, view.notice, view.is_unattended, view.done, view.state, view.next_try, view.halted, zoneName()], () => alerts(view));
   fill(parts.texts, [view.prompt, view.enhanced_prompt], () => texts(view));
   fill(parts.state, [view.state, view.qualifier, view.progress, view.refresh === null], () => state(view));
   clock = Date.parse(view.now) - Date.now();
@@ -275,7 +275,7 @@ function progressBar(percent) {
 function alerts(view) {
   const { error, notice } = view;
   return [
-    view.is_halted && haltedAlert(),
+    view.halted && haltedAlert(view.halted),
     // First: with it, the error is one of the past.
     view.next_try && el("div.alert.is-notice", { role: "status" }, el("h2", {}, retryTitle(view.next_try)), el("p", {}, ...retryText(view.next_try))),
     error &&

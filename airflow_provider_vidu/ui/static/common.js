@@ -156,13 +156,19 @@ export function time(iso) {
   return el("time", { datetime: iso, title }, inZone(moment, { dateStyle: "short", timeStyle: "medium" }), zone !== zoneName() && ` ${zone}`);
 }
 
-/** Said on each page of a run whose DAG is paused: what the other sentences promise waits until it is unpaused. */
-export function haltedAlert() {
+const HALTS = {
+  paused: ["The DAG is paused", "the DAG is unpaused in Airflow"],
+  missing: ["The DAG is missing in Airflow", "the DAG is back: it was removed or renamed, or cannot be imported"],
+};
+
+/** Said on each page of a run none of whose tasks Airflow begins: what the other sentences promise waits as well. */
+export function haltedAlert(why) {
+  const [title, until] = HALTS[why];
   return el(
     "div.alert.is-notice",
     { role: "status" },
-    el("h2", {}, "The DAG is paused"),
-    el("p", {}, "What a worker has begun goes on. No other task begins, resumes or is retried until the DAG is unpaused in Airflow; what is at the service goes on meanwhile, and its links expire within a day."),
+    el("h2", {}, title),
+    el("p", {}, `What a worker has begun goes on. No other task begins, resumes or is retried until ${until}. What is at the service goes on meanwhile, and its links expire within a day.`),
   );
 }
 

@@ -497,15 +497,22 @@ def test_an_address_that_no_database_takes(pages, place):
     assert (answer.status_code, answer.json()["detail"][:22]) == (404, "This task has begun no")
 
 
-@pytest.mark.parametrize("state", ["running", "success"])
-def test_a_run_whose_dag_is_paused(pages, state):
+@pytest.mark.parametrize(
+    ("state", "change", "why", "ending"),
+    [
+        ("running", {"is_paused": True}, "paused", "until it is unpaused."),
+        ("running", {"is_stale": True}, "missing", "until it is back."),
+        ("success", {"is_paused": True, "is_stale": True}, None, None),
+    ],
+)
+def test_a_run_whose_dag_is_paused_or_missing(pages, state, change, why, ending):
     """No task of it begins or resumes: each page says so, beside a retry that was said to begin by itself."""
     from airflow.models.dag import DagModel
     from airflow.models.dagrun import DagRun
     from sqlalchemy import update
     from sqlalchemy.orm import Session
 
-    dag = f"halted-{state}"
+    dag = f"halted-{why}"
     batch, page = batch_of(pages, dag, dag=dag, state="deferred")
     batch.submit(0)
     pages.add("again", "halted", dag=dag, state="up_for_retry", watch={"conn_id": "none", "role": "generate"})
@@ -514,11 +521,11 @@ def test_a_run_whose_dag_is_paused(pages, state):
     row = told(pages, f"{page}/clips.json")["clips"][0]["row"]
     of_all = [f"{run}/clips.json", f"{run}/tasks/again/clip.json", f"{page}/clips.json", f"{page}/rows/{row}/clip.json"]
     with Session(pages.engine) as session, session.begin():
-        session.add(DagModel(dag_id=dag, bundle_name="dags-folder", is_paused=False))
+        session.add(DagModel(dag_id=dag, bundle_name="dags-folder", is_paused=False, is_stale=False))
         session.execute(update(DagRun).where(DagRun.dag_id == dag).values(state=state))
-    assert [told(pages, path)["is_halted"] for path in of_all] == [False] * 4
+    assert [told(pages, path)["halted"] for path in of_all] == [None] * 4
     with Session(pages.engine) as session, session.begin():
-        session.execute(update(DagModel).where(DagModel.dag_id == dag).values(is_paused=True))
-    assert [told(pages, path)["is_halted"] for path in of_all] == [state == "running"] * 4
+        session.execute(update(DagModel).where(DagModel.dag_id == dag).values(**change))
+    assert [told(pages, path)["halted"] for path in of_all] == [why] * 4
     detail = pages.get(f"{run}/tasks/early/clip.json", user="admin").json()["detail"]
-    assert detail.endswith("until it is unpaused.") is (state == "running")
+    assert detail.endswith(ending or "is not known.")
