@@ -45,6 +45,7 @@ NO_GENERATION: Final = (
 NEXT_TRY: Final = " The task is up for retry: Airflow begins its next try at {at:%Y-%m-%d %H:%M:%S} UTC, or soon after."
 HALTED: Final[Mapping[str, str]] = {
     "paused": " The DAG is paused: no task of it begins until it is unpaused.",
+    "silent": " No scheduler was heard of for two minutes: no task begins until one runs.",
     "missing": " Airflow does not find the DAG any more: no task of it begins until it is back.",
 }
 NO_GENERATION_AGAIN: Final = (

@@ -193,6 +193,25 @@ def test_a_clip_leads_back_to_its_page_of_the_sheet(visit, pages):
     assert "?" not in page.url
 
 
+def test_the_dag_of_a_run_is_paused(visit, pages):
+    """Sheet and clip say first that no retry begins."""
+    from airflow.models.dag import DagModel
+    from airflow.models.dagrun import DagRun
+    from sqlalchemy import update
+    from sqlalchemy.orm import Session
+
+    note = {"conn_id": "none", "role": "generate", "try_number": 1}
+    pages.add("scene", "paused-ui", dag="paused-ui", state="up_for_retry", watch=note)
+    with Session(pages.engine) as session, session.begin():
+        session.add(DagModel(dag_id="paused-ui", bundle_name="dags-folder", is_paused=True, is_stale=False))
+        session.execute(update(DagRun).where(DagRun.dag_id == "paused-ui").values(state="running"))
+    clip = pages.at("scene", dag="paused-ui")
+    for path, place in ((clip.partition("/tasks")[0], ".sheet-alerts"), (clip, ".alerts")):
+        first = visit(path).locator(f"{place} .alert").first
+        first.get_by_role("heading", name="The DAG is paused").wait_for()
+        assert "No other task begins, resumes or is retried until the DAG is unpaused" in first.inner_text()
+
+
 def test_a_page_beyond_the_last_one(visit, filled):
     """Clips leave a state, and its last page with them: the sheet shows what is now the last one, not an empty grid."""
     page = visit(f"{filled}?offset=48")

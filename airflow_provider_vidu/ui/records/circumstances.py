@@ -9,9 +9,10 @@ import logging
 import statistics
 import zlib
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from airflow.jobs.job import Job
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
@@ -36,6 +37,8 @@ MAX_SIBLINGS: Final = 50
 MAX_EXTRA_CHARS: Final = 16_000
 MAX_DAG_CHARS: Final = 1_000_000
 """The largest serialized DAG that is read for the time of a retry: that of 1,500 tasks, which takes 0.2 seconds."""
+SILENT: Final = timedelta(minutes=2)
+"""A scheduler that runs is heard of more often, even under load."""
 PROMPT_WITHIN: Final = timedelta(seconds=60)
 """A task ends so soon after it was marked. Airflow also logs what it then refuses, so the times are compared."""
 
@@ -107,10 +110,10 @@ def _is_of(entity: Mapping[str, Any], task: TaskFacts) -> bool:
 
 
 def why_halted(dag_id: str, run_id: str) -> str | None:
-    """Return why Airflow begins and resumes no task of a run: its DAG is ``paused`` or ``missing``; None if it does.
+    """Return why Airflow begins and resumes no task of a run: ``paused``, ``missing`` or ``silent``; None if it does.
 
-    A DAG is missing that the DAG processor does not find any more, such as after an import error. Workers and
-    triggerers go on with what they have begun.
+    A DAG is missing that the DAG processor does not find any more, such as after an import error. A scheduler is silent
+    whose heartbeat has stopped, and all others with it. Workers and triggerers go on with what they have begun.
     """
     if "\0" in dag_id + run_id:  # some databases reject it with an error
         return None
@@ -121,9 +124,12 @@ def why_halted(dag_id: str, run_id: str) -> str | None:
     )
     with create_session() as session:
         row = session.execute(query).first()
+        heard = session.scalar(select(func.max(Job.latest_heartbeat)).where(Job.job_type == "SchedulerJob"))
     if row is None:
         return None
-    return "missing" if row.is_stale else "paused" if row.is_paused else None
+    if row.is_stale or row.is_paused:
+        return "missing" if row.is_stale else "paused"
+    return "silent" if heard is not None and datetime.now(UTC) - heard > SILENT else None
 
 
 def usual_seconds(session: Session, clip: Clip) -> tuple[float, int] | None:

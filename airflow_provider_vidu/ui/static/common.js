@@ -158,6 +158,7 @@ export function time(iso) {
 
 const HALTS = {
   paused: ["The DAG is paused", "the DAG is unpaused in Airflow"],
+  silent: ["No scheduler was heard of for two minutes", "a scheduler runs"],
   missing: ["The DAG is missing in Airflow", "the DAG is back: it was removed or renamed, or cannot be imported"],
 };
 

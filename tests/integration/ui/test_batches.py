@@ -502,11 +502,13 @@ def test_an_address_that_no_database_takes(pages, place):
     [
         ("running", {"is_paused": True}, "paused", "until it is unpaused."),
         ("running", {"is_stale": True}, "missing", "until it is back."),
+        ("running", {}, "silent", "until one runs."),
         ("success", {"is_paused": True, "is_stale": True}, None, None),
     ],
 )
 def test_a_run_whose_dag_is_paused_or_missing(pages, state, change, why, ending):
     """No task of it begins or resumes: each page says so, beside a retry that was said to begin by itself."""
+    from airflow.jobs.job import Job
     from airflow.models.dag import DagModel
     from airflow.models.dagrun import DagRun
     from sqlalchemy import update
@@ -525,7 +527,12 @@ def test_a_run_whose_dag_is_paused_or_missing(pages, state, change, why, ending)
         session.execute(update(DagRun).where(DagRun.dag_id == dag).values(state=state))
     assert [told(pages, path)["halted"] for path in of_all] == [None] * 4
     with Session(pages.engine) as session, session.begin():
-        session.execute(update(DagModel).where(DagModel.dag_id == dag).values(**change))
+        if change:
+            session.execute(update(DagModel).where(DagModel.dag_id == dag).values(**change))
+        session.add(job := Job(job_type="SchedulerJob", state="running"))
+        job.latest_heartbeat = datetime.now(UTC) - timedelta(seconds=90 if change else 150)
     assert [told(pages, path)["halted"] for path in of_all] == [why] * 4
     detail = pages.get(f"{run}/tasks/early/clip.json", user="admin").json()["detail"]
     assert detail.endswith(ending or "is not known.")
+    with Session(pages.engine) as session, session.begin():
+        session.delete(job)
