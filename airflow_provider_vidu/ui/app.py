@@ -40,6 +40,11 @@ NO_GENERATION: Final = (
     "has begun the task, its log says how far it is, and whether it sent a request whose outcome is not known."
 )
 NEXT_TRY: Final = " The task is up for retry: Airflow begins its next try at {at:%Y-%m-%d %H:%M:%S} UTC, or soon after."
+HALTED: Final[Mapping[str, str]] = {
+    "paused": " The DAG is paused: no task of it begins until it is unpaused.",
+    "silent": " No scheduler was heard of for two minutes: no task begins until one runs.",
+    "missing": " Airflow does not find the DAG any more: no task of it begins until it is back.",
+}
 NO_GENERATION_AGAIN: Final = (
     "The latest try of this task (try {number}) has published no generation yet, so there is no clip to show. Once a "
     "worker has begun it, its log says how far it is. The logs of earlier tries name what these have submitted, which "
@@ -164,7 +169,10 @@ async def clip_at(
     except absences.EndedError as error:
         raise HTTPException(404, _ended(error, is_in_loop=region_id is not None)) from error
     except absences.NotYetError as error:
-        raise HTTPException(404, _not_yet(error, is_in_loop=region_id is not None)) from error
+        detail = _not_yet(error, is_in_loop=region_id is not None)
+        if (why := await shared_queries(request).why_halted(dag_id, run_id)) is not None:
+            detail += HALTED[why]
+        raise HTTPException(404, detail) from error
     if found is None:
         raise HTTPException(404, NO_GENERATION)
     return found, cost
@@ -231,7 +239,7 @@ async def sheet_data(
     sheet = replace(sheet, clips=clips)
     found, more = await batches.batches_of(request, dag_id, run_id)
     here = {"dag_id": dag_id, "run_id": run_id, "offset": offset, "limit": limit, "pause": pause_after(cost + more)}
-    here["batches"] = found
+    here |= {"batches": found, "halted": await queries.why_halted(dag_id, run_id)}
     return await queries.views.run(_sheet_answer, sheet, lives, stored, here)
 
 
@@ -255,6 +263,7 @@ async def clip_data(request: Request, dag_id: str, run_id: str, found: ClipAt) -
     stored, (marked,) = await queries.stored([clip.clip])
     clip = replace(clip, clip=marked)
     here = {"dag_id": dag_id, "run_id": run_id, "pause": pause_after(cost)}
+    here["halted"] = await queries.why_halted(dag_id, run_id)
     return await queries.views.run(_page_answer, clip, live, stored, here)
 
 

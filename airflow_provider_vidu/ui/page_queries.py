@@ -18,6 +18,7 @@ from airflow_provider_vidu.ui.clips.xcoms import chars_of, text_chars
 from airflow_provider_vidu.ui.playing import shelf
 from airflow_provider_vidu.ui.playing.preview import preview_root
 from airflow_provider_vidu.ui.records import store
+from airflow_provider_vidu.ui.records.circumstances import why_halted
 from airflow_provider_vidu.ui.shared import Shared
 from airflow_provider_vidu.ui.threads import QUERIES, VIEWS, Reads, Threads
 
@@ -35,6 +36,7 @@ class PageQueries:
         self.views = Threads(VIEWS)
         self._sheets = Shared[store.Sheet | None](threads, weight)
         self._pages = Shared[store.Page | None](threads, weight)
+        self._halts = Shared[str | None](threads)
 
     async def sheet(self, *key: Any) -> tuple[store.Sheet | None, float]:
         """Return what :func:`.read_sheet` returns for its arguments, and the seconds that it took."""
@@ -43,6 +45,11 @@ class PageQueries:
     async def page(self, *key: Any) -> tuple[store.Page | None, float]:
         """Return what :func:`.read_page` returns for its arguments, and the seconds that it took."""
         return await self._pages.get(key, lambda: store.read_page(*key))
+
+    async def why_halted(self, dag_id: str, run_id: str) -> str | None:
+        """Return what :func:`.why_halted` returns for a run."""
+        found, _ = await self._halts.get((dag_id, run_id), lambda: why_halted(dag_id, run_id))
+        return found
 
     async def live(self, clip: Clip, patience: float | None = None) -> Live:
         """Query the service if no result holds the end of the generation.

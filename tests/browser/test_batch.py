@@ -118,6 +118,23 @@ def test_a_batch_hides_no_other_task_of_its_run(visit, pages):  # noqa: F811
     assert wait_for(lambda: refresh(page) or page.locator(".card", has_text="more-1").count(), 20, every=0.5)
 
 
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("skipped", "The task was skipped: it orders and stores nothing more. Clearing it resumes what goes on at the"),
+        ("removed", "The task is not in the DAG any more, so clearing it orders and stores nothing."),
+    ],
+)
+def test_a_batch_whose_task_was_skipped_or_removed(visit, pages, state, told):  # noqa: F811
+    """Its panel said nothing of it, and rows may be paid for that it does not collect."""
+    (pages.root / f"{state}-ui").mkdir()
+    made = BatchFolder(pages.root / f"{state}-ui", 3, f"{state}-ui", conn_id="none")
+    made.submit(0)
+    pages.add("films", None, dag=f"{state}-ui", state=state, batch=made.place)
+    page = visit(pages.at("films", dag=f"{state}-ui").partition("/tasks")[0])
+    page.locator(".batch").get_by_text(told).wait_for()
+
+
 def test_the_panel_says_what_a_clear_costs(visit, pages):  # noqa: F811
     """Rows that are paid for are not ordered again; each part of the sentence stands only where there are such rows."""
     (pages.root / "paid-ui").mkdir()

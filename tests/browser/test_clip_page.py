@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -124,8 +125,26 @@ def test_times_as_in_airflow(visit, pages, zone, shown, named):
     pages.add(task, task, watch={**MADE, "created_at": at.isoformat()}, result={"id": task, "status": "failed"})
     page = visit(pages.at(task), kept={"timezone": zone})
     page.locator(".timeline").get_by_text(shown).wait_for()
-    assert f"times in {named}" in page.locator(".clip-side").inner_text()
+    side = page.locator(".clip-side").inner_text()
+    assert f"times in {named}" in side or f"{shown} {named}" in side  # the latter in summer
     assert page.locator(".timeline time").first.get_attribute("title") == "2026-01-02 13:53:20 UTC"
+
+
+def test_a_time_from_before_the_clocks_changed(visit, pages):
+    """It names its own zone: the page names the one of today, and was an hour off."""
+    zone = ZoneInfo("Europe/Berlin")
+    now = datetime.now(UTC).replace(microsecond=0)
+    ago = (now - timedelta(days=days) for days in range(1, 300))
+    at = next(at for at in ago if at.astimezone(zone).utcoffset() != now.astimezone(zone).utcoffset())
+    pages.add(
+        "clocks", "clocks", watch={**MADE, "created_at": at.isoformat()}, result={"id": "clocks", "status": "failed"}
+    )
+    page = visit(pages.at("clocks"), kept={"timezone": "Europe/Berlin"})
+    named, today = (f"GMT+{moment.astimezone(zone).utcoffset() // timedelta(hours=1)}" for moment in (at, now))
+    submitted = f"{at.astimezone(zone):%Y-%m-%d %H:%M:%S} {named}"
+    page.locator(".timeline").get_by_text(submitted).wait_for()
+    assert f"times in {today}" in page.locator(".clip-side").inner_text()
+    assert named != today
 
 
 def test_what_is_copied_for_support(visit, pages, generation):

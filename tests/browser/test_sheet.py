@@ -153,6 +153,65 @@ def test_sorting_and_the_dense_view(visit, filled):
     assert page.get_by_role("button", name="Dense").get_attribute("aria-pressed") == "true"
 
 
+def test_the_dense_view_on_a_phone(visit, pages):
+    """Neither a badge nor a price is wider than its place: "80" and "credits" stood in two lines."""
+    for index, state in enumerate(["success", "failed", "skipped"]):
+        known = {"at": datetime.now(UTC) - timedelta(seconds=61 + index), "index": index}
+        note = {"conn_id": "none", "role": "generate", "credits": 80, "created_at": known["at"].isoformat()}
+        result = {"id": f"dense-{index}", "status": "succeeded"}
+        pages.add("scene", f"dense-{index}", dag="dense-ui", state=state, watch=note, result=result, **known)
+        (pages.root / f"dense-{index}.mp4").write_bytes(bytes(1_000_000))
+        record = {"uri": f"file://{pages.root}/dense-{index}.mp4", "size": 1_000_000, "generation_id": f"dense-{index}"}
+        if state == "success":
+            pages.add("keep", f"dense-{index}", dag="dense-ui", result=record, watch={"role": "download"}, **known)
+    page = visit(pages.at("scene", dag="dense-ui").partition("/tasks")[0], size=PHONE)
+    page.get_by_role("button", name="Dense").click()
+    page.locator(".card").nth(2).wait_for()
+    beyond = """() => [...document.querySelectorAll(".thumb")].filter((thumb) => {
+        const [outer, badge] = [thumb, thumb.querySelector(".badge")].map((each) => each.getBoundingClientRect());
+        return badge.top < outer.top || badge.bottom > outer.bottom || badge.right > outer.right;
+    }).length"""
+    assert page.evaluate(beyond) == 0
+    lines = "() => [...document.querySelectorAll('.measured > span')].map((part) => part.getClientRects().length)"
+    assert set(page.evaluate(lines)) == {1}
+
+
+def test_a_clip_leads_back_to_its_page_of_the_sheet(visit, pages):
+    """The clips around it are on that page; it led to the first one."""
+    for index in range(26):
+        pages.add("scene", f"back-{index}", dag="back-ui", index=index, watch={"conn_id": "none", "role": "generate"})
+    page = visit(pages.at("scene", dag="back-ui", index=24))
+    page.get_by_text("25 of 26").wait_for()
+    page.keyboard.press("u")
+    page.get_by_text("25–26 of 26").wait_for()
+    page.go_back()
+    page.get_by_text("25 of 26").wait_for()
+    page.keyboard.press("p")
+    page.get_by_text("24 of 26").wait_for()
+    page.get_by_role("link", name="All clips").click()
+    page.get_by_text("1–24 of 26").wait_for()
+    assert "?" not in page.url
+
+
+def test_the_dag_of_a_run_is_paused(visit, pages):
+    """Sheet and clip say first that no retry begins."""
+    from airflow.models.dag import DagModel
+    from airflow.models.dagrun import DagRun
+    from sqlalchemy import update
+    from sqlalchemy.orm import Session
+
+    note = {"conn_id": "none", "role": "generate", "try_number": 1}
+    pages.add("scene", "paused-ui", dag="paused-ui", state="up_for_retry", watch=note)
+    with Session(pages.engine) as session, session.begin():
+        session.add(DagModel(dag_id="paused-ui", bundle_name="dags-folder", is_paused=True, is_stale=False))
+        session.execute(update(DagRun).where(DagRun.dag_id == "paused-ui").values(state="running"))
+    clip = pages.at("scene", dag="paused-ui")
+    for path, place in ((clip.partition("/tasks")[0], ".sheet-alerts"), (clip, ".alerts")):
+        first = visit(path).locator(f"{place} .alert").first
+        first.get_by_role("heading", name="The DAG is paused").wait_for()
+        assert "No other task begins, resumes or is retried until the DAG is unpaused" in first.inner_text()
+
+
 def test_a_page_beyond_the_last_one(visit, filled):
     """Clips leave a state, and its last page with them: the sheet shows what is now the last one, not an empty grid."""
     page = visit(f"{filled}?offset=48")

@@ -12,7 +12,7 @@ from airflow_provider_vidu.batches.jobs import Intent, Open
 from airflow_provider_vidu.batches.lines import EndedRow, Line
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.values import moment
-from airflow_provider_vidu.ui.clips.cards import STAGE_RANK, STAGES
+from airflow_provider_vidu.ui.clips.cards import STAGE_RANK, STAGES, label_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,5 +126,5 @@ _SORTED_BY: Final[Mapping[str, Callable[[Entry], Any]]] = {
     "newest": _newest,
     "cost": lambda entry: (entry.credits is None, -(entry.credits or 0)),
     "state": lambda entry: STAGE_RANK[entry.stage],
-    "label": lambda entry: entry.key,
+    "label": lambda entry: label_key(entry.key),
 }

@@ -244,6 +244,7 @@ async def batch_data(
     clips = await queries.views.run(_clips_of, batch, shown)
     lives = await asyncio.gather(*(queries.live(clip, SHEET_PATIENCE_SECONDS) for clip in clips))
     stored, clips = await queries.stored(clips, SHEET_SECONDS)
+    halted = await queries.why_halted(batch.task.dag_id, batch.task.run_id)
 
     def view() -> JSONResponse:
         now = datetime.now(UTC)
@@ -264,6 +265,7 @@ async def batch_data(
             "counts": listing.counts(read.state or BatchState(), is_over=batch.is_over),
             "is_cut": False,
             "is_over": batch.is_over,
+            "halted": halted,
             "credits": {"sum": whole(wanted.cost), "clips": wanted.priced},
             "batches": [],
             "no_generation": {"count": 0, "tasks": []},
@@ -278,13 +280,14 @@ async def row_data(request: Request, dag_id: str, run_id: str, at: RowAt) -> JSO
     batch, clip, queries = at.found.batch, at.clip, shared_queries(request)
     live = await queries.live(clip)
     stored, (clip,) = await queries.stored([clip])
+    halted = await queries.why_halted(batch.task.dag_id, batch.task.run_id)
 
     def neighbour(index: int) -> dict[str, Any] | None:
         return {**batch.task.place, "row": at.entries[index].name} if 0 <= index < len(at.entries) else None
 
     def view() -> JSONResponse:
         shown = views.clip_view(clip, batch.task, live, stored=stored, now=datetime.now(UTC))
-        here = {"dag_id": dag_id, "run_id": run_id, "pause": pause_after(at.found.cost)}
+        here = {"dag_id": dag_id, "run_id": run_id, "halted": halted, "pause": pause_after(at.found.cost)}
         around = {
             "before": neighbour(at.index - 1),
             "after": neighbour(at.index + 1),

@@ -320,6 +320,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
         "is_over": batch.is_over,
         "is_shared": batch.is_shared,
         "was_marked": batch.task.was_marked,
+        "removed": REMOVED if batch.task.state == "removed" else None,
         "later": later_iterations([batch.task]),
         "next_try": next_try_of(batch),
         "waits_for": batch.waits_for,

@@ -15,6 +15,7 @@ from airflow_provider_vidu.ui.clips.xcoms import MAX_PARAMETER_CHARS, prompt_sta
 ORDERS: Final = ("scene", "newest", "cost", "state", "label")
 """The orders of a sheet: as the DAG runs, the newest first, the most expensive first, what failed first, by label."""
 STAGES: Final = ("working", "submitted", "ready", "stored", "failed")
+DIGITS: Final = "0123456789"
 STAGE_RANK: Final[Mapping[str, int]] = {"failed": 0, "working": 1, "submitted": 2, "ready": 3, "stored": 4}
 
 
@@ -103,7 +104,13 @@ def _cost(clip: Clip) -> Sequence[Any]:
 
 def _label(clip: Clip) -> Sequence[Any]:
     label = text(clip.main.label)
-    return (label is None, label or "")
+    return (label is None, *label_key(label or ""))
+
+
+def label_key(label: str) -> Sequence[Any]:
+    """Return what a label is sorted by: a number at its beginning or its end counts as one, so 2 comes before 10."""
+    digits = len(label) - len(label.lstrip(DIGITS))
+    return (digits == 0, digits, label.rstrip(DIGITS), len(label), label)
 
 
 _SORTED_BY: Final[Mapping[str, Callable[[Clip], Any]]] = {

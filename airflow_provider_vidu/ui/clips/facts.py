@@ -259,6 +259,13 @@ class Clip:
         return next((task for task in self.tasks if task.was_marked and task.role is not None), None)
 
     @property
+    def dropped(self) -> TaskFacts | None:
+        """The task instance that submitted the generation, if Airflow skipped or removed it before it had a result."""
+        task = self.paying
+        is_dropped = task is not None and task.state in ("skipped", "removed") and not task.has_result
+        return task if is_dropped and not self.is_dry_run else None
+
+    @property
     def main(self) -> TaskFacts:
         """The task instance that represents the clip: the first one that published its id."""
         return self.tasks[0]

@@ -11,7 +11,7 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, number
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduNotFoundError, ViduRequestError
-from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.polling.failures import trace_of
 from airflow_provider_vidu.ui.clips.cards import model_of
 from airflow_provider_vidu.ui.clips.clears import cost_of_clear, credits_text, is_by_hook, later_iterations, name_of
@@ -28,8 +28,13 @@ OWN_CONNECTION: Final = (
     "nevertheless: see their log. An administrator finds the reason in the API server's log."
 )
 CLEAR_UPSTREAM: Final = "Clear the task that failed, with its downstream tasks."
+TOO_EARLY: Final = (
+    "The generation has not ended yet. Clear that task once it has: before, there is nothing to download. Downloading "
+    "costs nothing. A ViduGenerationSensor before it waits for the end."
+)
 TEMPORARY: Final = "This failure is often temporary."
 PAID_FOR: Final = "The generation itself succeeded and is paid for."
+UNDER_WAY: Final = (GenerationStatus.WAITING, GenerationStatus.RUNNING)
 FAILED_STATES: Final = ("failed", "upstream_failed")
 STORE_AGAIN: Final = (
     "To store it again without paying, run ViduDownloadOperator({known}, destination=…), if the service still has it."
@@ -55,7 +60,11 @@ def qualifier(clip: Clip, generation: Generation | None, lost: FileRecord | None
         return cancelled
     if clip.stage == "failed":
         return "task failed"
-    return "task marked" if clip.stage == "submitted" and clip.marked is not None else None
+    if clip.stage != "submitted":
+        return None
+    if clip.marked is not None:
+        return "task marked"
+    return f"task {clip.dropped.state}" if clip.dropped is not None else None
 
 
 def failure_view(
@@ -69,10 +78,14 @@ def failure_view(
         return _of_generation(clip, generation)
     if lost is not None:
         return _of_file(clip, lost)
-    failed = next((task for task in clip.tasks if task.state in FAILED_STATES and task.role is not None), clip.marked)
+    failed = next((task for task in clip.tasks if task.state in FAILED_STATES and task.role is not None), None)
+    failed = failed or clip.marked or clip.dropped
     if failed is None or clip.stage in ("stored", "working"):
         return None
-    return _of_download(failed) if failed.role == "download" else _of_task(clip, failed, generation, live)
+    if failed.role == "download":
+        is_early = live.error is None and generation is not None and generation.status in UNDER_WAY
+        return _of_download(failed, is_early=is_early)
+    return _of_task(clip, failed, generation, live)
 
 
 def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
@@ -96,7 +109,11 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
     }
 
 
-def _of_download(task: TaskFacts) -> dict[str, Any]:
+def _of_download(task: TaskFacts, *, is_early: bool) -> dict[str, Any]:
+    """Say that a clip is not stored, and what to do.
+
+    :param is_early: whether the generation is known to go on.
+    """
     title, advice = (
         "The clip is not stored",
         "Clear that task: the clip is paid for, and downloading it again costs nothing, if the service still has it.",
@@ -111,6 +128,8 @@ def _of_download(task: TaskFacts) -> dict[str, Any]:
         title = "The clip was not stored again"
         message = _did_not_run(task)
         advice = CLEAR_UPSTREAM
+    elif is_early:
+        advice = TOO_EARLY
     cost = later_iterations([task])
     return {"title": title, "code": None, "message": message, "trace_id": None, "advice": advice, "cost": cost}
 
@@ -211,6 +230,8 @@ def _why_ended(clip: Clip, task: TaskFacts) -> tuple[str, str]:
         ended = "The task has no result"
     elif task.state == "upstream_failed":
         why, ended = _did_not_run(task), "The task did not run"
+    elif task is clip.dropped:
+        why, ended = _dropped(task), f"The task was {task.state}"
     elif task.timed_out:
         why = f"The task {name_of(task)} failed: its timeout expired."
     elif (cap := _exceeded(clip)) is not None and clip.credits is not None:
@@ -219,6 +240,15 @@ def _why_ended(clip: Clip, task: TaskFacts) -> tuple[str, str]:
     elif clip.kills and clip.kills[0].state == "failed":
         why = f"A user marked the {'run' if clip.kills[0].of_run else f'task {name_of(task)}'} as failed."
     return why, ended
+
+
+def _dropped(task: TaskFacts) -> str:
+    if task.state == "removed":
+        return f"The task {name_of(task)} is not in the DAG any more, and Airflow has removed it without a result."
+    return (
+        f"The task {name_of(task)} was skipped before it had a result, as when the run's timeout expires, or another "
+        "task of a DAG with fail_fast fails."
+    )
 
 
 def arguments(generation_id: str | None, conn_id: str | None, endpoint: str | None) -> str:

@@ -9,13 +9,16 @@ import logging
 import statistics
 import zlib
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from airflow.jobs.job import Job
+from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
+from airflow.utils.session import create_session
 from sqlalchemy import String, cast, func, or_, select
 from sqlalchemy.orm import Session, lazyload, load_only
 from sqlalchemy.orm.attributes import set_committed_value
@@ -34,6 +37,8 @@ MAX_SIBLINGS: Final = 50
 MAX_EXTRA_CHARS: Final = 16_000
 MAX_DAG_CHARS: Final = 1_000_000
 """The largest serialized DAG that is read for the time of a retry: that of 1,500 tasks, which takes 0.2 seconds."""
+SILENT: Final = timedelta(minutes=2)
+"""A scheduler that runs is heard of more often, even under load."""
 PROMPT_WITHIN: Final = timedelta(seconds=60)
 """A task ends so soon after it was marked. Airflow also logs what it then refuses, so the times are compared."""
 
@@ -101,6 +106,29 @@ def _is_of(entity: Mapping[str, Any], task: TaskFacts) -> bool:
         return (str(region_id), str(entity.get("region_index"))) == (task.region_id, str(task.place["region_index"]))
     index = entity.get("map_index")
     return index is None or str(index) in (str(task.map_index), "-1")
+
+
+def why_halted(dag_id: str, run_id: str) -> str | None:
+    """Return why Airflow begins and resumes no task of a run: ``paused``, ``missing`` or ``silent``; None if it does.
+
+    A DAG is missing that the DAG processor does not find any more, such as after an import error. A scheduler is silent
+    whose heartbeat has stopped, and all others with it. Workers and triggerers go on with what they have begun.
+    """
+    if "\0" in dag_id + run_id:  # some databases reject it with an error
+        return None
+    query = (
+        select(DagModel.is_paused, DagModel.is_stale)
+        .join(DagRun, DagRun.dag_id == DagModel.dag_id)
+        .where(DagRun.dag_id == dag_id, DagRun.run_id == run_id, DagRun.state.not_in(("success", "failed")))
+    )
+    with create_session() as session:
+        row = session.execute(query).first()
+        heard = session.scalar(select(func.max(Job.latest_heartbeat)).where(Job.job_type == "SchedulerJob"))
+    if row is None:
+        return None
+    if row.is_stale or row.is_paused:
+        return "missing" if row.is_stale else "paused"
+    return "silent" if heard is not None and datetime.now(UTC) - heard > SILENT else None
 
 
 def usual_seconds(session: Session, clip: Clip) -> tuple[float, int] | None:

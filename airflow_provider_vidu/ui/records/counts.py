@@ -15,10 +15,12 @@ from typing import Any, Final
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from sqlalchemy import String, and_, case, cast, func, literal, not_, or_, select
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, aliased
+from sqlalchemy.sql.functions import GenericFunction
 
 from airflow_provider_vidu.links import DRY_RUN_PREFIX, ID_KEY, MAX_PUBLISHED, RESULT_KEY, WATCH_KEY, numbered
-from airflow_provider_vidu.ui.clips.cards import STAGE_RANK, STAGES
+from airflow_provider_vidu.ui.clips.cards import DIGITS, STAGE_RANK, STAGES
 from airflow_provider_vidu.ui.clips.facts import ENDED, TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import BESIDE, MAKING, STORES
 from airflow_provider_vidu.ui.records.instances import BY_TIME, HAS_RESULT, PLACE, of_run, place_in, placed, same_task
@@ -122,9 +124,15 @@ def _ordered(clips: Any, order: str) -> list[Any]:
         "newest": [columns.at.desc()],
         "cost": [columns.credits.desc()],
         "state": [case(STAGE_RANK, value=columns.stage, else_=len(STAGE_RANK))],
-        "label": [columns.label],
+        "label": _by_label(columns.label),
     }.get(order, [])
     return [*([_flag(unknown.is_(None))] if unknown is not None else []), *first, *scene]
+
+
+def _by_label(label: Any) -> list[Any]:
+    """Return what labels are sorted by: as :func:`.label_key` does."""
+    digits = func.length(label) - func.length(after_digits(label))
+    return [_flag(digits == 0), digits, before_digits(label), func.length(label), label]
 
 
 def place_of(session: Session, main: TaskFacts) -> Place | None:
@@ -243,3 +251,34 @@ def _flag(condition: Any) -> Any:
 def key_beside(key: Any, own: str, other: str) -> Any:
     """Return the key with the same number as one that begins with ``own``: that of the note beside an id, or back."""
     return case((key == own, other), else_=func.replace(key, own, other))
+
+
+class after_digits(GenericFunction[str]):  # noqa: N801 - the name of a function in SQL
+    """A text without the digits at its beginning."""
+
+    type = String()
+    inherit_cache = True
+
+
+class before_digits(GenericFunction[str]):  # noqa: N801 - the name of a function in SQL
+    """A text without the digits at its end."""
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(after_digits)
+@compiles(before_digits)
+def _trimmed(element: Any, compiler: Any, **more: Any) -> str:
+    side = "ltrim" if isinstance(element, after_digits) else "rtrim"
+    return f"{side}({compiler.process(element.clauses, **more)}, '{DIGITS}')"
+
+
+@compiles(after_digits, "mysql")
+@compiles(after_digits, "mariadb")
+@compiles(before_digits, "mysql")
+@compiles(before_digits, "mariadb")
+def _replaced(element: Any, compiler: Any, **more: Any) -> str:
+    # Their TRIM removes a whole string, not any of its characters.
+    digits = "^[0-9]+" if isinstance(element, after_digits) else "[0-9]+$"
+    return f"regexp_replace({compiler.process(element.clauses, **more)}, '{digits}', '')"

@@ -28,6 +28,8 @@ export function batchPanel(view, batch, { isOwn }) {
     batch.waits_for && !batch.is_unattended && el("p.batch-problem", { role: "status" }, WAITS[batch.waits_for]),
     batch.task_state === "failed" && el("p.batch-problem", {}, "The task failed; its ", crumb("log", run + logPath(batch)), ` says why. ${clearing(batch)}`),
     batch.was_marked && el("p.batch-problem", {}, `The task was marked as success before its end: it orders and stores nothing more. ${clearing(batch)}`),
+    batch.task_state === "skipped" && el("p.batch-problem", {}, `The task was skipped: it orders and stores nothing more. ${clearing(batch)}`),
+    batch.removed && el("p.batch-problem", {}, batch.removed),
     batch.problem && el("p.batch-problem", {}, batch.problem),
     isOwn && el("p.quiet.batch-manifest", {}, el("span", {}, "Manifest "), copyable(batch.manifest, "the address of the manifest")),
   );

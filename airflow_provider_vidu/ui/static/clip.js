@@ -1,7 +1,7 @@
 // The page of one clip: how far it is, then the clip itself.
 import {
-  airflow, airflowTaskPath, announce, badge, bytes, clipPath, copyable, copyButton, crumb, download, el, fill, getJson, here, isFramed,
-  keepAsking, logPath, plainCrumb, retryText, retryTitle, runPath, seconds, STATES, stateText, taskName, time, topBar, zoneName,
+  airflow, airflowTaskPath, announce, badge, bytes, clipPath, copyable, copyButton, crumb, download, el, fill, getJson, haltedAlert, here, isFramed,
+  keepAsking, logPath, plainCrumb, retryText, retryTitle, runPath, seconds, SHEET_SIZE, STATES, stateText, taskName, time, topBar, zoneName,
 } from "./common.js";
 import { slotPanel, slotText } from "./slot.js";
 
@@ -54,7 +54,7 @@ function show(view) {
   document.title = `${stateText(view.state, view.qualifier)} · ${taskName({ ...view, ...view.task })} · Vidu clip`;
   fill(document.getElementById("top"), [view.dag_id, view.run_id, airflowTaskPath(view.task), view.task.try_number, view.before, view.after, view.place], () => bar(view));
   showStage(view);
-  fill(parts.alerts, [view.error, view.notice, view.is_unattended, view.done, view.state, view.next_try, zoneName()], () => alerts(view));
+  fill(parts.alerts, [view.error, view.notice, view.is_unattended, view.done, view.state, view.next_try, view.halted, zoneName()], () => alerts(view));
   fill(parts.texts, [view.prompt, view.enhanced_prompt], () => texts(view));
   fill(parts.state, [view.state, view.qualifier, view.progress, view.refresh === null], () => state(view));
   clock = Date.parse(view.now) - Date.now();
@@ -91,12 +91,18 @@ function bar(view) {
     ],
     [
       ...steps,
-      el("a.plain", { href: sheet, rel: "up", title: `All clips of this ${view.row ? "batch" : "run"} (u or Esc)` }, "All clips"),
+      el("a.plain", { href: sheet + pageOf(view.place), rel: "up", title: `All clips of this ${view.row ? "batch" : "run"} (u or Esc)` }, "All clips"),
       plainCrumb("Task", run + airflowTaskPath(own, "/details"), "The task in Airflow"),
       plainCrumb("Log", run + logPath(view.task), "The task's log in Airflow"),
       plainCrumb("Run", run, "The DAG run in Airflow"),
     ],
   );
+}
+
+/** The query of the sheet's page with a clip of this place, in the order that the keys follow. */
+function pageOf(place) {
+  const offset = place ? Math.floor((place[0] - 1) / SHEET_SIZE) * SHEET_SIZE : 0;
+  return offset ? `?offset=${offset}` : "";
 }
 
 function showStage(view) {
@@ -269,6 +275,7 @@ function progressBar(percent) {
 function alerts(view) {
   const { error, notice } = view;
   return [
+    view.halted && haltedAlert(view.halted),
     // First: with it, the error is one of the past.
     view.next_try && el("div.alert.is-notice", { role: "status" }, el("h2", {}, retryTitle(view.next_try)), el("p", {}, ...retryText(view.next_try))),
     error &&
@@ -417,7 +424,7 @@ document.addEventListener("keydown", (event) => {
   if (link) {
     event.preventDefault();
     link.click();
-  } else if (wanted !== "up") {
+  } else if (shown && wanted !== "up") {
     announce(wanted === "next" ? "This is the last clip" : "This is the first clip");
   }
 });

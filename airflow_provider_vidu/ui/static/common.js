@@ -21,6 +21,9 @@ export const STATES = {
 /** The stages of the sheet's filter: the same words, and two for what has not ended, or what no task waits for. */
 export const STAGES = { working: "In progress", submitted: "Submitted", ready: STATES.succeeded, stored: STATES.stored, failed: STATES.failed };
 
+/** The most clips on a page of a sheet. */
+export const SHEET_SIZE = 24;
+
 const MIN_SEEN = 300; // pixels of a frame's width with which its pages can be used
 
 /** What a badge says in brackets beside a good state, and what is wrong all the same. */
@@ -139,17 +142,35 @@ function inZone(moment, options, zone = chosenZone()) {
   return new Intl.DateTimeFormat("sv-SE", { timeZone: zone, hourCycle: "h23", ...options }).format(moment);
 }
 
-/** The short name of the zone in which times are shown, such as "CET". */
-export function zoneName() {
+/** The short name of the zone in which times are shown, such as "CET", at a moment. */
+export function zoneName(moment = new Date()) {
   const format = new Intl.DateTimeFormat("en", { timeZone: chosenZone(), timeZoneName: "short" });
-  return format.formatToParts(new Date()).find((part) => part.type === "timeZoneName").value;
+  return format.formatToParts(moment).find((part) => part.type === "timeZoneName").value;
 }
 
 /** A moment in Airflow's format and zone; Airflow shows UTC in a tooltip, too. */
 export function time(iso) {
   const moment = new Date(iso);
+  const zone = zoneName(moment); // in summer, another one than the page names in winter
   const title = `${inZone(moment, { dateStyle: "short", timeStyle: "medium" }, "UTC")} UTC`;
-  return el("time", { datetime: iso, title }, inZone(moment, { dateStyle: "short", timeStyle: "medium" }));
+  return el("time", { datetime: iso, title }, inZone(moment, { dateStyle: "short", timeStyle: "medium" }), zone !== zoneName() && ` ${zone}`);
+}
+
+const HALTS = {
+  paused: ["The DAG is paused", "the DAG is unpaused in Airflow"],
+  silent: ["No scheduler was heard of for two minutes", "a scheduler runs"],
+  missing: ["The DAG is missing in Airflow", "the DAG is back: it was removed or renamed, or cannot be imported"],
+};
+
+/** Said on each page of a run none of whose tasks Airflow begins: what the other sentences promise waits as well. */
+export function haltedAlert(why) {
+  const [title, until] = HALTS[why];
+  return el(
+    "div.alert.is-notice",
+    { role: "status" },
+    el("h2", {}, title),
+    el("p", {}, `What a worker has begun goes on. No other task begins, resumes or is retried until ${until}. What is at the service goes on meanwhile, and its links expire within a day.`),
+  );
 }
 
 /** Why Airflow begins another try of a task: not every clear is known as one. */

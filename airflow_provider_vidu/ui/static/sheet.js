@@ -1,10 +1,9 @@
 // The contact sheet: every clip of a DAG run.
-import { airflow, airflowTaskPath, announce, badge, bytes, clipPath, crumb, download, el, fill, getJson, here, isFramed, keepAsking, logPath, plainCrumb, runPath, seconds, STAGES, taskName, time, topBar, zoneName } from "./common.js";
+import { airflow, airflowTaskPath, announce, badge, bytes, clipPath, crumb, download, el, fill, getJson, haltedAlert, here, isFramed, keepAsking, logPath, plainCrumb, runPath, seconds, SHEET_SIZE as SIZE, STAGES, taskName, time, topBar, zoneName } from "./common.js";
 import { batchPanel, batchPath } from "./batch.js";
 
 const ORDERS = { scene: "In order of the scenes", newest: "Newest first", cost: "Most credits first", state: "Failed first", label: "By label" };
 const DENSE = "vidu-sheet-dense";
-const SIZE = 24;
 const HOVER_MS = 250;
 const main = document.getElementById("main");
 const parts = {};
@@ -43,7 +42,7 @@ function show(view) {
   fill(parts.title, Boolean(view.batch), (isBatch) => (isBatch ? "Clips of this batch" : "Clips of this run"));
   fill(parts.batches, [view.batch, view.batches, zoneName()], () => (view.batch ? [view.batch] : view.batches).map((batch) => batchPanel(view, batch, { isOwn: Boolean(view.batch) })));
   const all = Object.values(view.counts).reduce((sum, count) => sum + count, 0);
-  fill(parts.alerts, [view.clips.filter((clip) => clip.is_unattended).length, view.no_generation, all > 0], ([count]) => [unattended(count), withoutClip(view, all)].flat());
+  fill(parts.alerts, [view.clips.filter((clip) => clip.is_unattended).length, view.no_generation, all > 0, view.halted], ([count]) => [view.halted ? haltedAlert(view.halted) : [], unattended(count), withoutClip(view, all)].flat());
   fill(parts.filters, [view.counts, stage], () => (all ? filters(view.counts, all) : []));
   fill(parts.views, [all > 0, order, isDense()], () => (all ? views() : []));
   fill(parts.sum, [view.total, view.credits, stage, zoneName()], () => sum(view));
@@ -202,7 +201,7 @@ function facts(clip) {
   const all = Object.entries(clip.parameters).map(([name, value]) => `${name}: ${value}`);
   return [
     el("span", { title: all.join("\n") }, shown.filter(Boolean).join(" · ")),
-    el("span.measured", {}, measured.filter(Boolean).join(" · ")),
+    el("span.measured", {}, measured.filter(Boolean).flatMap((part, at) => [at > 0 && " · ", el("span", {}, part)])),
     clip.began_at && el("span.began", {}, time(clip.began_at)),
   ];
 }

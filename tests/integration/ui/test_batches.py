@@ -483,7 +483,7 @@ def test_the_orders_of_a_batch(pages):
 
     assert keys("scene", limit=3, offset=2) == ["clip-2", "clip-3", "clip-4"]
     assert keys("newest", limit=1) == ["clip-11"]
-    assert keys("label", limit=3) == ["clip-0", "clip-1", "clip-10"]
+    assert keys("label", limit=3) == ["clip-0", "clip-1", "clip-2"]
     assert keys("state", limit=1) == ["clip-7"]
     assert len(keys("cost")) == 12
 
@@ -495,3 +495,44 @@ def test_an_address_that_no_database_takes(pages, place):
     """It is not there; the database is not asked."""
     answer = pages.get(f"/vidu/dags/film/runs/r/tasks/{place}/batch/clips.json")
     assert (answer.status_code, answer.json()["detail"][:22]) == (404, "This task has begun no")
+
+
+@pytest.mark.parametrize(
+    ("state", "change", "why", "ending"),
+    [
+        ("running", {"is_paused": True}, "paused", "until it is unpaused."),
+        ("running", {"is_stale": True}, "missing", "until it is back."),
+        ("running", {}, "silent", "until one runs."),
+        ("success", {"is_paused": True, "is_stale": True}, None, None),
+    ],
+)
+def test_a_run_whose_dag_is_paused_or_missing(pages, state, change, why, ending):
+    """No task of it begins or resumes: each page says so, beside a retry that was said to begin by itself."""
+    from airflow.jobs.job import Job
+    from airflow.models.dag import DagModel
+    from airflow.models.dagrun import DagRun
+    from sqlalchemy import update
+    from sqlalchemy.orm import Session
+
+    dag = f"halted-{why}"
+    batch, page = batch_of(pages, dag, dag=dag, state="deferred")
+    batch.submit(0)
+    pages.add("again", "halted", dag=dag, state="up_for_retry", watch={"conn_id": "none", "role": "generate"})
+    pages.add("early", None, dag=dag, state="up_for_retry")
+    run = page.partition("/tasks")[0]
+    row = told(pages, f"{page}/clips.json")["clips"][0]["row"]
+    of_all = [f"{run}/clips.json", f"{run}/tasks/again/clip.json", f"{page}/clips.json", f"{page}/rows/{row}/clip.json"]
+    with Session(pages.engine) as session, session.begin():
+        session.add(DagModel(dag_id=dag, bundle_name="dags-folder", is_paused=False, is_stale=False))
+        session.execute(update(DagRun).where(DagRun.dag_id == dag).values(state=state))
+    assert [told(pages, path)["halted"] for path in of_all] == [None] * 4
+    with Session(pages.engine) as session, session.begin():
+        if change:
+            session.execute(update(DagModel).where(DagModel.dag_id == dag).values(**change))
+        session.add(job := Job(job_type="SchedulerJob", state="running"))
+        job.latest_heartbeat = datetime.now(UTC) - timedelta(seconds=90 if change else 150)
+    assert [told(pages, path)["halted"] for path in of_all] == [why] * 4
+    detail = pages.get(f"{run}/tasks/early/clip.json", user="admin").json()["detail"]
+    assert detail.endswith(ending or "is not known.")
+    with Session(pages.engine) as session, session.begin():
+        session.delete(job)

@@ -74,7 +74,8 @@ def test_the_database_sorts_as_the_pages_do(pages):
     for index in range(40):
         prices = [80, 2.5, None, "12", "much", -5, "eight", [1], 10**12]
         note = {**MADE, "credits": prices[index % len(prices)], "created_at": index}
-        label = f"label {index * 7 % 20:02}" if index % 4 else None
+        number = index * 7 % 20
+        label = [None, f"label {number}", str(number), f"{number} kites"][index % 4]
         at, state = now - timedelta(seconds=index * 13 % 41), states[index % 3]
         pages.add("mixed", f"o-{index}", dag="orders", index=index, state=state, watch=note, at=at, label=label)
         facts.append(TaskFacts("orders", pages.run, "mixed", index, f"o-{index}", at, state, watch=note, label=label))

@@ -88,3 +88,5 @@ def test_a_row_of_a_batch_that_is_not_in_the_dag_any_more():
         told = view_of(batch, entry, view, finished)["error"]
         assert told["cost"] == "The task is not in the DAG any more, so clearing it orders and stores nothing."
         assert "Clear the task" not in told["advice"]
+    assert batch_view(batch, known)["removed"] == told["cost"]
+    assert batch_view(replace(batch, task=replace(task, state="failed")), known)["removed"] is None

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from airflow_provider_vidu.ui.clips.cards import card_facts, in_order
+from airflow_provider_vidu.ui.clips.cards import card_facts, in_order, label_key
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, with_result
 from airflow_provider_vidu.ui.clips.xcoms import (
     MAX_PARAMETERS,
@@ -63,6 +63,22 @@ def test_no_beginning_looks_like_the_whole_prompt():
 def test_a_price_is_a_number(price):
     """What a note holds instead of a price is none."""
     assert clip(watch={"credits": price}).credits is None
+
+
+@each_row(
+    "labels",
+    [
+        ["1", "2", "10", "100"],
+        ["scene 1", "scene 2", "scene 10", "scene 10b"],
+        ["2 kites", "10 kites", "12 boats", "kites 9", "kites 10"],
+        ["2026-01-02", "2026-01-10", "", "take", "take 0"],
+    ],
+)
+def test_a_number_in_a_label_counts_as_one(labels):
+    """At its beginning and at its end; they were sorted as text: 1, 10, 100, 2."""
+    assert sorted(sorted(labels, reverse=True), key=label_key) == labels
+    clips = [clip(label=label) for label in reversed(labels) if label]
+    assert [each.main.label for each in in_order(clips, "label")] == [label for label in labels if label]
 
 
 def test_what_is_unknown_comes_last():

@@ -119,6 +119,20 @@ def test_a_task_was_marked_beside_its_generation(more, actions, why, status, tit
     assert 'pays for it (the price of this one: 20 credits) unless it has on_clear="resume"' in shown["error"]["cost"]
 
 
+@pytest.mark.parametrize("status", ["waiting", "running", "succeeded"])
+def test_a_download_that_did_not_wait(status):
+    """Without a sensor before it, it fails before the end; a clear right now would fail in the same way."""
+    tasks = [task(watch={**WATCH, "role": "submit"}), task("keep", state="failed", watch={**WATCH, "role": "download"})]
+    error = view(*tasks, live=Live(generation(status, completed_at=None)))["error"]
+    assert error["title"] == "The clip is not stored"
+    assert error["advice"].startswith(
+        "Clear that task: " if status == "succeeded" else "The generation has not ended yet."
+    )
+    assert "osts nothing" in error["advice"]
+    unknown = view(*tasks, live=Live(error=ViduRateLimitError("no")))["error"]
+    assert unknown["advice"].startswith("Clear that task: ")
+
+
 def test_a_download_that_was_marked():
     """It is no stored clip, and whether there is a file is not known."""
     keeps = task("keep", watch={"conn_id": "c", "role": "download", "result": "return_value"})
@@ -432,6 +446,39 @@ def test_a_generate_task_that_did_not_run_after_a_clear():
     error = view(task(state="upstream_failed", watch=WATCH), live=Live(generation("succeeded")))["error"]
     assert error["title"] == "The task did not run, the clip is fine"
     assert error["message"].startswith("The task film was cleared and did not run: a task before it failed.")
+
+
+@pytest.mark.parametrize(
+    ("state", "why", "cost"),
+    [
+        (
+            "skipped",
+            "The task film was skipped before it had a result, as when",
+            "pays for it (the price of this one: ",
+        ),
+        ("removed", "The task film is not in the DAG any more, and Airflow has", "so clearing it submits nothing."),
+    ],
+)
+@pytest.mark.parametrize(
+    ("status", "title", "advised"),
+    [
+        ("running", "the generation continues", "ViduGenerationSensor"),
+        ("succeeded", "the clip is fine", "ViduDownloadOperator"),
+    ],
+)
+def test_a_task_was_skipped_or_removed_beside_its_generation(state, why, cost, status, title, advised):
+    """Nothing was said of it, and no task waits for what it has paid for; what has a result is as good as before."""
+    late = {"ended_at": NOW, "watch": {**WATCH, "deadline": (NOW - timedelta(seconds=9)).timestamp()}}
+    shown = view(task(**{"state": state, **late}), live=Live(generation(status)))
+    assert (shown["stage"], shown["qualifier"]) == ("submitted", f"task {state}")
+    assert shown["error"]["title"] == f"The task was {state}, {title}"
+    assert shown["error"]["message"].startswith(why)
+    assert f'{advised}(generation_id="g"' in shown["error"]["advice"]
+    assert cost in shown["error"]["cost"]
+    dry = view(task(generation_id="dry-run-1", state=state, watch=WATCH))
+    ended = view(task(state="removed", watch=WATCH, result=made(), has_result=True))
+    sensor = view(task(state=state, watch={**WATCH, "role": "wait"}), live=Live(generation(status)))
+    assert (dry["error"], ended["error"], sensor["error"]) == (None, None, None)
 
 
 def test_a_clear_of_a_task_that_was_removed():
