@@ -158,7 +158,8 @@ def test_a_large_body_is_decoded_in_pieces(encoding, shift, monkeypatch):
 
     def counted(name):
         decoder = getincrementaldecoder(name)("replace")
-        decoder.decode, decode = lambda data, final=False: sizes.append(len(data)) or decode(data, final), decoder.decode
+        decode = decoder.decode
+        decoder.decode = lambda data, final=False: sizes.append(len(data)) or decode(data, final)
         return lambda _errors: decoder
 
     monkeypatch.setattr(values.codecs, "getincrementaldecoder", counted)
