@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Final, NamedTuple
 
 from airflow_provider_vidu.common.json_size import marks, value_count, without_texts
-from airflow_provider_vidu.common.values import MAX_DEPTH, embedded_count, integer, plain, shortened
+from airflow_provider_vidu.common.values import MAX_DEPTH, decoded, embedded_count, integer, plain, shortened
 
 # Possibly an integer of more than 64 bits; ids have 18 or 19 digits. A search in two passes: a pattern would read each
 # digit of an id up to 19 times, which took half the time of a page of them.
@@ -138,7 +138,7 @@ def _in_utf8(body: bytes) -> bytes:
 
 
 def _text(body: bytes) -> str:
-    return body.decode(json.detect_encoding(body), "replace").removeprefix("\ufeff")
+    return decoded(body, json.detect_encoding(body)).removeprefix("\ufeff")
 
 
 def _finite(digits: str) -> float | None:

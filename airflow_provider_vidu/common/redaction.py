@@ -34,9 +34,9 @@ _ESCAPES = re.compile(
     r"|/(?:\\/){0,65535}|[\"\\])"
 )
 _SEARCHED: Final = 256 * 1024
+"""How many characters are searched at once for what an answer may hold millions of: entities, invisible characters."""
 _LONGEST_ENTITY: Final = 48
-"""Characters: how many are searched at once for entities, of which an answer may only have the beginnings, and how many
-one has at most."""
+"""How many characters an entity has at most."""
 _ENTITY = re.compile(
     r"&(?:#0{0,32}([0-9]{1,7});?|#[xX]0{0,32}([0-9A-Fa-f]{1,6});?|([A-Za-z][A-Za-z0-9]{1,31};)"
     r"|(amp|lt|gt|quot|AMP|LT|GT|QUOT))"
@@ -63,7 +63,7 @@ _NO_NUMERALS: Final = bytes(code for code in range(256) if not chr(code).isascii
 _LOWER: Final = bytes(range(256)).lower()
 # Letters in other shapes: full-width ones, those of mathematics, raised, lowered and circled ones.
 _STYLED: Final = re.compile(
-    "[\uff01-\uff5e\U0001d400-\U0001d7ff\u2070-\u209c\u2100-\u214f\u2460-\u24ff\U0001f100-\U0001f1ff]+"
+    "[\uff01-\uff5e\U0001d400-\U0001d7ff\u2070-\u209c\u2100-\u214f\u2460-\u24ff\U0001f100-\U0001f1ff]{1,65536}"
 )
 
 
@@ -258,7 +258,10 @@ class Redactor:
 def _without_gaps(text: str) -> str:
     for gap in _GAPS:
         text = text.replace(gap, "")
-    return text if text.isascii() and text.isprintable() else _INVISIBLE_GAPS.sub("", text)
+    if text.isascii() and text.isprintable():
+        return text
+    pieces = (text[at : at + _SEARCHED] for at in range(0, len(text), _SEARCHED))
+    return "".join(_INVISIBLE_GAPS.sub("", piece) for piece in pieces)
 
 
 def _numerals_of(text: str) -> bytes:

@@ -6,6 +6,7 @@ as strings, times in seconds or milliseconds, and ``error`` as a string or an ob
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -46,6 +47,7 @@ All of Unicode's format characters (Cf) of the first plane, but for the signs be
 # Some parsers read a backslash as a slash, others as a letter, so they would disagree about the host.
 _UNFIT_FOR_URL = re.compile(r"[\x00-\x20\x7f\ud800-\udfff\\]")
 
+_DECODED_BYTES: Final = 256 * 1024
 _MAX_EMBEDDED_CHARS: Final = 16 * 1024 * 1024
 _MAX_EMBEDDED_VALUES: Final = 20_000
 _EMBEDDED_TRIES: Final = 4
@@ -160,6 +162,18 @@ def trimmed(value: str) -> str:
     return value.strip(_AROUND)
 
 
+def decoded(data: bytes, encoding: str) -> str:
+    """Return bytes as text, with U+FFFD for what is none; other threads run between the pieces of a large answer.
+
+    :param encoding: one that needs a byte order mark only if the bytes begin with it.
+    """
+    if len(data) <= _DECODED_BYTES:
+        return data.decode(encoding, "replace")
+    decode = codecs.getincrementaldecoder(encoding)("replace").decode
+    pieces = [decode(data[at : at + _DECODED_BYTES]) for at in range(0, len(data), _DECODED_BYTES)]
+    return "".join([*pieces, decode(b"", True)])
+
+
 def mapping(value: Any) -> Mapping[str, Any]:
     """Return ``value`` if it is a JSON object, else an empty one."""
     return value if isinstance(value, Mapping) else {}
@@ -197,7 +211,7 @@ def plain(value: Any, redact: Callable[[str], str] = str, depth: int = 0) -> Any
     if depth > MAX_DEPTH:
         raise ValueError("nested too deeply")
     if isinstance(value, str):
-        text = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        text = decoded(value.encode("utf-16", "surrogatepass"), "utf-16")
         return redact(text.replace("\0", "\ufffd"))
     if isinstance(value, dict):
         items = ((plain(name, redact), plain(item, redact, depth + 1)) for name, item in value.items())

@@ -15,7 +15,8 @@ _MOST_WITHOUT_DATA: Final = 128 * 1024
 """Bytes beyond those for data, per connection; OpenSSL takes certificates of 100 KiB."""
 _BYTES_PER_BYTE: Final = 4
 """Bytes that one of data may take on top: in records of eight bytes, it takes four."""
-
+_MOST_REPLIES: Final = 16 * 1024
+"""Bytes that OpenSSL may write to answer what is read: an honest server asks for a new key now and then."""
 
 _HANDSHAKE_SECONDS: Final = 0.02
 """How long the handshakes of all connections may compute between two turns of the loop, but for the last step."""
@@ -62,6 +63,7 @@ class _Tls(SSLProtocol):
     max_size = _READ_BYTES
     received = 0
     """How many bytes have arrived; over a proxy with TLS of its own, they are data of the TLS below."""
+    _replies = 0
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take the next bytes, unless too many brought no data."""
@@ -73,6 +75,18 @@ class _Tls(SSLProtocol):
         super().buffer_updated(nbytes)
         if nbytes == _READ_BYTES:
             self._let_others_run()
+
+    def _do_read__copied(self) -> None:
+        """Read data, unless the server has too much to be answered.
+
+        To four bytes of a request to begin anew, OpenSSL answers with 31. A server that sent data with them, and read
+        nothing, grew the queue of a connection by 15 MB a second.
+        """
+        before = self._outgoing.pending  # type: ignore[attr-defined]  # not in typeshed
+        super()._do_read__copied()  # type: ignore[misc]
+        self._replies += max(0, self._outgoing.pending - before)  # type: ignore[attr-defined]
+        if self._replies > _MOST_REPLIES:
+            self._transport.abort()  # type: ignore[union-attr]
 
     def _do_handshake(self) -> None:
         raw = cast("asyncio.Transport", self._transport)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import tracemalloc
+from codecs import getincrementaldecoder
 from collections.abc import Collection
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_vidu.common import parsing
+from airflow_provider_vidu.common import parsing, values
 from airflow_provider_vidu.common.parsing import TooManyValuesError, depth, documents, parse
 from airflow_provider_vidu.common.values import MAX_DEPTH
 from tests.properties import properties
@@ -147,6 +148,26 @@ def test_bombs_in_other_encodings_are_counted_too(encoding):
     with pytest.raises(TooManyValuesError):
         parse(('["\\"",' + "{}," * 300_000 + '"x"]').encode(encoding))
     assert parse('{"task_id": "ģ\\"Ģ"}'.encode(encoding)) == {"task_id": 'ģ"Ģ'}
+
+
+@each_row("encoding", ["utf-8", "utf-16", "utf-16-be", "utf-32"])
+@each_row("shift", range(4))
+def test_a_large_body_is_decoded_in_pieces(encoding, shift, monkeypatch):
+    """Within one call no other thread runs: 15 MiB of lone surrogates in UTF-16 held the event loop for a second."""
+    sizes = []
+
+    def counted(name):
+        decoder = getincrementaldecoder(name)("replace")
+        decode = decoder.decode
+        decoder.decode = lambda data, final=False: sizes.append(len(data)) or decode(data, final)
+        return lambda _errors: decoder
+
+    monkeypatch.setattr(values.codecs, "getincrementaldecoder", counted)
+    text = "a" * shift + "\N{CLAPPER BOARD}\N{EURO SIGN}b" * 200_000
+    assert parse(json.dumps({"a": text}, ensure_ascii=False).encode(encoding))["a"] == text
+    bad = "\ud800".encode("utf-16-le", "surrogatepass") * 400_000
+    assert documents(b"\xff\xfe" + bad) == []
+    assert max(sizes) <= 256 * 1024
 
 
 def test_a_text_without_its_end_is_counted_in_one_pass():

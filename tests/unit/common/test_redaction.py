@@ -265,20 +265,28 @@ def test_the_token_does_not_reach_the_return_value():
 )
 def test_no_search_takes_all_of_a_long_text(monkeypatch) -> None:
     """Within one search, no other thread runs: the event loop stood still for half a second."""
-    for pattern, escape in ((redaction._PERCENT, "%41"), (redaction._ESCAPES, r"\u0041"), (redaction._ESCAPES, r"\/")):
+    runs_of = (redaction._PERCENT, "%41"), (redaction._ESCAPES, r"\u0041"), (redaction._ESCAPES, r"\/")
+    for pattern, escape in (*runs_of, (redaction._STYLED, "\u2100")):
         runs = [len(found.group()) for found in pattern.finditer(escape * 300_000)]
         assert max(runs) <= 65_536 * len(escape)
     searched = []
 
-    class Entities:
+    class Counted:
+        def __init__(self, pattern: re.Pattern[str]) -> None:
+            self.pattern = pattern
+
         def sub(self, repl, text):
             searched.append(len(text))
-            return entity.sub(repl, text)
+            return self.pattern.sub(repl, text)
 
-    entity = redaction._ENTITY
-    monkeypatch.setattr(redaction, "_ENTITY", Entities())
-    assert Redactor([KEY]).redact("&" * 3_000_000) == "&" * 3_000_000
-    assert max(searched) <= 256 * 1024
+    for name in ("_ENTITY", "_INVISIBLE_GAPS"):
+        monkeypatch.setattr(redaction, name, Counted(getattr(redaction, name)))
+    redactor = Redactor([KEY])
+    for text in ("&" * 3_000_000, "a\x7f" * 1_500_000):
+        searched.clear()
+        assert redactor.redact(text) == text
+        assert sum(searched) >= len(text)
+        assert max(searched) <= 256 * 1024
 
 
 @each_row("before", range(0, 50, 7))
