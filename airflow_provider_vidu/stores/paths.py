@@ -79,6 +79,8 @@ def _problem_with(text: str) -> str | None:
         return "must not contain a '..' segment."
     if not rest.strip("/. ") and rest != "./":
         return "names neither a file nor a folder."
+    if scheme_of(text) in STORES and not rest.partition("/")[0].rpartition("@")[2]:  # an empty template
+        return "names no bucket."
     if scheme_of(text) in STORES and "/" not in rest:
         return "names only a bucket: end it with a slash to store files in it."
     return None
