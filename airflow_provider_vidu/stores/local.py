@@ -347,6 +347,8 @@ def obstacle(path: str, *, is_folder: bool) -> str | None:
         if not is_folder:
             LocalFile(path).check()
         while (mode := _mode_of(folder)) is None:
+            if folder.is_symlink():  # no folder is created through it
+                return f"{str(folder)!r} is a symbolic link to {str(folder.readlink())!r}, which does not exist"
             folder = folder.parent
     except (OSError, ViduError) as error:
         cause = error.__cause__ or error

@@ -79,9 +79,18 @@ def _problem_with(text: str) -> str | None:
         return "must not contain a '..' segment."
     if not rest.strip("/. ") and rest != "./":
         return "names neither a file nor a folder."
-    if scheme_of(text) in STORES and "/" not in rest:
-        return "names only a bucket: end it with a slash to store files in it."
-    return None
+    return _bucket_problem(rest) if scheme_of(text) in STORES else None
+
+
+def _bucket_problem(rest: str) -> str | None:
+    """Return what is wrong with the bucket in a URI of a store, as :func:`_problem_with` does.
+
+    :param rest: what follows the scheme.
+    """
+    bucket, slash, _ = rest.partition("/")
+    if not bucket.rpartition("@")[2]:  # a template for it was empty
+        return "names no bucket."
+    return None if slash else "names only a bucket: end it with a slash to store files in it."
 
 
 def plain_scheme(text: str) -> str:

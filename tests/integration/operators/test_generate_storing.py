@@ -241,8 +241,10 @@ def test_a_destination_that_cannot_be_written_after_the_wait(dialect, sandbox, t
 def test_a_destination_that_cannot_be_written_costs_nothing(dialect, sandbox, tmp_path):
     """It is checked before the order."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(exceptions.ViduConfigError, match="Nothing was ordered"):
-        Task(destination=f"{tmp_path}/file/clips/").run()
+    (tmp_path / "link").symlink_to("/nonexistent/share")
+    for folder in ("file/clips", "link", "link/clips"):
+        with pytest.raises(exceptions.ViduConfigError, match="Nothing was ordered"):
+            Task(destination=f"{tmp_path}/{folder}/").run()
     assert sandbox.requests("create") == []
 
 
