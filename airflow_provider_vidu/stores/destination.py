@@ -65,7 +65,7 @@ class Destination:
             self._path = str(path.path)
             # Before Airflow 3.2 the path has no conn_id and keeps the connection among its options.
             self._conn_id = getattr(path, "conn_id", None) or path.storage_options.get("conn_id")
-        except (ValueError, TypeError, ImportError) as error:
+        except (ValueError, TypeError, LookupError, ImportError) as error:
             raise _no_file_system(text, error) from None
         self._object_path = path
         if self._protocol in LOCAL:
@@ -218,7 +218,7 @@ def missing_file_system(text: str, conn_id: str | None = None) -> ViduConfigErro
         return _web_address(text)
     store = STORES.get(scheme)
     if store is None:
-        problem = _problem_with(scheme, text)
+        problem = _problem_with(scheme, text, conn_id or split_connection(text)[0])
         return None if problem is None else _no_file_system(text, problem)
     if not store.is_installed():
         return _no_file_system(text, ImportError(f"{store.package} is not installed"))
@@ -236,10 +236,11 @@ def _is_registered(scheme: str) -> bool:
     return bool(import_module(ObjectStoragePath.__module__.rpartition(".")[0]).has_fs(scheme))
 
 
-def _problem_with(scheme: str, text: str) -> Exception | None:
+def _problem_with(scheme: str, text: str, conn_id: str | None = None) -> Exception | None:
     """Return why neither Airflow nor fsspec has a file system for a scheme; None if one has.
 
     :param text: the destination; fsspec's file system must not need the host in it.
+    :param conn_id: the Airflow connection, if any, which fsspec's file system would not use.
     """
     import fsspec
 
@@ -252,6 +253,8 @@ def _problem_with(scheme: str, text: str) -> Exception | None:
         return error
     except ValueError:
         return ValueError(f"No file system for {scheme}://")
+    if conn_id:
+        return ValueError("no installed Airflow provider has one that uses an Airflow connection")
     if host := needed_host(text):
         return ValueError(f"only an Airflow connection could name the host {sanitized(host, 80)!r}")
     return None
@@ -268,7 +271,7 @@ def needed_host(text: str) -> str | None:
 
     try:
         host = fsspec.get_filesystem_class(scheme_of(text))._get_kwargs_from_urls(text).get("host")
-    except ValueError:  # a template where the host is
+    except (ValueError, LookupError):  # a template where the host is; GitHub's without a repository
         return None
     return host if isinstance(host, str) and host else None
 

@@ -32,8 +32,8 @@ def table(tmp_path_factory):
 def test_one_value_breaks_no_query(table):
     """Everyone's page of the spending ended with an error, for as long as the task was in its period."""
     fields, engine = table
-    odd = ["a\0", "\ud800", "\udc00", "\ud800x", "\ud83d\ud83d\ude00", "\ude00\ud83d"]
-    plain = ["kite", "\U0001f600", "\U0001f600\U0001f600", "\\u0041", "\u00e9\u2028"]
+    odd = ["a\0", "\ud800", "\udc00", "\ud800x", "\ud83d\ud83d\ude00", "\ude00\ud83d", "\\ud83d\ude00"]
+    plain = ["kite", "\U0001f600", "\U0001f600\U0001f600", "\\u0041", "\u00e9\u2028", "\\ud83d\U0001f600", "C:\\u0000"]
     rows = [{"id": at, "fields": {"prompt": text, "model": "m"}} for at, text in enumerate([*odd, *plain])]
     with engine.begin() as connection:
         for row in rows:

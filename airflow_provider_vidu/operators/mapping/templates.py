@@ -111,14 +111,14 @@ def _names(node: Any) -> Iterator[tuple[str, ...]]:
     inner = node
     while isinstance(inner, (nodes.Getattr, nodes.Getitem)):
         if isinstance(inner, nodes.Getattr):
-            path.insert(0, inner.attr)
+            path.append(inner.attr)
         elif isinstance(inner.arg, nodes.Const):
-            path.insert(0, str(inner.arg.value))
+            path.append(str(inner.arg.value))
         else:
             yield from _names(inner.arg)
         inner = inner.node
     if isinstance(inner, nodes.Name):
-        yield (inner.name, *path)
+        yield (inner.name, *reversed(path))
         return
     if isinstance(inner, nodes.Filter) and inner.name == "random":
         yield ("a filter",)

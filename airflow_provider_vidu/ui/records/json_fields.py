@@ -41,9 +41,11 @@ class is_json(GenericFunction[bool]):  # noqa: N801 - the name of a function in 
     inherit_cache = True
 
 
-# Half a surrogate pair, or a NUL.
-_NOT_IN_TEXT: Final = (
-    r"\\u(0000|[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F]))|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
+# Without half a surrogate pair and without a NUL. Escapes are read from the first one on: after a backslash that stands
+# for itself, "ud83d" is no half of a pair, and what follows it has none.
+_IN_TEXT: Final = (
+    r"^[^\\]*(?:(?:\\[^u]|\\u(?!0000|[dD][89a-fA-F])[0-9a-fA-F]{4}"
+    r"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})[^\\]*)*$"
 )
 
 
@@ -52,14 +54,14 @@ def _readable_json(element: Any, compiler: Any, **more: Any) -> str:
     # PostgreSQL's types hold nothing else. But its type json, of rendered fields, also holds escapes that no text can
     # hold, and then each look into the value ends the whole query with an error.
     text = compiler.process(element.clauses, **more)
-    return rf"(strpos({text}, '\u') = 0 OR {text} !~ '{_NOT_IN_TEXT}')"
+    return rf"(strpos({text}, '\u') = 0 OR {text} ~ '{_IN_TEXT}')"
 
 
 @compiles(is_json, "sqlite")
 def _decodable_json(element: Any, compiler: Any, **more: Any) -> str:
     # SQLite makes bytes of half a pair that Python cannot decode. Its REGEXP is Python's.
     text = compiler.process(element.clauses, **more)
-    return rf"(json_valid({text}) = 1 AND (instr({text}, '\u') = 0 OR {text} NOT REGEXP '{_NOT_IN_TEXT}'))"
+    return rf"(json_valid({text}) = 1 AND (instr({text}, '\u') = 0 OR {text} REGEXP '{_IN_TEXT}'))"
 
 
 @compiles(is_json, "mysql")

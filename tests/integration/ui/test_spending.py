@@ -276,6 +276,8 @@ def test_half_a_surrogate_pair_breaks_no_page(pages):
     spend(pages, "spend-halves", 0, {"credits": 5})
     spend(pages, "spend-halves", 1, {"credits": "\ud800", "model": "\ud800"})
     spend(pages, "spend-halves", 2, {"model": None, "credits": 5}, fields={"model": "\udfff"})
-    assert sum(count for _, count, _ in settled(pages, "spend-halves", 2).values()) == 2
+    # Half a pair behind the letters of the other half.
+    spend(pages, "spend-halves", 3, {"model": None, "credits": 5}, fields={"model": "\\ud83d\ude00"})
+    assert sum(count for _, count, _ in settled(pages, "spend-halves", 2).values()) == 3
     run = pages.at("make", dag="spend-halves").partition("/tasks/")[0]
     assert pages.get(f"{run}/clips.json", user="admin").status_code == 200

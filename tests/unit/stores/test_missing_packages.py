@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.stores import destination, schemes
-from airflow_provider_vidu.stores.destination import missing_file_system
+from airflow_provider_vidu.stores.destination import Destination, missing_file_system, needed_host
 
 
 @pytest.mark.parametrize("scheme", ["memory", "file"])
@@ -29,6 +30,19 @@ def test_a_missing_provider_of_a_connection(monkeypatch, text, conn_id):
 def test_a_file_system_that_cannot_be_created_without_a_host():
     """It is there, and of no use: the generation would be paid for, and its file never stored."""
     assert "only an Airflow connection could name the host 'place'" in str(missing_file_system("ftp://place/clips/"))
+
+
+@pytest.mark.parametrize(("text", "conn_id"), [("memory://clips/", "mine"), ("memory://mine@clips/a.mp4", None)])
+def test_a_connection_of_a_file_system_that_takes_none(text, conn_id):
+    """Fsspec has it and Airflow has not: it was refused after the generation had been paid for."""
+    assert "uses an Airflow connection" in str(missing_file_system(text, conn_id))
+
+
+def test_addresses_that_file_systems_cannot_read():
+    """They raise an error of Python's own, which Airflow retried."""
+    assert needed_host("github://mine@clips/a.png") is None
+    with pytest.raises(ViduConfigError, match="There is no file system"):
+        Destination("simplecache://clips/a.mp4")
 
 
 def test_a_scheme_that_fsspec_knows_by_name_alone(monkeypatch):

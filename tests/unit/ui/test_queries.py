@@ -94,8 +94,8 @@ def test_half_a_surrogate_pair_breaks_no_query_of_sqlite():
     engine = create_engine("sqlite://")
     table = Table("values", MetaData(), Column("id", Integer, primary_key=True), Column("value", JSON))
     table.metadata.create_all(engine)
-    odd = ["\ud800", "\udc00x", "\ude00\ud83d"]
-    plain = ["5", "\U0001f600", "\u00e9"]
+    odd = ["\ud800", "\udc00x", "\ude00\ud83d", "\\ud83d\ude00"]
+    plain = ["5", "\U0001f600", "\u00e9", "\\ud83d"]
     model = text_field(table.c.value, "model", 100)
     price = as_number(text_field(table.c.value, "credits", 40))
     with engine.begin() as database:
@@ -103,4 +103,4 @@ def test_half_a_surrogate_pair_breaks_no_query_of_sqlite():
             database.execute(table.insert(), {"value": {"model": text, "credits": text}})
         found = [tuple(row) for row in database.execute(select(model, price).order_by(table.c.id))]
     engine.dispose()
-    assert found == [(None, None)] * len(odd) + [("5", 5), ("\U0001f600", None), ("\u00e9", None)]
+    assert found == [(None, None)] * len(odd) + [("5", 5), ("\U0001f600", None), ("\u00e9", None), ("\\ud83d", None)]
