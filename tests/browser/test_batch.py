@@ -160,6 +160,8 @@ def test_the_panel_says_what_a_clear_costs(visit, pages):  # noqa: F811
 
 def test_the_panel_announces_a_retry(visit, pages):  # noqa: F811
     """A task that is up for retry needs no clear: temporary failures are ordered again."""
+    from airflow.models.taskinstance import TaskInstance
+
     (pages.root / "retry-panel-ui").mkdir()
     made = BatchFolder(pages.root / "retry-panel-ui", 2, "retry-panel-ui")
     made.submit(0)
@@ -177,6 +179,15 @@ def test_the_panel_announces_a_retry(visit, pages):  # noqa: F811
     panel = visit(pages.at("films", dag="clear-panel-ui").partition("/tasks")[0]).locator(".batch")
     panel.get_by_text("The task was cleared. Try 2 of films begins once the tasks before it have ended").wait_for()
     assert "timeout" not in panel.inner_text()  # the next try has one of its own
+    # The log of that try begins with it: until then the link opens the one that there is, and then the new one.
+    page = visit(pages.at("films", dag="clear-panel-ui") + "/batch")
+    log = page.locator("#top .actions a", has_text="Log")
+    log.wait_for()
+    assert log.get_attribute("href").endswith("/tasks/films?try_number=1")
+    table = TaskInstance.__table__
+    with pages.engine.begin() as database:
+        database.execute(table.update().where(table.c.dag_id == "clear-panel-ui").values(state="running"))
+    until(page, "document.querySelector('#top .actions a:last-child').href.endsWith('?try_number=2')")
 
 
 def test_the_rows_of_a_batch_that_several_tasks_run(visit, pages):  # noqa: F811

@@ -30,7 +30,7 @@ from airflow_provider_vidu.ui.clips.failures import (
     arguments,
     is_empty,
 )
-from airflow_provider_vidu.ui.clips.outlook import retry_view
+from airflow_provider_vidu.ui.clips.outlook import begun_tries, retry_view
 from airflow_provider_vidu.ui.clips.pieces import FileRecord
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.xcoms import record_in, slim, usable_id
@@ -317,6 +317,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
         "rows": batch.rows,
         "task_state": batch.task.state,
         "try_number": batch.task.try_number,
+        "begun_tries": begun_tries(batch.task),
         "is_over": batch.is_over,
         "is_shared": batch.is_shared,
         "was_marked": batch.task.was_marked,

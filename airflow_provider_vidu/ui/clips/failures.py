@@ -11,13 +11,13 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, number
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduNotFoundError, ViduRequestError
-from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.polling.failures import trace_of
 from airflow_provider_vidu.ui.clips.cards import model_of
 from airflow_provider_vidu.ui.clips.clears import cost_of_clear, credits_text, is_by_hook, later_iterations, name_of
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.pieces import FileRecord
-from airflow_provider_vidu.ui.clips.service import Live
+from airflow_provider_vidu.ui.clips.service import Live, goes_on
 from airflow_provider_vidu.ui.clips.times import Moment, ended, submitted
 from airflow_provider_vidu.ui.clips.xcoms import MAKING
 from airflow_provider_vidu.ui.playing.shelf import Lost
@@ -34,7 +34,6 @@ TOO_EARLY: Final = (
 )
 TEMPORARY: Final = "This failure is often temporary."
 PAID_FOR: Final = "The generation itself succeeded and is paid for."
-UNDER_WAY: Final = (GenerationStatus.WAITING, GenerationStatus.RUNNING)
 FAILED_STATES: Final = ("failed", "upstream_failed")
 STORE_AGAIN: Final = (
     "To store it again without paying, run ViduDownloadOperator({known}, destination=…), if the service still has it."
@@ -83,8 +82,7 @@ def failure_view(
     if failed is None or clip.stage in ("stored", "working"):
         return None
     if failed.role == "download":
-        is_early = live.error is None and generation is not None and generation.status in UNDER_WAY
-        return _of_download(failed, is_early=is_early)
+        return _of_download(failed, is_early=goes_on(generation, live))
     return _of_task(clip, failed, generation, live)
 
 

@@ -11,7 +11,7 @@ from airflow_provider_vidu.polling.schedule import PollHistory, adaptive_interva
 from airflow_provider_vidu.polling.watch import PollPolicy
 from airflow_provider_vidu.ui.clips.clears import is_by_hook, name_of
 from airflow_provider_vidu.ui.clips.facts import BETWEEN_TRIES, Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
+from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live, goes_on
 from airflow_provider_vidu.ui.clips.times import UNKNOWN, iso, submitted
 from airflow_provider_vidu.ui.clips.xcoms import MAKING
 
@@ -79,9 +79,16 @@ def retry_view(task: TaskFacts, at: datetime | None, does: str) -> dict[str, Any
     }
 
 
+def begun_tries(task: TaskFacts) -> int:
+    """Return how many tries of a task have begun: each of them has a log, and one that is to come has none yet."""
+    return task.try_number - (task.begins_anew and task.state in ("scheduled", "queued"))  # counted when scheduled
+
+
 def _next_does(task: TaskFacts, generation: Generation | None, live: Live) -> str:
     """Say what the next try of a task does, and what it pays; empty where its role does not tell."""
     if task.role == "download":
+        if goes_on(generation, live):
+            return "It downloads the clip if the generation has ended by then, and fails if not; nothing more is paid."
         return "It downloads the clip again; nothing more is paid."
     if task.is_reuse or task.role is None or task.was_cleared is None:
         return ""

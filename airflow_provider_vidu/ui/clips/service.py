@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, GenerationStatus
+
+UNDER_WAY: Final = (GenerationStatus.WAITING, GenerationStatus.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +63,8 @@ class Live:
 
 
 NOT_ASKED = Live()
+
+
+def goes_on(generation: Generation | None, live: Live) -> bool:
+    """Whether the service has answered that a generation goes on: then there is nothing to download yet."""
+    return live.error is None and generation is not None and generation.status in UNDER_WAY

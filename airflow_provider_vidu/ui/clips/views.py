@@ -14,7 +14,7 @@ from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.ui.clips.cards import card_facts, model_of, prompt_of
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.failures import failure_view, line, notice, qualifier, support
-from airflow_provider_vidu.ui.clips.outlook import next_try, outlook
+from airflow_provider_vidu.ui.clips.outlook import begun_tries, next_try, outlook
 from airflow_provider_vidu.ui.clips.pieces import FileRecord, Piece, pieces_of
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import iso, timeline
@@ -287,15 +287,13 @@ def _refresh(clip: Clip, *, done: bool) -> int | None:
 
 
 def _task(task: TaskFacts) -> dict[str, Any]:
-    # Airflow counts a try when it schedules it, and its log begins later.
-    is_counted = task.begins_anew and task.state in ("scheduled", "queued")
     # Until it begins, the row has the times of the try before.
     is_current = not task.begins_anew or task.state in ("up_for_retry", "running")
     has_end = task.has_ended or task.state == "up_for_retry"
     return {
         **task.place,
         **{name: getattr(task, name) for name in ("state", "try_number", "role")},
-        "begun_tries": task.try_number - is_counted,
+        "begun_tries": begun_tries(task),
         "started_at": iso(task.started_at) if is_current else None,
         "deferred_at": iso(task.deferred_at),
         "ended_at": iso(task.ended_at) if has_end else None,

@@ -52,7 +52,7 @@ function show(view) {
   shown = view;
   if (!parts.stage) build();
   document.title = `${stateText(view.state, view.qualifier)} · ${taskName({ ...view, ...view.task })} · Vidu clip`;
-  fill(document.getElementById("top"), [view.dag_id, view.run_id, airflowTaskPath(view.task), view.task.try_number, view.before, view.after, view.place], () => bar(view));
+  fill(document.getElementById("top"), [view.dag_id, view.run_id, logPath(view.task), view.before, view.after, view.place], () => bar(view));
   showStage(view);
   fill(parts.alerts, [view.error, view.notice, view.is_unattended, view.done, view.state, view.next_try, view.halted, zoneName()], () => alerts(view));
   fill(parts.texts, [view.prompt, view.enhanced_prompt], () => texts(view));

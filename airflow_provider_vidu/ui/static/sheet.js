@@ -38,7 +38,7 @@ function build() {
 function show(view) {
   shown = view;
   if (!parts.grid) build();
-  fill(document.getElementById("top"), [view.dag_id, view.run_id, view.batch?.task_id, view.batch?.try_number], () => bar(view));
+  fill(document.getElementById("top"), [view.dag_id, view.run_id, view.batch && logPath(view.batch)], () => bar(view));
   fill(parts.title, Boolean(view.batch), (isBatch) => (isBatch ? "Clips of this batch" : "Clips of this run"));
   fill(parts.batches, [view.batch, view.batches, zoneName()], () => (view.batch ? [view.batch] : view.batches).map((batch) => batchPanel(view, batch, { isOwn: Boolean(view.batch) })));
   const all = Object.values(view.counts).reduce((sum, count) => sum + count, 0);

@@ -57,6 +57,15 @@ def test_the_rows_of_other_tasks_of_a_named_batch(is_shared):
     assert ("The rows of other tasks" in retried["does"]) is is_shared
 
 
+@pytest.mark.parametrize(("state", "begun"), [("up_for_retry", 2), ("scheduled", 1), ("queued", 1), ("running", 2)])
+def test_the_log_of_a_batch_between_two_tries(state, begun):
+    """Airflow counts a try when it schedules it: the links to the log opened one that has not begun, and none there."""
+    watch = {"try_number": begun, "max_tries": 2}
+    task = TaskFacts("d", "r1", "films", -1, None, state=state, try_number=2, max_tries=2, watch=watch)
+    batch = Batch(task, "spring", "file:///films/", "file:///films/spring.manifest.jsonl", "vidu_default", 1)
+    assert batch_view(batch, None)["begun_tries"] == begun
+
+
 @pytest.mark.parametrize("state", ["failed", "running"])
 def test_a_row_of_a_batch_in_a_loop(state):
     """Airflow's dialog clears the later iterations with the task; a batch that goes on is not to be cleared."""

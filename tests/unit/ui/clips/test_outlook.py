@@ -132,7 +132,12 @@ def test_polls_that_fail_come_less_often():
         ({"role": "generate"}, failed(was_cancelled=True), "submits a new generation and pays for it."),
         ({"role": "generate"}, failed(), "fails again for the same reason and pays nothing more, unless"),
         ({"role": "wait"}, failed(is_transient=True), "waits for the same generation; nothing more is paid."),
-        ({"role": "download"}, running(), "downloads the clip again; nothing more is paid."),
+        ({"role": "download"}, None, "downloads the clip again; nothing more is paid."),
+        (
+            {"role": "download"},
+            running(),
+            "if the generation has ended by then, and fails if not; nothing more is paid.",
+        ),
     ],
 )
 def test_what_the_next_try_does(watch, generation, does):
