@@ -109,7 +109,8 @@ ASKS_WHICH_AIRFLOW: Final = (
     "integration/operators/test_preflight.py", "integration/ui/test_lost_files.py", "integration/ui/test_media.py",
     "unit/tasks/test_deserializing.py", "unit/tasks/test_lineage.py",
     "unit/test_architecture.py", "unit/test_private_airflow.py", "unit/test_public_api.py",
-    "unit/test_which_airflow.py", "unit/ui/playing/test_shelf.py", "unit/ui/spending/test_views.py",
+    "unit/test_which_airflow.py", "unit/ui/batches/test_rows.py", "unit/ui/playing/test_shelf.py",
+    "unit/ui/spending/test_views.py",
 )  # fmt: skip
 """Further tests that expect one thing of one Airflow, and another of the next."""
 

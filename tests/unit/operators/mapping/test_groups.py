@@ -56,9 +56,14 @@ def running(dag: DAG, name: str, index: int = 0) -> Any:
     listed = dag.task_dict.get("listed")
     returned = None if listed is None else listed.python_callable()  # type: ignore[attr-defined]
     ti = SimpleNamespace(
-        dag_id="d", run_id="r", task_id=f"film.{name}", map_index=index, xcom_pull=lambda **_: returned
+        dag_id="d",
+        run_id="r",
+        task_id=f"film.{name}",
+        map_index=index,
+        xcom_pull=lambda **_: returned,
+        get_relevant_upstream_map_indexes=lambda *_, **__: None,  # Airflow 2 asks for it, and for a count
     )
-    return {"ti": ti, "dag": dag}
+    return {"ti": ti, "dag": dag, "expanded_ti_count": None}
 
 
 def by_prompt(prompt: Any) -> None:
@@ -199,6 +204,7 @@ def test_a_destination_that_a_group_hands_in(expand, outcome, caplog, capsys):
         return
     check_own_file(member, running(dag, "download"), "/a.mp4", member.destination)
     assert ("may have the same destination" in caplog.text + capsys.readouterr().out) is (outcome == "warned")
+    caplog.clear()
 
 
 def batch_in(batch: Any) -> None:

@@ -329,6 +329,7 @@ def test_what_cannot_be_compared_is_in_the_log_of_the_task(value, is_warned, cap
     ti, dag = SimpleNamespace(map_index=1), SimpleNamespace(task_dict={"g": mapped(value, destination=written)})
     check_own_file(operator, {"ti": ti, "dag": dag}, "/kite.mp4", written)
     assert ("may have the same destination" in caplog.text + capsys.readouterr().out) is is_warned
+    caplog.clear()
 
 
 IDS = "/{{ task.generation.id }}.mp4"

@@ -8,8 +8,13 @@ from datetime import UTC, datetime
 import pytest
 
 from airflow_provider_vidu.batches.state import BatchState
+from airflow_provider_vidu.links import has_pages
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.order import OrderRecord
+
+if not has_pages():
+    pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
+
 from airflow_provider_vidu.ui.batches.listing import Entry
 from airflow_provider_vidu.ui.batches.published import Batch
 from airflow_provider_vidu.ui.batches.rows import batch_view, view_of, with_state
