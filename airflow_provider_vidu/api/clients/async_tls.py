@@ -79,7 +79,7 @@ class _Tls(SSLProtocol):
     def _do_read__copied(self) -> None:
         """Read data, unless the server has too much to be answered.
 
-        To four bytes of a request to begin anew, OpenSSL answers with 31. A server that sent data with them, and read
+        OpenSSL answers the four bytes of a HelloRequest with 31. A server that sent data with them, and read
         nothing, grew the queue of a connection by 15 MB a second.
         """
         before = self._outgoing.pending  # type: ignore[attr-defined]  # not in typeshed
