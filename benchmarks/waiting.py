@@ -342,7 +342,7 @@ def section(result: dict[str, Any]) -> str:
 
 
 def _limits(result: dict[str, Any]) -> str:
-    """Return what no trigger can get below on this runner, from the rows of the same run."""
+    """Return what of a wait's cost is Airflow's and the GET's, from the rows of the same run."""
     ours, bare, idle = (_find(result, name, CROWD) for name in (OURS, BARE, IDLE))
     if ours is None or bare is None or idle is None or not ours["steady"]["polls"]:
         return ""
@@ -354,14 +354,11 @@ def _limits(result: dict[str, Any]) -> str:
 
     mine, plain, airflow = per_poll(ours), per_poll(bare), per_poll(idle)
     told = (
-        f"### Where the limits are\n\nAt {CROWD:,} jobs a poll costs {mine:.0f} µs of CPU. Of these, {airflow:.0f} µs "
+        f"### Where the limits are\n\nAt {CROWD:,} jobs a poll costs {mine:.0f} µs of CPU. {airflow:.0f} µs "
         "are spent by Airflow's runner on triggers that only sleep (it checks each of them once a second, and each "
-        f"wake-up passes through greenback), and {plain:.0f} µs by the plain GET of bare aiohttp over TLS; together "
-        f"{airflow + plain:.0f} µs. So a trigger whose own code cost nothing would reach "
-        f"{100 * plain / (airflow + plain):.0f} % of bare aiohttp's polls per CPU-second here, and need "
-        f"{100 * (idle['window']['core_share'] + bare['window']['core_share']):.1f} % of a core. This provider's "
-        "own work (reading the answer, the schedule, the error handling) is the difference: "
-        f"{mine - airflow - plain:.0f} µs.\n\n"
+        f"wake-up passes through greenback), and {plain:.0f} µs by the plain GET of bare aiohttp over TLS. Both rows "
+        f"sleep and wake up, which a wait does once, so their sum, {airflow + plain:.0f} µs and "
+        f"{100 * (idle['window']['core_share'] + bare['window']['core_share']):.1f} % of a core, is no floor.\n\n"
         "The worst lag is Python's garbage collection: a full collection visits every object of the process, and "
         f"{CROWD:,} triggers that only sleep are enough for {idle['lag'].get('longest_collection', 0):.0f} ms "
         f"({idle['memory_per_job']['rss'] / KIB:.1f} KiB each are Airflow's own; the collections of all rows are in "
