@@ -146,14 +146,19 @@ def test_what_is_kept_is_bounded_by_its_text(monkeypatch):
 )
 def test_nobody_waits_for_ever_for_a_turn(monkeypatch):
     """While the looks of a DAG hang, others of it are refused after a while, and not only when these end."""
-    gate = threading.Event()
-    monkeypatch.setattr(shared, "WANTED_SECONDS", 0.05)
+    gate, begun = threading.Event(), threading.Semaphore(0)
+
+    def hangs() -> bool:
+        begun.release()
+        return gate.wait(30)
 
     async def ask(answers: Shared[Any]) -> None:
-        hung = [asyncio.create_task(answers.get(("d", page), lambda: gate.wait(30))) for page in range(2)]
-        await asyncio.sleep(0)
+        hung = [asyncio.create_task(answers.get(("d", page), hangs)) for page in range(2)]
+        for _ in hung:  # on a busy machine, a short wait would refuse these two
+            assert await asyncio.to_thread(begun.acquire, timeout=30)
         try:
-            with pytest.raises(BusyError):
+            with monkeypatch.context() as patch, pytest.raises(BusyError):
+                patch.setattr(shared, "WANTED_SECONDS", 0.05)
                 await asyncio.wait_for(answers.get(("d", "third"), lambda: 5), 10)
         finally:
             gate.set()
