@@ -70,7 +70,7 @@ def _imports(path: Path) -> Iterator[tuple[str, str | None]]:
     skipped = {
         id(inner)
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
         for part in node.body
         for inner in ast.walk(part)
     }

@@ -44,6 +44,7 @@ TESTS = matrix.ROOT / "tests"
 PACKAGE = "airflow_provider_vidu"
 
 
+@functools.cache
 def module_file(module: str) -> Path | None:
     """Return the file of a module of the package or of the tests, or None for any other."""
     path = matrix.ROOT.joinpath(*module.split("."))
@@ -58,7 +59,7 @@ def imports(file: Path) -> frozenset[str]:
     # A package with names of its own for others' imports these at their first use.
     is_lazy = any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
     for node in ast.walk(tree):
-        if not is_lazy and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if not is_lazy and isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             node.body = [ast.Pass()]
     nodes = list(ast.walk(tree))
     found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
