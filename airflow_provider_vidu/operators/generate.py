@@ -75,7 +75,8 @@ class ViduGenerateOperator(SignedURLOperator):
     :param max_failures: consecutive failed polls that are tolerated.
     :param destination: store the file in this task: a path or URL for ``ObjectStoragePath``, as for
         :class:`ViduDownloadOperator`. The returned generation then has the file's record as ``file``. A retry after a
-        failed download continues with the generation that is paid for. Templated.
+        failed download continues with the generation that is paid for. Right before the order an upload to the store is
+        begun and given up, so that a missing bucket or permission costs nothing. Templated.
     :param artifact: with ``destination``: which file to store; the result, whatever its medium, if omitted.
     :param max_bytes: with ``destination``: the largest accepted file, in bytes; ``[vidu] max_bytes`` if omitted.
     :param reuse: ``identical``, with a ``destination`` that is a folder: an order whose request, service and artifact

@@ -168,8 +168,9 @@ class GenerateLeg:
         task, endpoint = self._task, request.endpoint
         digest = request.shared_digest(task, self._context)
         shared = None if digest is None else self._shared_results(self._hook, digest)
+        store, check = None if task.destination is None else self._result_store(), self._check_wanted
         submission = submission_for(
-            *(task, self._context, slot), endpoint=endpoint, spending=spending, shared=shared, check=self._check_wanted
+            *(task, self._context, slot, store), endpoint=endpoint, spending=spending, shared=shared, check=check
         )
         try:
             with explained_not_found(request.is_synchronous):

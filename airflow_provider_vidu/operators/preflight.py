@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.operators.mapping.groups import is_handed
 from airflow_provider_vidu.operators.mapping.instances import destinations_of
@@ -38,15 +38,19 @@ def check_downstream(operator: Any, log: Any) -> None:
     :param operator: the task that is about to order a generation; one without a DAG has no downloads.
     :param log: gets a line for each download that would fail if it ran.
     :raises ViduConfigError: when a download is certain to run and to fail; nothing has been ordered then.
+    :raises ViduStorageError: when a local destination's mount is missing, or does not answer.
     """
     for task, is_sure in _downloads(operator):
+        kind: type[ViduError] = ViduConfigError
         try:
             problem = _problem_of(operator, task)
+        except ViduStorageError as error:  # a mount that may be back at the next try
+            kind, problem = ViduStorageError, error.reason
         except Exception as error:  # noqa: BLE001 - a check that fails must not stop an order
             log.warning("Could not check the destination of the download %r: %s", task.task_id, redacted(error))
             continue
         if problem and is_sure:
-            raise ViduConfigError(
+            raise kind(
                 f"Nothing was ordered: the download {task.task_id!r} downstream of this task would fail. {problem}"
             )
         if problem:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.common.artifacts import ARTIFACTS
 from airflow_provider_vidu.defaults import check_size, check_word
-from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
 from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template, local_path, path_text
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.stores.targets import FileTarget
 
 
+_REHEARSAL: Final = "vidu-rehearsal"
+"""The name of a file that is begun and given up."""
 _NEEDS_FOLDER: Final = "reuse='identical' needs a destination that is a folder: end it with a slash."
 
 
@@ -98,6 +100,21 @@ class ResultStore:
         if problem := self._obstacle():
             raise ViduConfigError(f"Nothing was ordered: the file could not be stored. {problem.rstrip('.')}.")
         check_own_file(operator, context, self._text, written)
+
+    def rehearse(self) -> None:
+        """Begin the file's upload and abort it, right before the order; a local folder was checked without that.
+
+        :raises ViduStorageError: when the store refuses it, or cannot be reached: a retry orders.
+        """
+        from airflow_provider_vidu.stores.naming import candidate_names
+
+        if local_path(self._text) is not None:
+            return
+        name = candidate_names(_REHEARSAL, self._artifact)[0] if is_folder(self._text) else None
+        try:
+            self._destination.rehearse(name)
+        except ViduStorageError as error:
+            raise ViduStorageError(f"Nothing was ordered: {error.reason}") from error.__cause__
 
     def _obstacle(self) -> str | None:
         """Return why the file could not be stored, as far as that is visible without its store; None if nothing."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.operators.generate import ViduGenerateOperator
     from airflow_provider_vidu.operators.reuse import SharedResults
+    from airflow_provider_vidu.operators.storing import ResultStore
     from airflow_provider_vidu.orders.money.pending import Query
     from airflow_provider_vidu.orders.money.spending import Spending
     from airflow_provider_vidu.tasks.callbacks.tokens import CallbackAddress
@@ -158,6 +159,7 @@ def submission_for(
     task: ViduGenerateOperator,
     context: Context,
     slot: SlotWait,
+    result_store: ResultStore | None,
     *,
     endpoint: str | None,
     spending: Spending,
@@ -167,6 +169,7 @@ def submission_for(
     """Return what submits the task's order, or picks up what an earlier try has submitted.
 
     :param slot: the wait for a free slot, which precedes a create.
+    :param result_store: the place for the file; None if the task stores none.
     :param endpoint: of the create.
     :param spending: the limits on credits.
     :param shared: the files that equal orders share; None if the task shares nothing.
@@ -176,6 +179,8 @@ def submission_for(
     def before_order() -> None:
         check()
         check_downstream(task, task.log)
+        if result_store is not None:
+            result_store.rehearse()
         slot.before_create()
 
     is_recorded = is_task_instance(context.get("ti"))

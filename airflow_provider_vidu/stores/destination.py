@@ -107,6 +107,16 @@ class Destination:
         self.file("x" if whole else name)
         return obstacle(f"{self._folder}/{name}" if name else self._path, is_folder=whole)
 
+    def rehearse(self, name: str | None = None) -> None:
+        """Begin to write the file, or the file ``name`` in a folder, and take it back, so that what prevents it shows.
+
+        A local file is not begun: :meth:`obstacle` looks at its place.
+
+        :raises ViduStorageError: when the store refuses it, or cannot be reached.
+        """
+        if isinstance(file := self.file(name), RemoteFile):
+            file.rehearse()
+
     def files(self, names: Sequence[str]) -> Iterator[StoredFile]:
         """Return those files of a folder that may exist.
 

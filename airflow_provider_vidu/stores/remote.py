@@ -19,7 +19,7 @@ from airflow_provider_vidu.stores.base import (
     temporary_name,
 )
 from airflow_provider_vidu.stores.schemes import S3, STORES, is_forbidden, reading_advice
-from airflow_provider_vidu.stores.uploads import UPLOADS
+from airflow_provider_vidu.stores.uploads import UPLOADS, UploadWriter
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,18 @@ class RemoteFile(StoredFile):
         if self._store is None:
             with contextlib.suppress(ViduStorageError):  # the role may have only permission to write
                 self.size()
+
+    def rehearse(self) -> None:
+        """Make the first request of writing this file and take it back, so that what prevents it shows.
+
+        :raises ViduStorageError: when the store refuses it, or cannot be reached.
+        """
+        writer = self.writer(None, replace=True)
+        try:
+            if isinstance(writer, UploadWriter):
+                writer.begin()
+        finally:
+            writer.discard()
 
     def read(self) -> Iterator[bytes]:
         """Yield the content in pieces."""

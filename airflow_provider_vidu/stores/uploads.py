@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import logging
+import secrets
 from typing import Any, Final
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
-from airflow_provider_vidu.stores.base import MIB, FsspecWriter
+from airflow_provider_vidu.stores.base import MIB, FsspecWriter, storage_error
 from airflow_provider_vidu.stores.schemes import (
     AZURE,
     GOOGLE,
@@ -69,6 +71,16 @@ class UploadWriter(FsspecWriter):
             if mode == "wb":
                 raise
             return self._open_file("wb")
+
+    def begin(self) -> None:
+        """Make the request with which an upload begins; raises ViduStorageError when the store refuses it."""
+        try:
+            self._initiate()
+        except Exception as error:  # each store has its own exceptions
+            raise storage_error("written", self.uri, error) from error
+
+    def _initiate(self) -> None:
+        self._file._initiate_upload()
 
     def write(self, data: memoryview) -> None:
         """Append to the upload in parts of equal size.
@@ -187,6 +199,22 @@ class AzureUpload(UploadWriter):
     def labels(fs: Any, content_type: str) -> dict[str, Any]:
         """Return content type and disposition."""
         return {"content_settings": {"content_type": content_type, "content_disposition": "inline"}}
+
+    def _initiate(self) -> None:
+        """Upload a block that no blob will have: Azure has no request with which an upload begins.
+
+        It belongs to a name of its own, since a block of another writer could break an upload that is under way. Azure
+        removes it after a week.
+        """
+        from fsspec.asyn import sync
+
+        file, block = self._file, base64.b64encode(b"vidu").decode()
+
+        async def stage() -> None:
+            async with file.container_client.get_blob_client(blob=f"{file.blob}.{secrets.token_hex(8)}.part") as client:
+                await client.stage_block(block_id=block, data=b"vidu", length=4)
+
+        sync(file.loop, stage)
 
     def _complete(self) -> None:
         self._file.close()

@@ -227,6 +227,31 @@ def test_no_file_in_a_missing_bucket(store):
     assert "Nothing was published" in str(caught.value)
 
 
+def test_a_rehearsal_leaves_the_object_alone(store):
+    """Before an order: the store takes the upload, of which nothing is seen, also if it is repeated."""
+    store.put("a.mp4", OLD)
+    for _ in range(2):
+        Destination(store.uri("a.mp4"), store.conn_id).rehearse()
+        Destination(store.uri("clips/"), store.conn_id).rehearse("b.mp4")
+    assert (store.keys(), store.content("a.mp4")) == (["a.mp4"], OLD)
+    writer = file_of(store).writer(len(NEW), replace=True)
+    write(writer, NEW)
+    file_of(store).rehearse()  # of another task, beside an upload to the same name
+    writer.publish()
+    assert store.content("a.mp4") == NEW
+
+
+def test_a_rehearsal_shows_what_a_store_refuses(store, monkeypatch):
+    """Nothing is paid for a file that the store would not take."""
+    missing = store.uri("a.mp4").replace(store.bucket, f"{store.bucket}-gone")
+    with pytest.raises(ViduStorageError, match="could not be written"):
+        Destination(missing, store.conn_id).rehearse()
+    point_at(store.stranger, monkeypatch)
+    with pytest.raises(ViduStorageError, match=store.refusal):
+        file_of(store).rehearse()
+    assert store.keys() == []
+
+
 def test_wrong_credentials_are_told(store, monkeypatch):
     """A store that does not know us ends in an error of ours, which says why."""
     point_at(store.stranger, monkeypatch)

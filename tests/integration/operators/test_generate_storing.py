@@ -17,6 +17,7 @@ from airflow_provider_vidu.operators import ViduBatchOperator, ViduDownloadOpera
 from airflow_provider_vidu.orders import lost_order
 from airflow_provider_vidu.stores import schemes
 from airflow_provider_vidu.stores.naming import stem_of
+from tests.faults.transfer_s3 import Door, keys, point_at, refusal, s3_bucket, s3_client, s3_endpoint  # noqa: F401 - fixtures
 from tests.integration.batches.batch_task import BatchTask
 from tests.integration.operators.test_generate import Task
 
@@ -256,6 +257,44 @@ def test_a_link_to_a_share_that_is_not_mounted_is_tried_again(dialect, sandbox, 
     assert sandbox.requests("create") == []
     (tmp_path / "share").mkdir()
     assert task.run()["file"]["uri"].startswith(f"file://{tmp_path}/link/clips/")
+
+
+@pytest.mark.fault("orders", "the store refuses what the task is going to store", outcome="refused", side="s3",
+                   says="Nothing was ordered")  # fmt: skip
+@pytest.mark.parametrize("name", ["clips/", "clips/a.mp4"])
+@pytest.mark.parametrize("refused", ["access", "bucket"])
+def test_a_store_that_refuses_costs_nothing(connect, sandbox, s3, bucket, endpoint, monkeypatch, name, refused):
+    """The upload is begun and aborted before the order; once the store takes it, a retry orders."""
+    connect("ent-v2")
+    code = {"access": "AccessDenied", "bucket": "NoSuchBucket"}[refused]
+    task = Task(destination=f"s3://{bucket}/{name}", storage_conn_id=None)
+    with (
+        monkeypatch.context() as patch,
+        Door(endpoint, lambda r: refusal(403, code) if r.method == "POST" else None) as door,
+    ):
+        point_at(door.url(""), patch)
+        with pytest.raises(exceptions.ViduStorageError, match="Nothing was ordered") as caught:
+            task.run()
+    assert caught.value.retryable
+    assert sandbox.requests("create") == []
+    point_at(endpoint, monkeypatch)
+    assert task.run()["file"]["uri"].startswith(f"s3://{bucket}/clips/")
+    assert (len(keys(s3, bucket)[0]), keys(s3, bucket)[1], len(sandbox.creates)) == (1, 0, 1)
+
+
+def test_a_retry_that_resumes_does_not_ask_the_store_first(connect, sandbox, s3, bucket, endpoint, monkeypatch):
+    """What is paid for is waited for, whatever the store says by then."""
+    connect("ent-v2")
+    task = Task(deferrable=True, destination=f"s3://{bucket}/clips/")
+    with pytest.raises(TaskDeferred):
+        task.start()
+    task.try_number += 1
+    with monkeypatch.context() as patch, Door(endpoint, lambda _: refusal(403, "AccessDenied")) as door:
+        point_at(door.url(""), patch)
+        with pytest.raises(TaskDeferred):
+            task.start()
+        assert door.requests == []
+    assert len(sandbox.creates) == 1
 
 
 @pytest.mark.fault("stores and files", "a mount that does not answer before the order", outcome="refused",

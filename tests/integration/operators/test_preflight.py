@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, task_group
 
-from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.operators.preflight import check_downstream as check
 from airflow_provider_vidu.stores import destination as destinations
@@ -136,6 +136,14 @@ def test_what_is_in_the_way_is_found(tmp_path, make, name, words):
     make(tmp_path)
     with pytest.raises(ViduConfigError, match=words):
         check_downstream(order(destination=f"{tmp_path}/{name}"))
+
+
+def test_a_share_that_is_not_mounted_is_found(tmp_path):
+    """It may be back at the next try of the order, which Airflow retries."""
+    (tmp_path / "clips").symlink_to("share")
+    with pytest.raises(ViduStorageError, match=r"Nothing was ordered: .* is a symbolic link to 'share'") as caught:
+        check_downstream(order(destination=f"{tmp_path}/clips/"))
+    assert caught.value.retryable
 
 
 @pytest.mark.parametrize("destination", ["{}/out/clips/", "s3://other/clips/", "s3://theirs@studio/clips/"])
