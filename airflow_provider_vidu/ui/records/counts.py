@@ -279,6 +279,9 @@ def _trimmed(element: Any, compiler: Any, **more: Any) -> str:
 @compiles(before_digits, "mysql")
 @compiles(before_digits, "mariadb")
 def _replaced(element: Any, compiler: Any, **more: Any) -> str:
-    # Their TRIM removes a whole string, not any of its characters.
-    digits = "^[0-9]+" if isinstance(element, after_digits) else "[0-9]+$"
-    return f"regexp_replace({compiler.process(element.clauses, **more)}, '{digits}', '')"
+    # Their TRIM removes a whole string, not any of its characters. A pattern for the end would be tried at each digit:
+    # 100,000 labels of 250 characters took 18 seconds.
+    text = compiler.process(element.clauses, **more)
+    if isinstance(element, after_digits):
+        return f"regexp_replace({text}, '^[0-9]+', '')"
+    return f"reverse(regexp_replace(reverse({text}), '^[0-9]+', ''))"
