@@ -55,9 +55,9 @@ _INVISIBLE: Final = (
 )
 """Control characters, blanks, and what shows nothing, or a mark instead of what no text may hold (U+FFFD)."""
 _INVISIBLE_GAPS: Final = re.compile(f"[{_INVISIBLE}]+")
-_GAP: Final = re.compile(rf"(?:[\n\r\t\v\f +{_INVISIBLE}]|\\[nrt]|{'|'.join(_BREAKS)})++")
+_GAP: Final = re.compile(rf"(?:[\n\r\t\v\f +{_INVISIBLE}]|\\[nrt]|{'|'.join(_BREAKS)}){{1,65536}}+")
 _WRAPPING: Final = (*_BREAKS, "\\n", "\\r", "\\t")
-_BETWEEN_NUMERALS: Final = re.compile(rf"(?:\\[nrt]|{'|'.join(_BREAKS)}|[^0-9A-Za-z])++")
+_BETWEEN_NUMERALS: Final = re.compile(rf"(?:\\[nrt]|{'|'.join(_BREAKS)}|[^0-9A-Za-z]){{1,65536}}+")
 """What stands between the numbers of a dump: ``0x73, 0x6b``, ``\\163\\153``, ``73:6b``."""
 _NO_NUMERALS: Final = bytes(code for code in range(256) if not chr(code).isascii() or not chr(code).isalnum())
 _LOWER: Final = bytes(range(256)).lower()
