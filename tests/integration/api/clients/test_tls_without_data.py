@@ -111,7 +111,7 @@ async def test_a_proxy_that_has_to_be_answered_again_and_again_is_dropped(tmp_pa
     """Its TLS holds another: the replies that it did not read took 5 MB a second of each connection."""
     with flooding("key updates and data", FLOOD_SECONDS, tmp_path) as host:
         sock = socket.create_connection(("127.0.0.1", int(host.rpartition(":")[2])))
-        sock.setblocking(False)  # noqa: FBT003 - the only way to pass it
+        sock.setblocking(False)
         loop = async_tls.LoopWithTls(asyncio.get_running_loop())
         transport, below = await loop.create_connection(_Below, sock=sock, ssl=ssl_context(False), server_hostname="p")
         transport.write(b"CONNECT")
