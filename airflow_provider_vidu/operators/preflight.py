@@ -12,7 +12,7 @@ from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.operators.mapping.groups import is_handed
 from airflow_provider_vidu.operators.mapping.instances import destinations_of
 from airflow_provider_vidu.operators.mapping.shared_names import is_shared_in, one_file_for_all
-from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template, local_path
+from airflow_provider_vidu.stores.paths import checked_destination, is_template, local_path
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 _ELSEWHERE: Final = ("queue", "executor", "executor_config", "run_as_user")
@@ -137,7 +137,6 @@ def _problem(destination: Any, conn_id: object, *, here: bool, is_final: bool) -
     """
     from airflow_provider_vidu.network.download_url import deployment_hosts, most_bytes
     from airflow_provider_vidu.stores.destination import Destination, missing_file_system, options_of
-    from airflow_provider_vidu.stores.local import obstacle
     from airflow_provider_vidu.stores.roots import check_destination
 
     try:
@@ -150,15 +149,13 @@ def _problem(destination: Any, conn_id: object, *, here: bool, is_final: bool) -
         return missing.reason
     if unknown := unknown_connection(text, _final(conn_id)):
         return unknown
-    path = local_path(text)
     try:
         most_bytes()
         deployment_hosts()
         if is_final:
             check_destination(text)
-        if is_final and path is not None:
-            Destination(text, _final(conn_id), options_of(destination)).file("x" if is_folder(text) else None)
-            return obstacle(path, is_folder=is_folder(text))
+        if is_final and local_path(text) is not None:
+            return Destination(text, _final(conn_id), options_of(destination)).obstacle()
     except ViduConfigError as error:
         return error.reason
     return None

@@ -102,11 +102,9 @@ class ResultStore:
     def _obstacle(self) -> str | None:
         """Return why the file could not be stored, as far as that is visible without its store; None if nothing."""
         from airflow_provider_vidu.operators.preflight import unknown_connection
-        from airflow_provider_vidu.stores.local import obstacle
 
-        if (path := local_path(self._text)) is not None:
-            self._destination.file("x" if is_folder(self._text) else None)  # refuses what applies to no local file
-            return obstacle(path, is_folder=is_folder(self._text))
+        if local_path(self._text) is not None:
+            return self._destination.obstacle()
         with suppress(Exception):  # an outage of the secrets backend may be over by then
             return unknown_connection(self._text, self._conn_id)
         return None

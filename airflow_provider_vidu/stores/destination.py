@@ -22,8 +22,8 @@ from airflow_provider_vidu.common.text import redact_urls, redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.network.secrets_backends import is_there_after_all, kinds_of
 from airflow_provider_vidu.stores.base import StoredFile, storage_error
-from airflow_provider_vidu.stores.local import LocalFile, is_really_in
-from airflow_provider_vidu.stores.paths import local_path
+from airflow_provider_vidu.stores.local import LocalFile, is_really_in, obstacle
+from airflow_provider_vidu.stores.paths import is_folder, local_path
 from airflow_provider_vidu.stores.places import split_connection
 from airflow_provider_vidu.stores.remote import RemoteFile, existing_names
 from airflow_provider_vidu.stores.schemes import (
@@ -92,6 +92,20 @@ class Destination:
             return LocalFile(path)
         uri = f"{self._uri.rstrip('/')}/{name}" if name else self._uri
         return RemoteFile(self._file_system, self._protocol, path, uri)
+
+    def obstacle(self, name: str | None = None) -> str | None:
+        """Return why this process could not store the file, or the file ``name`` or any of a folder, if that shows.
+
+        Only a local destination shows that; no other store is asked.
+
+        :raises ViduConfigError: when the connection or the options do not apply to a local destination.
+        :raises ViduStorageError: when its mount is missing, or does not answer.
+        """
+        if self._protocol not in LOCAL:
+            return None
+        whole = is_folder(self.text) and name is None
+        self.file("x" if whole else name)
+        return obstacle(f"{self._folder}/{name}" if name else self._path, is_folder=whole)
 
     def files(self, names: Sequence[str]) -> Iterator[StoredFile]:
         """Return those files of a folder that may exist.

@@ -123,6 +123,8 @@ def _make_folders(path: Path) -> None:
             descriptor = os.open(folder, _FOLDER)
             break
         except FileNotFoundError:
+            if folder.is_symlink():
+                raise _dangling(folder) from None
             missing.insert(0, folder.name)
             folder = folder.parent
     try:
@@ -339,25 +341,31 @@ def obstacle(path: str, *, is_folder: bool) -> str | None:
 
     :param path: the file, or the folder for it; missing folders count as creatable.
     :param is_folder: whether ``path`` is the folder.
-    :raises ViduStorageError: when its mount does not answer.
+    :raises ViduStorageError: when its mount does not answer, or a link leads to none.
     """
     full = _absolute(path)
     folder = full if is_folder else full.parent
     try:
         if not is_folder:
             LocalFile(path).check()
-        while (mode := _mode_of(folder)) is None:
-            if folder.is_symlink():  # no folder is created through it
-                return f"{str(folder)!r} is a symbolic link to {str(folder.readlink())!r}, which does not exist"
+        while (mode := _mode_of(folder)) is None and not folder.is_symlink():
             folder = folder.parent
     except (OSError, ViduError) as error:
         cause = error.__cause__ or error
         if isinstance(cause, OSError) and cause.errno not in _OF_THE_PATH:
             raise storage_error("checked", f"file://{full}", cause) from cause
         return error.reason if isinstance(error, ViduError) else f"{str(folder)!r}: {error.strerror}"
+    if mode is None:
+        raise storage_error("checked", f"file://{full}", _dangling(folder))
     if not stat.S_ISDIR(mode):
         return f"{str(folder)!r} is not a folder"
     return None if os.access(folder, os.W_OK | os.X_OK) else f"{str(folder)!r} cannot be written to by this user"
+
+
+def _dangling(link: Path) -> FileNotFoundError:
+    """Return the error of a link among a path's folders that leads nowhere: no folder is created through it."""
+    leads_to = sanitized(str(link.readlink()), 200)
+    return FileNotFoundError(errno.ENOENT, f"{str(link)!r} is a symbolic link to {leads_to!r}, which does not exist")
 
 
 def _mode_of(path: Path) -> int | None:

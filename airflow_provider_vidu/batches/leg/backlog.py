@@ -187,6 +187,8 @@ class Backlog:
         row = self._pending.popleft()
         try:
             taken = None if self._twins is None else self._twins.taken(row)
+            if taken is None:
+                row = self._collector.checked(row)
         except ViduStorageError as error:
             self._pending.appendleft(row)
             self.stop(error)

@@ -7,19 +7,26 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.batches.arguments import Settings
 from airflow_provider_vidu.batches.jobs import Open
 from airflow_provider_vidu.batches.rows import Row, stem
-from airflow_provider_vidu.exceptions import ViduAuthError, ViduError, ViduNotFoundError, ViduStorageError
+from airflow_provider_vidu.exceptions import (
+    ViduAuthError,
+    ViduConfigError,
+    ViduError,
+    ViduNotFoundError,
+    ViduStorageError,
+)
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.results import count_of, log_others, store_result
 from airflow_provider_vidu.polling.watch import Done, Failed, PollPolicy, Watch
 from airflow_provider_vidu.stores.base import StoredRecord
+from airflow_provider_vidu.stores.naming import candidate_names
 from airflow_provider_vidu.stores.targets import FolderTarget
 
 if TYPE_CHECKING:
@@ -316,8 +323,25 @@ class Collector:
         with self._hook() as hook:
             return hook.get_generation(job.id, endpoint=job.endpoint, retries=0)
 
+    def checked(self, row: Row) -> Row:
+        """Return a row that is to be ordered, with a problem if something is in the way of its file or folder.
+
+        Only a local destination shows that.
+
+        :raises ViduStorageError: when its mount is missing, or does not answer.
+        """
+        if row.problem is not None:
+            return row
+        likeliest = candidate_names(self._stem(row, None), self._settings.artifact)[0]
+        if (reason := self._destination.obstacle(likeliest)) is None:
+            return row
+        return replace(row, problem=ViduConfigError(f"The file could not be stored: {reason.rstrip('.')}."))
+
+    def _stem(self, row: Row, generation: Generation | None) -> str:
+        return self.names.get(row.key) or stem(row, self._settings.naming, generation)
+
     def _stored(self, row: Row, job: Open, generation: Generation) -> StoredRecord:
-        name = self.names.get(row.key) or stem(row, self._settings.naming, generation)
+        name = self._stem(row, generation)
         target = FolderTarget(self._destination, "replace", name, self._settings.artifact)
         transfers: list[Transfer] = []
 

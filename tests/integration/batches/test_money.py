@@ -47,6 +47,42 @@ def test_a_batch_ends_at_its_budget(connect, sandbox, tmp_path, variables):
     assert len(sandbox.creates) == 6
 
 
+@pytest.mark.parametrize("is_tree", [True, False], ids=["a folder of the file's name", "a file of the folder's"])
+def test_a_row_whose_file_cannot_be_stored_is_not_ordered(connect, sandbox, tmp_path, is_tree):
+    """It gets its line, the others their files; once nothing is in the way, a clear orders it."""
+    connect("ent-v2")
+    blocked = tmp_path / ("clips/a.mp4" if is_tree else "clips")
+    blocked.parent.mkdir(exist_ok=True)
+    (blocked / "x").mkdir(parents=True) if is_tree else blocked.write_text("")
+    rows = [{"key": "a", "name": "clips/a", "prompt": "a cat"}, {"key": "b", "prompt": "a dog"}]
+    task = BatchTask(tmp_path, rows, min_success=1)
+    summary = task.run()
+    assert (summary["stored"], summary["failed"], len(sandbox.creates)) == (1, 1, 1)
+    line = next(line for line in task.lines if line["key"] == "a")
+    assert line["error"]["message"].startswith("The file could not be stored: ")
+    assert not line.get("paid")
+    blocked.rename(tmp_path / "aside")
+    task.clear()
+    assert task.run()["stored"] == 2
+    assert len(sandbox.creates) == 2
+
+
+def test_a_batch_whose_share_is_not_mounted_orders_nothing(connect, sandbox, tmp_path, monkeypatch):
+    """The mount went away between two rows: what is left waits for the next try, as rows without a fault of theirs."""
+    connect("ent-v2")
+    (tmp_path / "share").mkdir()
+    (tmp_path / "clips").symlink_to(tmp_path / "share")
+    rows = [{"key": key, "name": f"clips/{key}", "prompt": "a cat"} for key in "ab"]
+    task = BatchTask(tmp_path, rows)
+    (tmp_path / "share").rename(tmp_path / "away")
+    with pytest.raises(exceptions.ViduStorageError, match="which does not exist"):
+        task.run()
+    assert sandbox.creates == []
+    (tmp_path / "away").rename(tmp_path / "share")
+    task.clear()
+    assert task.run()["stored"] == 2
+
+
 def test_what_another_batch_spends_counts(connect, sandbox, tmp_path):
     """Two batches of one run share its budget, however much each of them has spent itself."""
     connect("ent-v2")

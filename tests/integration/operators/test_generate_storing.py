@@ -241,11 +241,21 @@ def test_a_destination_that_cannot_be_written_after_the_wait(dialect, sandbox, t
 def test_a_destination_that_cannot_be_written_costs_nothing(dialect, sandbox, tmp_path):
     """It is checked before the order."""
     (tmp_path / "file").write_text("")
-    (tmp_path / "link").symlink_to("/nonexistent/share")
-    for folder in ("file/clips", "link", "link/clips"):
-        with pytest.raises(exceptions.ViduConfigError, match="Nothing was ordered"):
-            Task(destination=f"{tmp_path}/{folder}/").run()
+    with pytest.raises(exceptions.ViduConfigError, match="Nothing was ordered"):
+        Task(destination=f"{tmp_path}/file/clips/").run()
     assert sandbox.requests("create") == []
+
+
+def test_a_link_to_a_share_that_is_not_mounted_is_tried_again(dialect, sandbox, tmp_path):
+    """The share may be back at the next try; until then nothing is ordered."""
+    (tmp_path / "link").symlink_to(tmp_path / "share")
+    task = Task(destination=f"{tmp_path}/link/clips/")
+    with pytest.raises(exceptions.ViduStorageError, match=r"'\S+/link' is a symbolic link to '\S+/share'") as caught:
+        task.run()
+    assert caught.value.retryable
+    assert sandbox.requests("create") == []
+    (tmp_path / "share").mkdir()
+    assert task.run()["file"]["uri"].startswith(f"file://{tmp_path}/link/clips/")
 
 
 @pytest.mark.fault("stores and files", "a mount that does not answer before the order", outcome="refused",

@@ -389,6 +389,16 @@ def test_a_symbolic_link_is_refused(tmp_path, leads_to, folder):
     assert listing(tmp_path) == ["a.mp4", "real.mp4"]
 
 
+@pytest.mark.parametrize("name", ["link/a.mp4", "link/new/a.mp4"])
+def test_a_link_among_the_folders_that_leads_nowhere_is_named(tmp_path, name):
+    """A share is not mounted: the error says so, instead of taking the link for a file."""
+    (tmp_path / "link").symlink_to("share")
+    with pytest.raises(ViduStorageError, match=r"/link' is a symbolic link to 'share', which does not exist") as caught:
+        put(f"{tmp_path}/{name}", NEW)
+    assert caught.value.retryable
+    assert listing(tmp_path) == ["link"]
+
+
 def test_a_linked_folder_is_followed(tmp_path):
     """Links among the folders are how mounts are named."""
     (tmp_path / "mount").mkdir()
