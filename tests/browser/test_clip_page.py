@@ -236,6 +236,22 @@ def test_a_retry_is_announced(visit, pages, generation):
     assert page.locator(".alert.is-error h2").inner_text() == "The generation of the earlier try failed"
 
 
+@pytest.mark.parametrize("why", ["paused", "missing", "silent"])
+def test_a_retry_of_a_halted_run_is_not_promised(visit, pages, generation, why):
+    """Below the alert that nothing begins, no sentence says that Airflow retries the task by itself."""
+    generation_id, _ = generation(states=[["failed", 0]], error="InternalServiceFailure")
+    pages.add("again", generation_id, dag=f"held-{why}", state="up_for_retry", watch=MADE)
+
+    page = visit(pages.at("again", dag=f"held-{why}"))
+    page.get_by_text("Airflow retries the task by itself").wait_for()
+    page.route("**/clip.json", lambda route: route.fulfill(json={**route.fetch().json(), "halted": why}))
+    refresh(page)
+    told = page.locator(".alert", has_text="The task's next try is held up").inner_text()
+    until = {"paused": "the DAG is unpaused", "missing": "the DAG is back", "silent": "a scheduler runs"}[why]
+    assert f"Try 2 of again begins once {until}" in told
+    assert "by itself" not in page.locator(".alerts").inner_text()
+
+
 def test_polls_that_fail_are_said_to_come_less_often(visit, pages):
     """While the key is refused, trigger and page wait longer than their interval: seconds are not promised."""
     watch = {**MADE, "conn_id": "wrong_key", "poll_interval": 3}

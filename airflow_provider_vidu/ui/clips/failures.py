@@ -19,7 +19,7 @@ from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.pieces import FileRecord
 from airflow_provider_vidu.ui.clips.service import Live, goes_on
 from airflow_provider_vidu.ui.clips.times import Moment, ended, submitted
-from airflow_provider_vidu.ui.clips.xcoms import MAKING
+from airflow_provider_vidu.ui.clips.xcoms import MAKING, PAYING
 from airflow_provider_vidu.ui.playing.shelf import Lost
 
 CLEARING: Final = " Clearing the task submits a new generation."
@@ -57,10 +57,10 @@ def qualifier(clip: Clip, generation: Generation | None, lost: FileRecord | None
         return ", ".join(filter(None, (cancelled, again))) or None
     if generation.failed:
         return cancelled
-    if clip.stage == "failed":
-        return "task failed"
-    if clip.stage != "submitted":
+    if clip.stage not in ("failed", "submitted"):
         return None
+    if any(task.state == "failed" for task in clip.tasks):
+        return "task failed"
     if clip.marked is not None:
         return "task marked"
     return f"task {clip.dropped.state}" if clip.dropped is not None else None
@@ -95,7 +95,7 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
     if generation.is_transient and (clip.paying is None or clip.paying.role == "submit" or is_by_hook(clip.paying)):
         advice = TEMPORARY
     # A try that is to come replaces it, and begins by itself: a clear would not help.
-    is_past = clip.upcoming is not None and clip.upcoming.role in ("generate", "submit")
+    is_past = clip.upcoming is not None and clip.upcoming.role in PAYING
     return {
         "title": f"The generation{' of the earlier try' * is_past} {'was cancelled' if cancelled else 'failed'}",
         "code": code,

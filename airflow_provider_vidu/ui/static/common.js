@@ -159,30 +159,32 @@ export function time(iso) {
 const HALTS = {
   paused: ["The DAG is paused", "the DAG is unpaused in Airflow"],
   silent: ["No scheduler was heard of for two minutes", "a scheduler runs"],
-  missing: ["The DAG is missing in Airflow", "the DAG is back: it was removed or renamed, or cannot be imported"],
+  missing: ["The DAG is missing in Airflow", "the DAG is back", ": it was removed or renamed, or cannot be imported"],
 };
 
 /** Said on each page of a run none of whose tasks Airflow begins: what the other sentences promise waits as well. */
 export function haltedAlert(why) {
-  const [title, until] = HALTS[why];
+  const [title, until, cause = ""] = HALTS[why];
   return el(
     "div.alert.is-notice",
     { role: "status" },
     el("h2", {}, title),
-    el("p", {}, `What a worker has begun goes on. No other task begins, resumes or is retried until ${until}. What is at the service goes on meanwhile, and its links expire within a day.`),
+    el("p", {}, `What a worker has begun goes on. No other task begins, resumes or is retried until ${until}${cause}. What is at the service goes on meanwhile, and its links expire within a day.`),
   );
 }
 
-/** Why Airflow begins another try of a task: not every clear is known as one. */
-export function retryTitle({ state, was_cleared: wasCleared }) {
+/** Why Airflow begins another try of a task: not every clear is known as one. In a halted run, none begins. */
+export function retryTitle({ state, was_cleared: wasCleared }, halted) {
   if (wasCleared) return "The task was cleared";
+  if (halted && state !== "running") return "The task's next try is held up";
   return state === null ? "Airflow begins the task once more by itself" : "Airflow retries the task by itself";
 }
 
 /** When Airflow begins the next try of a task, and what that does. */
-export function retryText({ task, number, state, at, does }) {
+export function retryText({ task, number, state, at, does }, halted) {
   const begins = `Try ${number} of ${task} begins `;
   if (state === "running") return [`Try ${number} of ${task} has begun; until it has published anything, this page shows what an earlier try has left. `, does];
+  if (halted) return [begins, `once ${HALTS[halted][1]}`, at && [", at ", time(at), " at the earliest"], ". ", does].flat();
   if (state !== "up_for_retry") return [begins, "once the tasks before it have ended and there is room for it; until then, this page shows what an earlier try has left. ", does];
   return [begins, ...(at ? ["at ", time(at), " at the earliest. "] : ["after its retry delay. "]), does];
 }
