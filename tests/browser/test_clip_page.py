@@ -234,6 +234,11 @@ def test_a_retry_is_announced(visit, pages, generation):
     told = page.locator(".alert", has_text="The task was cleared").inner_text()
     assert "Try 2 of anew begins once the tasks before it have ended and there is room for it; until then" in told
     assert page.locator(".alert.is-error h2").inner_text() == "The generation of the earlier try failed"
+    # Its worker did not find the DAG, which the log of that try says.
+    pages.add("off", generation_id, dag="off-ui", state="up_for_reschedule", watch=note, tried=2, max_tries=0)
+    page = visit(pages.at("off", dag="off-ui"))
+    page.get_by_text("A worker has put off try 2 of off: its log says why.").wait_for()
+    assert "try_number=2" in page.locator("#top .actions a", has_text="Log").get_attribute("href")
 
 
 @pytest.mark.parametrize("why", ["paused", "missing", "silent"])

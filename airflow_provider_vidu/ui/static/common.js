@@ -185,6 +185,7 @@ export function retryText({ task, number, state, at, does }, halted) {
   const begins = `Try ${number} of ${task} begins `;
   if (state === "running") return [`Try ${number} of ${task} has begun; until it has published anything, this page shows what an earlier try has left. `, does];
   if (halted) return [begins, `once ${HALTS[halted][1]}`, at && [", at ", time(at), " at the earliest"], ". ", does].flat();
+  if (state === "up_for_reschedule") return [`A worker has put off try ${number} of ${task}: its log says why. Airflow begins it again by itself; until then, this page shows what an earlier try has left. `, does];
   if (state !== "up_for_retry") return [begins, "once the tasks before it have ended and there is room for it; until then, this page shows what an earlier try has left. ", does];
   return [begins, ...(at ? ["at ", time(at), " at the earliest. "] : ["after its retry delay. "]), does];
 }

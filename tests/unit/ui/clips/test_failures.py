@@ -189,6 +189,7 @@ def test_a_marked_task_ends_no_generation():
     [
         ({"state": "up_for_retry"}, "task retries"),
         ({"state": "queued", "try_number": 2}, "task retries"),
+        ({"state": "up_for_reschedule", "try_number": 2}, "task retries"),  # its worker did not find the DAG
         ({"state": "scheduled", "try_number": 2, "max_tries": 3}, "task cleared"),
         ({"state": None, "max_tries": 3}, "task cleared"),
         ({"state": "restarting"}, "task cleared"),
