@@ -24,8 +24,6 @@ export const STAGES = { working: "In progress", submitted: "Submitted", ready: S
 /** The most clips on a page of a sheet. */
 export const SHEET_SIZE = 24;
 
-const MIN_SEEN = 300; // pixels of a frame's width with which its pages can be used
-
 /** What a badge says in brackets beside a good state, and what is wrong all the same. */
 const BAD = ["task failed", "file not found", "file replaced"];
 
@@ -229,15 +227,20 @@ export function topBar(crumbs, actions) {
   ];
 }
 
-/** On a phone, most of Airflow's frame lies beyond the screen: then the way out of it stands at the edge that is seen. */
+/** On a phone, a part of Airflow's frame lies beyond the screen: then the way out of it stands at the edge that is seen. */
 function markBeyond() {
-  const { left, width } = window.frameElement.getBoundingClientRect();
-  document.documentElement.classList.toggle("is-beyond", window.top.innerWidth - left < Math.min(width, MIN_SEEN));
+  const { left, right } = window.frameElement.getBoundingClientRect();
+  const page = document.documentElement;
+  page.classList.toggle("is-beyond", left < 0 || right > window.parent.innerWidth + 1);
+  page.style.setProperty("--seen-from", `${Math.max(0, -left)}px`);
 }
 
 if (isFramed && window.frameElement) {
+  const gone = new AbortController(); // the page around the frame stays when this one is left
+  window.addEventListener("pagehide", () => gone.abort());
   markBeyond();
   window.addEventListener("resize", markBeyond);
+  window.parent.addEventListener("scroll", markBeyond, { capture: true, passive: true, signal: gone.signal });
 }
 
 /** A link to a page of Airflow's own; from within its frame it opens around the frame. */
