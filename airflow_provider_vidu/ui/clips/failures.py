@@ -28,6 +28,10 @@ OWN_CONNECTION: Final = (
     "nevertheless: see their log. An administrator finds the reason in the API server's log."
 )
 CLEAR_UPSTREAM: Final = "Clear the task that failed, with its downstream tasks."
+CLEAR_DOWNLOAD: Final = (
+    "Clear that task: the clip is paid for, and downloading it again costs nothing, if the service still has it."
+)
+CLEAR_LATER: Final = "Clear that task once the cause is gone: downloading costs nothing."
 TOO_EARLY: Final = (
     "The generation has not ended yet. Clear that task once it has: before, there is nothing to download. Downloading "
     "costs nothing. A ViduGenerationSensor before it waits for the end."
@@ -82,7 +86,7 @@ def failure_view(
     if failed is None or clip.stage in ("stored", "working"):
         return None
     if failed.role == "download":
-        return _of_download(failed, is_early=goes_on(generation, live))
+        return _of_download(failed, generation, live)
     return _of_task(clip, failed, generation, live)
 
 
@@ -107,16 +111,9 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
     }
 
 
-def _of_download(task: TaskFacts, *, is_early: bool) -> dict[str, Any]:
-    """Say that a clip is not stored, and what to do.
-
-    :param is_early: whether the generation is known to go on.
-    """
-    title, advice = (
-        "The clip is not stored",
-        "Clear that task: the clip is paid for, and downloading it again costs nothing, if the service still has it.",
-    )
-    message = _why_failed(task)
+def _of_download(task: TaskFacts, generation: Generation | None, live: Live) -> dict[str, Any]:
+    """Say that a clip is not stored, and what to do."""
+    title, message, advice = "The clip is not stored", _why_failed(task), CLEAR_DOWNLOAD
     if _was_failed_since(task):
         title = "The task failed after it had stored its file"
     elif task.was_marked:
@@ -126,8 +123,11 @@ def _of_download(task: TaskFacts, *, is_early: bool) -> dict[str, Any]:
         title = "The clip was not stored again"
         message = _did_not_run(task)
         advice = CLEAR_UPSTREAM
-    elif is_early:
+    elif goes_on(generation, live):
         advice = TOO_EARLY
+    elif generation is None or not generation.succeeded:  # that there is a clip is not known
+        is_refused = isinstance(live.error, ViduNotFoundError | ViduRequestError)  # a clear fails in the same way
+        advice = "" if is_refused else CLEAR_LATER
     cost = later_iterations([task])
     return {"title": title, "code": None, "message": message, "trace_id": None, "advice": advice, "cost": cost}
 

@@ -130,7 +130,9 @@ def test_a_download_that_did_not_wait(status):
     )
     assert "osts nothing" in error["advice"]
     unknown = view(*tasks, live=Live(error=ViduRateLimitError("no")))["error"]
-    assert unknown["advice"].startswith("Clear that task: ")
+    assert unknown["advice"] == "Clear that task once the cause is gone: downloading costs nothing."
+    for error in (ViduNotFoundError("no"), ViduRequestError("no")):  # nothing is known to be paid for, or to be there
+        assert not view(*tasks, live=Live(error=error))["error"]["advice"]
 
 
 def test_a_download_that_was_marked():
