@@ -29,7 +29,7 @@ from airflow_provider_vidu.ui.playing.shelf import Known
 ENDED: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 BETWEEN_TRIES: Final = (None, "restarting", "up_for_retry")
 """The states of a task instance with an id between two tries; a clear leaves none."""
-BEGINNING: Final = ("scheduled", "queued", "running", "up_for_reschedule")
+UNBEGUN: Final = ("scheduled", "queued", "up_for_reschedule")
 UNATTENDED: Final = timedelta(minutes=1)
 """A triggerer that runs and has room takes a wait up sooner than this."""
 _PRODUCT = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}(?:/[a-z0-9_-]{1,60})?", re.ASCII)
@@ -163,7 +163,7 @@ class TaskFacts:
         # Else Airflow resumes it, or pokes once more. A running one removes what it finds once it has read the DAG; one
         # whose worker does not find the DAG is up for reschedule.
         is_next = noted is not None and self.try_number > noted
-        return self.state in BETWEEN_TRIES or (self.state in BEGINNING and is_next)
+        return self.state in BETWEEN_TRIES or (self.state in (*UNBEGUN, "running") and is_next)
 
     @property
     def was_cleared(self) -> bool | None:
