@@ -313,10 +313,13 @@ def test_on_a_phone_the_way_out_of_the_frame_is_seen(visit, filled):
 
     def is_seen() -> bool:
         box = alone.bounding_box()
-        return box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"]
+        return box["x"] >= 64 and box["x"] + box["width"] <= PHONE["width"]
 
     around = "document.querySelector('iframe').style.%s = '%s'; window.dispatchEvent(new Event('scroll'))"
     page.evaluate(around % ("width", "1000px"))
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<nav>')")  # Airflow's bar
+    bar = "position: fixed; left: 0; top: 0; width: 64px; height: 100%; z-index: 2147483647"
+    page.evaluate(f"document.querySelector('nav').style = '{bar}'")
     for left in ("320px", "57px", "-584px"):  # the page around it is scrolled, also by Airflow itself
         page.evaluate(around % ("left", left))
         assert wait_for(is_seen, 10, every=0.1), left

@@ -229,10 +229,13 @@ export function topBar(crumbs, actions) {
 
 /** On a phone, a part of Airflow's frame lies beyond the screen: then the way out of it stands at the edge that is seen. */
 function markBeyond() {
-  const { left, right } = window.frameElement.getBoundingClientRect();
+  const { frameElement: frame, parent } = window;
+  const { left, right, top } = frame.getBoundingClientRect();
+  let from = Math.max(0, left); // Airflow's own bar covers what is scrolled beneath it
+  while (from < parent.innerWidth && parent.document.elementFromPoint(from, Math.max(0, top) + 20) !== frame) from += 8;
   const page = document.documentElement;
-  page.classList.toggle("is-beyond", left < 0 || right > window.parent.innerWidth + 1);
-  page.style.setProperty("--seen-from", `${Math.max(0, -left)}px`);
+  page.classList.toggle("is-beyond", from > left + 1 || right > parent.innerWidth + 1);
+  page.style.setProperty("--seen-from", `${from - left}px`);
 }
 
 if (isFramed && window.frameElement) {
