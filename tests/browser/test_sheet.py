@@ -323,6 +323,11 @@ def test_on_a_phone_the_way_out_of_the_frame_is_seen(visit, filled):
     for left in ("320px", "57px", "-584px"):  # the page around it is scrolled, also by Airflow itself
         page.evaluate(around % ("left", left))
         assert wait_for(is_seen, 10, every=0.1), left
+    # A dialog of Airflow's covers all of the frame for a while: the link is still there when it is closed.
+    page.evaluate("document.querySelector('nav').style.width = '100%'")
+    page.evaluate(around % ("left", "80px"))
+    assert wait_for(lambda: 80 <= alone.bounding_box()["x"] <= 90, 10, every=0.1)
+    page.evaluate("document.querySelector('nav').remove()")
     alone.click()
     page.wait_for_url(f"**{filled}")
 

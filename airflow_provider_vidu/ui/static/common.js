@@ -231,8 +231,10 @@ export function topBar(crumbs, actions) {
 function markBeyond() {
   const { frameElement: frame, parent } = window;
   const { left, right, top } = frame.getBoundingClientRect();
-  let from = Math.max(0, left); // Airflow's own bar covers what is scrolled beneath it
+  const edge = Math.max(0, left);
+  let from = edge; // Airflow's own bar covers what is scrolled beneath it
   while (from < parent.innerWidth && parent.document.elementFromPoint(from, Math.max(0, top) + 20) !== frame) from += 8;
+  if (from >= parent.innerWidth) from = edge; // a dialog covers all of it, or it is below the screen
   const page = document.documentElement;
   page.classList.toggle("is-beyond", from > left + 1 || right > parent.innerWidth + 1);
   page.style.setProperty("--seen-from", `${from - left}px`);
