@@ -74,8 +74,7 @@ class LocalFile(StoredFile):
     def check(self) -> None:
         """Refuse a folder, a device or a link."""
         self.size()
-        if self._path.is_symlink():
-            target = sanitized(os.readlink(self._path), 200)  # noqa: PTH115 - Path normalizes it
+        if (target := _target_of(self._path)) is not None:
             raise ViduConfigError(
                 f"destination {str(self._path)!r} is a symbolic link to {target!r}, which the file would replace. Use "
                 "the path of the link's target, or remove the link."
@@ -123,8 +122,8 @@ def _make_folders(path: Path) -> None:
             descriptor = os.open(folder, _FOLDER)
             break
         except FileNotFoundError:
-            if folder.is_symlink():
-                raise _dangling(folder) from None
+            if (target := _target_of(folder)) is not None:
+                raise _dangling(folder, target) from None
             missing.insert(0, folder.name)
             folder = folder.parent
     try:
@@ -345,10 +344,11 @@ def obstacle(path: str, *, is_folder: bool) -> str | None:
     """
     full = _absolute(path)
     folder = full if is_folder else full.parent
+    target: str | None = None
     try:
         if not is_folder:
             LocalFile(path).check()
-        while (mode := _mode_of(folder)) is None and not folder.is_symlink():
+        while (mode := _mode_of(folder)) is None and (target := _target_of(folder)) is None:
             folder = folder.parent
     except (OSError, ViduError) as error:
         cause = error.__cause__ or error
@@ -356,16 +356,25 @@ def obstacle(path: str, *, is_folder: bool) -> str | None:
             raise storage_error("checked", f"file://{full}", cause) from cause
         return error.reason if isinstance(error, ViduError) else f"{str(folder)!r}: {error.strerror}"
     if mode is None:
-        raise storage_error("checked", f"file://{full}", _dangling(folder))
+        raise storage_error("checked", f"file://{full}", _dangling(folder, target or ""))
     if not stat.S_ISDIR(mode):
         return f"{str(folder)!r} is not a folder"
     return None if os.access(folder, os.W_OK | os.X_OK) else f"{str(folder)!r} cannot be written to by this user"
 
 
-def _dangling(link: Path) -> FileNotFoundError:
+def _dangling(link: Path, target: str) -> FileNotFoundError:
     """Return the error of a link among a path's folders that leads nowhere: no folder is created through it."""
-    leads_to = sanitized(str(link.readlink()), 200)
-    return FileNotFoundError(errno.ENOENT, f"{str(link)!r} is a symbolic link to {leads_to!r}, which does not exist")
+    return FileNotFoundError(errno.ENOENT, f"{str(link)!r} is a symbolic link to {target!r}, which does not exist")
+
+
+def _target_of(path: Path) -> str | None:
+    """Return where a link leads, None if it is not one, or not any more: another process may have removed it."""
+    try:
+        return sanitized(os.readlink(path), 200)  # noqa: PTH115 - Path normalizes it
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+            return None
+        raise storage_error("checked", f"file://{path}", error) from error
 
 
 def _mode_of(path: Path) -> int | None:
