@@ -31,7 +31,7 @@ _FEW_SECRETS: Final = 32
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}(?:%[0-9A-Fa-f]{2}){0,65535}")
 _ESCAPES = re.compile(
     r"\\(?:u[0-9A-Fa-f]{4}(?:\\u[0-9A-Fa-f]{4}){0,65535}|x[0-9A-Fa-f]{2}(?:\\x[0-9A-Fa-f]{2}){0,65535}"
-    r"|/(?:\\/){0,65535}|[\"\\])"
+    r"|/(?:\\/){0,65535}|\"(?:\\\"){0,65535}|\\(?:\\\\){0,65535})"
 )
 _SEARCHED: Final = 256 * 1024
 """How many characters are searched at once for what an answer may hold millions of: entities, invisible characters."""
@@ -55,9 +55,9 @@ _INVISIBLE: Final = (
 )
 """Control characters, blanks, and what shows nothing, or a mark instead of what no text may hold (U+FFFD)."""
 _INVISIBLE_GAPS: Final = re.compile(f"[{_INVISIBLE}]+")
-_GAP: Final = re.compile(rf"(?:[\n\r\t\v\f +{_INVISIBLE}]|\\[nrt]|{'|'.join(_BREAKS)})++")
+_GAP: Final = re.compile(rf"(?:[\n\r\t\v\f +{_INVISIBLE}]|\\[nrt]|{'|'.join(_BREAKS)}){{1,65536}}+")
 _WRAPPING: Final = (*_BREAKS, "\\n", "\\r", "\\t")
-_BETWEEN_NUMERALS: Final = re.compile(rf"(?:\\[nrt]|{'|'.join(_BREAKS)}|[^0-9A-Za-z])++")
+_BETWEEN_NUMERALS: Final = re.compile(rf"(?:\\[nrt]|{'|'.join(_BREAKS)}|[^0-9A-Za-z]){{1,65536}}+")
 """What stands between the numbers of a dump: ``0x73, 0x6b``, ``\\163\\153``, ``73:6b``."""
 _NO_NUMERALS: Final = bytes(code for code in range(256) if not chr(code).isascii() or not chr(code).isalnum())
 _LOWER: Final = bytes(range(256)).lower()
@@ -82,7 +82,7 @@ def _unescaped(match: re.Match[str]) -> str:
         return bytes.fromhex(run.replace("\\u", "")).decode("utf-16-be", "replace")
     if run[1] == "x":
         return bytes.fromhex(run.replace("\\x", "")).decode("latin-1")
-    return "/" * (len(run) // 2) if run[1] == "/" else run[1]
+    return run[1] * (len(run) // 2)
 
 
 def _character(entity: re.Match[str]) -> str:

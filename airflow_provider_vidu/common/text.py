@@ -24,7 +24,7 @@ UNPRINTABLE: Final = re.compile(
 Variation selectors and joiners (U+200C, U+200D) are kept: emoji and several alphabets need them."""
 # Go's and PHP's JSON escape / and & with a backslash; CJK text precedes a URL without a space.
 _URL = re.compile(r"(?i)https?:(?:\\?/){2}[^\s\"<>]+")
-_PASSWORD: Final = re.compile(r"(://[^\s/?#@:\"<>]*+:)([^\s/?#\"<>]+)@")
+_PASSWORD: Final = re.compile(r"(:(?:\\?/){2}[^\s/?#@:\"<>]*+:)([^\s/?#\"<>]+)@")
 
 # MIME has lines of 60 to 76 characters; a shorter one may be text.
 _DATA_URI: Final = re.compile(
@@ -170,7 +170,7 @@ def _urls(text: str) -> Iterator[str]:
     if text.startswith("data:"):  # an image of megabytes
         return
     if _is_url(text):
-        yield text
+        yield from {text, unescaped(text)}
         return
     for match in _URL.finditer(text):
         yield unescaped(match[0])

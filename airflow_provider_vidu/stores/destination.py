@@ -11,6 +11,7 @@ At every moment the final name refers to nothing, the old file or the whole new 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -281,6 +282,8 @@ def _problem_with(scheme: str, text: str, conn_id: str | None = None) -> Excepti
         return ValueError("no installed Airflow provider has one that uses an Airflow connection")
     if host := needed_host(text):
         return ValueError(f"only an Airflow connection could name the host {sanitized(host, 80)!r}")
+    if missing := _needed_options(scheme):
+        return ValueError(f"only fsspec's configuration could name its {' and '.join(missing)}")
     return None
 
 
@@ -298,6 +301,20 @@ def needed_host(text: str) -> str | None:
     except (ValueError, LookupError):  # a template where the host is; GitHub's without a repository
         return None
     return host if isinstance(host, str) and host else None
+
+
+def _needed_options(scheme: str) -> list[str]:
+    """Return the options without which fsspec cannot create the file system of its scheme: DBFS needs a token.
+
+    The host is not among them (:func:`needed_host`).
+    """
+    import fsspec
+
+    kind = fsspec.get_filesystem_class(scheme)
+    known = {"self", "host", *fsspec.config.apply_config(kind, {})}
+    unnamed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = (one for one in inspect.signature(kind.__init__).parameters.values() if one.kind not in unnamed)
+    return [one.name for one in needed if one.default is one.empty and one.name not in known]
 
 
 def _with_options(fs: Any, options: dict[str, Any], text: str) -> Any:

@@ -72,13 +72,16 @@ class LocalFile(StoredFile):
         return status.st_size
 
     def check(self) -> None:
-        """Refuse a folder, a device or a link."""
+        """Refuse a folder, a device, a link, and a file of another user that only its owner may replace."""
         self.size()
         if (target := _target_of(self._path)) is not None:
             raise ViduConfigError(
                 f"destination {str(self._path)!r} is a symbolic link to {target!r}, which the file would replace. Use "
                 "the path of the link's target, or remove the link."
             )
+        if _is_kept_by_sticky_bit(self._path):
+            why = "belongs to another user, and only its owner may replace it: its folder has the sticky bit, as /tmp"
+            raise ViduConfigError(f"destination {str(self._path)!r} {why}. Use another path, or remove the file.")
 
     def read(self) -> Iterator[bytes]:
         """Yield the content in pieces."""
@@ -383,6 +386,14 @@ def _mode_of(path: Path) -> int | None:
         return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _is_kept_by_sticky_bit(file: Path) -> bool:
+    """Whether only another user may replace a file, because of its folder's sticky bit (rename(2), EPERM)."""
+    with contextlib.suppress(OSError):  # no file, or none that could be replaced anyway
+        folder = file.parent.stat()
+        return bool(folder.st_mode & stat.S_ISVTX) and os.geteuid() not in (0, file.stat().st_uid, folder.st_uid)
+    return False
 
 
 def is_really_in(folder: str, name: str) -> bool:

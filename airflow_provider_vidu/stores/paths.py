@@ -87,9 +87,12 @@ def _bucket_problem(rest: str) -> str | None:
 
     :param rest: what follows the scheme.
     """
-    bucket, slash, _ = rest.partition("/")
-    if not bucket.rpartition("@")[2]:  # a template for it was empty
+    authority, slash, _ = rest.partition("/")
+    bucket = authority.rpartition("@")[2]
+    if not bucket:  # a template for it was empty
         return "names no bucket."
+    if ":" in bucket and not bucket.startswith("arn:"):  # s3://minio:9000/clips/
+        return "has a port where a bucket belongs. The address of a store belongs in its connection (endpoint_url)."
     return None if slash else "names only a bucket: end it with a slash to store files in it."
 
 

@@ -234,6 +234,27 @@ def test_a_retry_is_announced(visit, pages, generation):
     told = page.locator(".alert", has_text="The task was cleared").inner_text()
     assert "Try 2 of anew begins once the tasks before it have ended and there is room for it; until then" in told
     assert page.locator(".alert.is-error h2").inner_text() == "The generation of the earlier try failed"
+    # Its worker did not find the DAG, which the log of that try says.
+    pages.add("off", generation_id, dag="off-ui", state="up_for_reschedule", watch=note, tried=2, max_tries=0)
+    page = visit(pages.at("off", dag="off-ui"))
+    page.get_by_text("A worker has put off try 2 of off: its log says why.").wait_for()
+    assert "try_number=2" in page.locator("#top .actions a", has_text="Log").get_attribute("href")
+
+
+@pytest.mark.parametrize("why", ["paused", "missing", "silent"])
+def test_a_retry_of_a_halted_run_is_not_promised(visit, pages, generation, why):
+    """Below the alert that nothing begins, no sentence says that Airflow retries the task by itself."""
+    generation_id, _ = generation(states=[["failed", 0]], error="InternalServiceFailure")
+    pages.add("again", generation_id, dag=f"held-{why}", state="up_for_retry", watch=MADE)
+
+    page = visit(pages.at("again", dag=f"held-{why}"))
+    page.get_by_text("Airflow retries the task by itself").wait_for()
+    page.route("**/clip.json", lambda route: route.fulfill(json={**route.fetch().json(), "halted": why}))
+    refresh(page)
+    told = page.locator(".alert", has_text="The task's next try is held up").inner_text()
+    until = {"paused": "the DAG is unpaused", "missing": "the DAG is back", "silent": "a scheduler runs"}[why]
+    assert f"Try 2 of again begins once {until}" in told
+    assert "by itself" not in page.locator(".alerts").inner_text()
 
 
 def test_polls_that_fail_are_said_to_come_less_often(visit, pages):

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import io
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -313,6 +314,38 @@ def test_large_answers_are_read_one_after_the_other(serve, monkeypatch):
 
     asyncio.run(wait_for_all())
     assert seen == [(1, "vidu-read")] * 8
+
+
+@pytest.mark.fault("attacks", "the gateways of two connections answer with megabytes that take seconds to read",
+                   outcome=SURVIVED, seen="a page of a third connection's list is read at once")  # fmt: skip
+def test_huge_answers_delay_no_others(serve, monkeypatch):
+    """Two threads read all large answers: a page of 60 kB waited for 40 seconds."""
+    # A list's page may have 16 MiB, the answer to a poll no more than one.
+    monkeypatch.setattr("airflow_provider_vidu.api.clients.async_client._HUGE_BYTES", 500_000, raising=False)
+    for conn_id, length in (("huge_1", 900_000), ("huge_2", 900_000), ("large", 60_000)):
+        serve(whole(b'{"status":"processing","x":"' + b"a " * (length // 2) + b'"}'))
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", os.environ["AIRFLOW_CONN_VIDU_DEFAULT"])
+    known, begun, may_end = DIALECTS["vidu-native"].read_generation, threading.Event(), threading.Event()
+
+    def read(*args: Any) -> Any:
+        if any(isinstance(one, ApiAnswer) and len(one.body) > 500_000 for one in args):
+            begun.set()
+            may_end.wait(20)
+        return known(*args)
+
+    monkeypatch.setattr(DIALECTS["vidu-native"], "read_generation", read)
+
+    async def polls() -> None:
+        huge = [asyncio.create_task(ViduHook(one).aget_generation("g", retries=0)) for one in ("huge_1", "huge_2")]
+        try:
+            await asyncio.to_thread(begun.wait, 20)
+            await asyncio.sleep(0.5)  # for the second one to begin, if it may
+            await asyncio.wait_for(ViduHook("large").aget_generation("g", retries=0), 10)
+        finally:
+            may_end.set()
+            await asyncio.gather(*huge)
+
+    asyncio.run(polls())
 
 
 @pytest.mark.fault("attacks", "a gateway answers the polls of many waits with 900 kB of an error", outcome=SURVIVED,

@@ -232,7 +232,8 @@ class AsyncClient:
             outcome = await self._limited(config, request)
             if isinstance(outcome, ApiAnswer) and outcome.is_large:
                 async with self._reading:
-                    return await asyncio.get_running_loop().run_in_executor(_readers, read, outcome)
+                    reader = _readers[len(outcome.body) > _HUGE_BYTES]
+                    return await asyncio.get_running_loop().run_in_executor(reader, read, outcome)
         if isinstance(outcome, ViduError):
             # Raised outside of any handler: the library's errors hold the request with its headers, including the key.
             raise outcome
@@ -332,9 +333,11 @@ class async_client:  # noqa: N801 - used as a function, a class because a genera
             await asyncio.shield(client.close())
 
 
-_readers: Final = ThreadPoolExecutor(2, thread_name_prefix="vidu-read")
+_HUGE_BYTES: Final = 1024 * 1024
+"""Ordinary pages of the account's list are smaller."""
+_readers: Final = [ThreadPoolExecutor(1, thread_name_prefix="vidu-read") for _ in ("large", "huge")]
 """Not the loop's own threads, which resolve names for every trigger: a gateway that answers each poll with megabytes
-would occupy them. A connection uses one of these at a time."""
+would occupy them. Huge answers have a thread of their own: a page of another connection waited for 40 seconds."""
 
 
 def _configured_sockets() -> int:

@@ -64,6 +64,7 @@ class _Tls(SSLProtocol):
     received = 0
     """How many bytes have arrived; over a proxy with TLS of its own, they are data of the TLS below."""
     _replies = 0
+    _written = 0
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take the next bytes, unless too many brought no data."""
@@ -77,16 +78,27 @@ class _Tls(SSLProtocol):
             self._let_others_run()
 
     def _do_read__copied(self) -> None:
+        self._with_few_replies(super()._do_read__copied)  # type: ignore[misc]  # not in typeshed
+
+    def _do_read__buffered(self) -> None:  # what it reads is TLS again: this is the TLS of a proxy
+        self._with_few_replies(super()._do_read__buffered)  # type: ignore[misc]  # not in typeshed
+
+    def _with_few_replies(self, read: Callable[[], None]) -> None:
         """Read data, unless the server has too much to be answered.
 
         OpenSSL answers the four bytes of a HelloRequest with 31. A server that sent data with them, and read
         nothing, grew the queue of a connection by 15 MB a second.
         """
-        before = self._outgoing.pending  # type: ignore[attr-defined]  # not in typeshed
-        super()._do_read__copied()  # type: ignore[misc]
-        self._replies += max(0, self._outgoing.pending - before)  # type: ignore[attr-defined]
+        before = self._written + self._outgoing.pending  # type: ignore[attr-defined]  # not in typeshed
+        read()
+        self._replies += self._written + self._outgoing.pending - before  # type: ignore[attr-defined]
         if self._replies > _MOST_REPLIES:
             self._transport.abort()  # type: ignore[union-attr]
+
+    def _process_outgoing(self) -> None:
+        before = self._outgoing.pending  # type: ignore[attr-defined]  # not in typeshed
+        super()._process_outgoing()  # type: ignore[misc]  # not in typeshed
+        self._written += before - self._outgoing.pending  # type: ignore[attr-defined]
 
     def _do_handshake(self) -> None:
         raw = cast("asyncio.Transport", self._transport)

@@ -53,9 +53,9 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.operators.batch import ViduBatchOperator
 
 
-_OF_EACH_ITERATION: Final = (
-    "Each iteration of this loop replaces the files of the one before, because destination names the same place. Put "
-    "{{ loop.index }} into it to keep them all."
+_ONE_FOR_ITERATIONS: Final = (
+    "Each iteration of this loop has the same destination, so only one of their files remains. Put {{ loop.index }} "
+    "into it to keep them all."
 )
 
 
@@ -150,8 +150,8 @@ def check_own_file(operator: Any, context: Any, destination: object, written: ob
     """
     if is_folder(checked_destination(destination)):
         return
-    if _replaces_iteration(context, written):
-        operator.log.warning(_OF_EACH_ITERATION)
+    if _iterations_share(context, written):
+        operator.log.warning(_ONE_FOR_ITERATIONS)
     if (task := mapped_task(operator, context)) is None:
         return
     written = own_argument(task, context, "destination", written)
@@ -212,9 +212,14 @@ def warn_of_shared_files(operator: ViduBatchOperator, context: Any) -> None:
             "Several instances of this mapped task have one destination: a row replaces the file of a row with the "
             "same key in another instance. Put {{ ti.map_index }} into destination, or {generation_id} into naming."
         )
-    keeps_all = operator.batch is not None or "generation_id" in operator.naming  # a named batch orders no row again
-    if not keeps_all and _replaces_iteration(context, operator.written["destination"]):
-        operator.log.warning(_OF_EACH_ITERATION)
+    name = path_text(operator.written["batch"])
+    is_one_batch = name is not None and is_of_all_iterations(name)  # it orders no row again
+    keeps_all = is_one_batch or "generation_id" in operator.naming
+    if not keeps_all and _iterations_share(context, operator.written["destination"]):
+        operator.log.warning(
+            "Each iteration of this loop has the same destination: a row replaces the file of a row with the same key "
+            "in an earlier one. Put {{ loop.index }} into destination, or {generation_id} into naming."
+        )
 
 
 def may_share_files(operator: ViduBatchOperator, context: Any) -> bool:
@@ -222,8 +227,8 @@ def may_share_files(operator: ViduBatchOperator, context: Any) -> bool:
     return "generation_id" not in operator.naming and _have_the_same(operator, context, "destination")
 
 
-def _replaces_iteration(context: Any, written: object) -> bool:
-    """Whether a task in a loop (Airflow 3.4) stores its files where an earlier iteration has stored its own.
+def _iterations_share(context: Any, written: object) -> bool:
+    """Whether a task in a loop (Airflow 3.4) has the destination of an earlier iteration.
 
     :param written: the destination as the DAG's author wrote it.
     """

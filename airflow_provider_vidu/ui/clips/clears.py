@@ -29,8 +29,9 @@ def _price_of_clear(clip: Clip, failed: TaskFacts | None) -> str:
     for task in (failed, paying or reusing):
         if task is not None and task.state == "removed":
             return f"The task {name_of(task)} is not in the DAG any more, so clearing it submits nothing."
+    unless = ' unless it has on_clear="resume"' if failed is not None else ""
     if reusing is not None and reusing.is_reuse and (failed is not None or paying is None):
-        return f"Clearing {name_of(reusing)} submits a generation of its own and pays for it."
+        return f"Clearing {name_of(reusing)} submits a generation of its own and pays for it{unless}."
     if failed is not None and failed.role == "wait":
         return f"Clearing {name_of(failed)} costs nothing: it only waits."
     if paying is None:
@@ -38,8 +39,9 @@ def _price_of_clear(clip: Clip, failed: TaskFacts | None) -> str:
     if is_by_hook(paying):
         return f"Clearing {name_of(paying)} runs its own code again, which decides what it submits and pays for."
     price = "" if clip.credits is None else f" (the price of this one: {credits_text(clip.credits)})"
-    unless = ' unless it has on_clear="resume"' if failed is not None else ""
-    return f"Clearing {name_of(paying)} submits a new generation and pays for it{price}{unless}."
+    new = f"Clearing {name_of(paying)} submits a new generation and pays for it{price}{unless}."
+    also = reusing is not None and reusing.is_reuse and reusing is not paying and reusing.state == "failed"
+    return f"{new} Clearing {name_of(reusing)} submits one of its own, and pays for that." if also and reusing else new
 
 
 def later_iterations(tasks: Iterable[TaskFacts]) -> str:

@@ -16,6 +16,7 @@ from airflow_provider_vidu.ui.clips.pieces import FileRecord, newest_first, with
 from airflow_provider_vidu.ui.clips.xcoms import (
     BESIDE,
     MAKING,
+    PAYING,
     ROLES,
     STORES,
     decoded,
@@ -28,6 +29,7 @@ from airflow_provider_vidu.ui.playing.shelf import Known
 ENDED: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 BETWEEN_TRIES: Final = (None, "restarting", "up_for_retry")
 """The states of a task instance with an id between two tries; a clear leaves none."""
+UNBEGUN: Final = ("scheduled", "queued", "up_for_reschedule")
 UNATTENDED: Final = timedelta(minutes=1)
 """A triggerer that runs and has room takes a wait up sooner than this."""
 _PRODUCT = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}(?:/[a-z0-9_-]{1,60})?", re.ASCII)
@@ -150,12 +152,18 @@ class TaskFacts:
         return self.state == "success" and not self.was_marked
 
     @property
+    def has_failed(self) -> bool:
+        """Whether it has failed, or Airflow has removed it without a result of what it has submitted."""
+        return self.state == "failed" or (self.state == "removed" and not self.has_result and self.role in PAYING)
+
+    @property
     def begins_anew(self) -> bool:
         """Whether another try of it is to come, so that what is known here is of an earlier one."""
         noted = strict_int(self.note.get("try_number"))
-        # Else Airflow resumes it, or pokes once more. A running one removes what it finds once it has read the DAG.
+        # Else Airflow resumes it, or pokes once more. A running one removes what it finds once it has read the DAG; one
+        # whose worker does not find the DAG is up for reschedule.
         is_next = noted is not None and self.try_number > noted
-        return self.state in BETWEEN_TRIES or (self.state in ("scheduled", "queued", "running") and is_next)
+        return self.state in BETWEEN_TRIES or (self.state in (*UNBEGUN, "running") and is_next)
 
     @property
     def was_cleared(self) -> bool | None:
@@ -220,12 +228,7 @@ class TaskFacts:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """How a user ended a task.
-
-    :param state: what it was marked as: ``failed`` or ``success``.
-    :param at: when.
-    :param of_run: whether it was done to the whole run.
-    """
+    """How a user ended a task: marked as ``failed`` or ``success``, and whether that was done to the whole run."""
 
     state: str
     at: datetime
@@ -284,7 +287,7 @@ class Clip:
     @property
     def paying(self) -> TaskFacts | None:
         """The task instance that submitted the generation; None where it is in another run."""
-        return next((task for task in self.tasks if task.role in ("generate", "submit")), None)
+        return next((task for task in self.tasks if task.role in PAYING), None)
 
     @property
     def reusing(self) -> TaskFacts | None:
@@ -342,17 +345,14 @@ class Clip:
 
     @property
     def stage(self) -> str:
-        """Return how far it is by the tasks' states alone: one of the stages of the sheet's filter.
-
-        A clip is not in progress once its tasks have ended: none of them will see its end any more.
-        """
+        """How far it is by the tasks' states alone, as the sheet's filter has it: once all have ended, none goes on."""
         if any(task.keeps_result and task.has_succeeded for task in self.tasks):
             return "stored"
         if any((task.role in MAKING or self.is_dry_run) and task.has_succeeded for task in self.tasks):
             return "ready"
-        if any(task.state == "failed" for task in self.tasks) and all(task.has_ended for task in self.tasks):
-            return "failed"
-        return "submitted" if all(task.has_ended for task in self.tasks) else "working"
+        if not all(task.has_ended for task in self.tasks):
+            return "working"
+        return "failed" if any(task.has_failed for task in self.tasks) else "submitted"
 
 
 def grouped(tasks: Iterable[TaskFacts], *, run_is_over: bool = False) -> list[Clip]:

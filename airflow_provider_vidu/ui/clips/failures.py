@@ -19,7 +19,7 @@ from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.pieces import FileRecord
 from airflow_provider_vidu.ui.clips.service import Live, goes_on
 from airflow_provider_vidu.ui.clips.times import Moment, ended, submitted
-from airflow_provider_vidu.ui.clips.xcoms import MAKING
+from airflow_provider_vidu.ui.clips.xcoms import MAKING, PAYING
 from airflow_provider_vidu.ui.playing.shelf import Lost
 
 CLEARING: Final = " Clearing the task submits a new generation."
@@ -28,6 +28,10 @@ OWN_CONNECTION: Final = (
     "nevertheless: see their log. An administrator finds the reason in the API server's log."
 )
 CLEAR_UPSTREAM: Final = "Clear the task that failed, with its downstream tasks."
+CLEAR_DOWNLOAD: Final = (
+    "Clear that task: the clip is paid for, and downloading it again costs nothing, if the service still has it."
+)
+CLEAR_LATER: Final = "Clear that task once the cause is gone: downloading costs nothing."
 TOO_EARLY: Final = (
     "The generation has not ended yet. Clear that task once it has: before, there is nothing to download. Downloading "
     "costs nothing. A ViduGenerationSensor before it waits for the end."
@@ -57,10 +61,10 @@ def qualifier(clip: Clip, generation: Generation | None, lost: FileRecord | None
         return ", ".join(filter(None, (cancelled, again))) or None
     if generation.failed:
         return cancelled
-    if clip.stage == "failed":
-        return "task failed"
-    if clip.stage != "submitted":
+    if clip.stage not in ("failed", "submitted"):
         return None
+    if any(task.state == "failed" for task in clip.tasks):
+        return "task failed"
     if clip.marked is not None:
         return "task marked"
     return f"task {clip.dropped.state}" if clip.dropped is not None else None
@@ -82,7 +86,7 @@ def failure_view(
     if failed is None or clip.stage in ("stored", "working"):
         return None
     if failed.role == "download":
-        return _of_download(failed, is_early=goes_on(generation, live))
+        return _of_download(failed, generation, live)
     return _of_task(clip, failed, generation, live)
 
 
@@ -95,7 +99,7 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
     if generation.is_transient and (clip.paying is None or clip.paying.role == "submit" or is_by_hook(clip.paying)):
         advice = TEMPORARY
     # A try that is to come replaces it, and begins by itself: a clear would not help.
-    is_past = clip.upcoming is not None and clip.upcoming.role in ("generate", "submit")
+    is_past = clip.upcoming is not None and clip.upcoming.role in PAYING
     return {
         "title": f"The generation{' of the earlier try' * is_past} {'was cancelled' if cancelled else 'failed'}",
         "code": code,
@@ -107,16 +111,9 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
     }
 
 
-def _of_download(task: TaskFacts, *, is_early: bool) -> dict[str, Any]:
-    """Say that a clip is not stored, and what to do.
-
-    :param is_early: whether the generation is known to go on.
-    """
-    title, advice = (
-        "The clip is not stored",
-        "Clear that task: the clip is paid for, and downloading it again costs nothing, if the service still has it.",
-    )
-    message = _why_failed(task)
+def _of_download(task: TaskFacts, generation: Generation | None, live: Live) -> dict[str, Any]:
+    """Say that a clip is not stored, and what to do."""
+    title, message, advice = "The clip is not stored", _why_failed(task), CLEAR_DOWNLOAD
     if _was_failed_since(task):
         title = "The task failed after it had stored its file"
     elif task.was_marked:
@@ -126,8 +123,11 @@ def _of_download(task: TaskFacts, *, is_early: bool) -> dict[str, Any]:
         title = "The clip was not stored again"
         message = _did_not_run(task)
         advice = CLEAR_UPSTREAM
-    elif is_early:
+    elif goes_on(generation, live):
         advice = TOO_EARLY
+    elif generation is None or not generation.succeeded:  # that there is a clip is not known
+        is_refused = isinstance(live.error, ViduNotFoundError | ViduRequestError)  # a clear fails in the same way
+        advice = "" if is_refused else CLEAR_LATER
     cost = later_iterations([task])
     return {"title": title, "code": None, "message": message, "trace_id": None, "advice": advice, "cost": cost}
 

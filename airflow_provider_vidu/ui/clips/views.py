@@ -274,7 +274,7 @@ def _state(clip: Clip, status: GenerationStatus | None) -> str:
         return status.value
     if clip.main.waiting_since is not None:
         return "prices" if clip.main.waits_for_prices else "slot"
-    return "failed" if clip.stage == "failed" else "unknown"
+    return "failed" if clip.stage == "failed" and clip.dropped is None else "unknown"
 
 
 def _refresh(clip: Clip, *, done: bool) -> int | None:

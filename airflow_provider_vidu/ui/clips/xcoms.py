@@ -50,6 +50,7 @@ STORES: Final = "file"
 HOOK: Final = "hook"
 """What a note names as ``by`` that a task's own code has published."""
 MAKING: Final = ("generate", "wait")
+PAYING: Final = ("generate", "submit")
 ROLES: Final = (*MAKING, "submit", "download")
 _GENERATION: Final = f"{Generation.__module__}.{Generation.__qualname__}"
 """The class of what a ``@task`` returns that returns what the hook does."""

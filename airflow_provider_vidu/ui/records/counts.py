@@ -22,7 +22,7 @@ from sqlalchemy.sql.functions import GenericFunction
 from airflow_provider_vidu.links import DRY_RUN_PREFIX, ID_KEY, MAX_PUBLISHED, RESULT_KEY, WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import DIGITS, STAGE_RANK, STAGES
 from airflow_provider_vidu.ui.clips.facts import ENDED, TaskFacts
-from airflow_provider_vidu.ui.clips.xcoms import BESIDE, MAKING, STORES
+from airflow_provider_vidu.ui.clips.xcoms import BESIDE, MAKING, PAYING, STORES
 from airflow_provider_vidu.ui.records.instances import BY_TIME, HAS_RESULT, PLACE, of_run, place_in, placed, same_task
 from airflow_provider_vidu.ui.records.json_fields import MAX_SMALL_CHARS, as_number, text_field
 
@@ -175,6 +175,7 @@ def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
     stores = or_(says("role", "download"), and_(made, says("stores", STORES)))
     stored = and_(stores, not_(says("artifact", *sorted(BESIDE))))
     was_marked = and_(or_(TaskInstance.next_method.is_not(None), says("result", RESULT_KEY)), not_(HAS_RESULT))
+    is_lost = and_(TaskInstance.state == "removed", not_(HAS_RESULT), says("role", *PAYING))  # as has_failed has it
     is_kept = and_(TaskInstance.state == "removed", HAS_RESULT)
     success = or_(and_(TaskInstance.state == "success", not_(was_marked)), is_kept)  # as TaskFacts.has_succeeded has it
     tasks = placed(
@@ -187,7 +188,7 @@ def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
             as_number(text_field(note.value, "credits", 40)).label("credits"),
             _flag(and_(stored, success)).label("stored"),
             _flag(and_(or_(made, ID_TEXT.like(f'"{DRY_RUN_PREFIX}%')), success)).label("made"),
-            _flag(TaskInstance.state == "failed").label("failed"),
+            _flag(or_(TaskInstance.state == "failed", is_lost)).label("failed"),
             _flag(TaskInstance.state.in_(ENDED)).label("ended"),
         )
         .join(TaskInstance, same_task(XComModel, TaskInstance))

@@ -14,7 +14,7 @@ from sqlalchemy import and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from airflow_provider_vidu.links import ID_KEY
-from airflow_provider_vidu.ui.clips.facts import BETWEEN_TRIES
+from airflow_provider_vidu.ui.clips.facts import BETWEEN_TRIES, UNBEGUN
 from airflow_provider_vidu.ui.records.instances import HAS_REGIONS, of_run, same_task, task_in
 
 _next = aliased(TaskInstance)
@@ -39,7 +39,7 @@ def of_earlier_tries(query: Any, key: str = ID_KEY) -> Any:
         _next.try_number == TaskInstance.try_number + 1,
         _next.working_set.is_(True),
     )
-    waits = or_(_next.state.is_(None), _next.state.in_(("up_for_retry", "scheduled", "queued")))
+    waits = or_(_next.state.is_(None), _next.state.in_(("up_for_retry", *UNBEGUN)))
     ids = aliased(XComModel)
     return (
         query.join(_next, is_next)

@@ -277,7 +277,7 @@ function alerts(view) {
   return [
     view.halted && haltedAlert(view.halted),
     // First: with it, the error is one of the past.
-    view.next_try && el("div.alert.is-notice", { role: "status" }, el("h2", {}, retryTitle(view.next_try)), el("p", {}, ...retryText(view.next_try))),
+    view.next_try && el("div.alert.is-notice", { role: "status" }, el("h2", {}, retryTitle(view.next_try, view.halted)), el("p", {}, ...retryText(view.next_try, view.halted))),
     error &&
       el(
         "div.alert.is-error",

@@ -24,8 +24,6 @@ export const STAGES = { working: "In progress", submitted: "Submitted", ready: S
 /** The most clips on a page of a sheet. */
 export const SHEET_SIZE = 24;
 
-const MIN_SEEN = 300; // pixels of a frame's width with which its pages can be used
-
 /** What a badge says in brackets beside a good state, and what is wrong all the same. */
 const BAD = ["task failed", "file not found", "file replaced"];
 
@@ -159,30 +157,33 @@ export function time(iso) {
 const HALTS = {
   paused: ["The DAG is paused", "the DAG is unpaused in Airflow"],
   silent: ["No scheduler was heard of for two minutes", "a scheduler runs"],
-  missing: ["The DAG is missing in Airflow", "the DAG is back: it was removed or renamed, or cannot be imported"],
+  missing: ["The DAG is missing in Airflow", "the DAG is back", ": it was removed or renamed, or cannot be imported"],
 };
 
 /** Said on each page of a run none of whose tasks Airflow begins: what the other sentences promise waits as well. */
 export function haltedAlert(why) {
-  const [title, until] = HALTS[why];
+  const [title, until, cause = ""] = HALTS[why];
   return el(
     "div.alert.is-notice",
     { role: "status" },
     el("h2", {}, title),
-    el("p", {}, `What a worker has begun goes on. No other task begins, resumes or is retried until ${until}. What is at the service goes on meanwhile, and its links expire within a day.`),
+    el("p", {}, `What a worker has begun goes on. No other task begins, resumes or is retried until ${until}${cause}. What is at the service goes on meanwhile, and its links expire within a day.`),
   );
 }
 
-/** Why Airflow begins another try of a task: not every clear is known as one. */
-export function retryTitle({ state, was_cleared: wasCleared }) {
+/** Why Airflow begins another try of a task: not every clear is known as one. In a halted run, none begins. */
+export function retryTitle({ state, was_cleared: wasCleared }, halted) {
   if (wasCleared) return "The task was cleared";
+  if (halted && state !== "running") return "The task's next try is held up";
   return state === null ? "Airflow begins the task once more by itself" : "Airflow retries the task by itself";
 }
 
 /** When Airflow begins the next try of a task, and what that does. */
-export function retryText({ task, number, state, at, does }) {
+export function retryText({ task, number, state, at, does }, halted) {
   const begins = `Try ${number} of ${task} begins `;
   if (state === "running") return [`Try ${number} of ${task} has begun; until it has published anything, this page shows what an earlier try has left. `, does];
+  if (halted) return [begins, `once ${HALTS[halted][1]}`, at && [", at ", time(at), " at the earliest"], ". ", does].flat();
+  if (state === "up_for_reschedule") return [`A worker has put off try ${number} of ${task}: its log says why. Airflow begins it again by itself; until then, this page shows what an earlier try has left. `, does];
   if (state !== "up_for_retry") return [begins, "once the tasks before it have ended and there is room for it; until then, this page shows what an earlier try has left. ", does];
   return [begins, ...(at ? ["at ", time(at), " at the earliest. "] : ["after its retry delay. "]), does];
 }
@@ -226,15 +227,25 @@ export function topBar(crumbs, actions) {
   ];
 }
 
-/** On a phone, most of Airflow's frame lies beyond the screen: then the way out of it stands at the edge that is seen. */
+/** On a phone, a part of Airflow's frame lies beyond the screen: then the way out of it stands at the edge that is seen. */
 function markBeyond() {
-  const { left, width } = window.frameElement.getBoundingClientRect();
-  document.documentElement.classList.toggle("is-beyond", window.top.innerWidth - left < Math.min(width, MIN_SEEN));
+  const { frameElement: frame, parent } = window;
+  const { left, right, top } = frame.getBoundingClientRect();
+  const edge = Math.max(0, left);
+  let from = edge; // Airflow's own bar covers what is scrolled beneath it
+  while (from < parent.innerWidth && parent.document.elementFromPoint(from, Math.max(0, top) + 20) !== frame) from += 8;
+  if (from >= parent.innerWidth) from = edge; // a dialog covers all of it, or it is below the screen
+  const page = document.documentElement;
+  page.classList.toggle("is-beyond", from > left + 1 || right > parent.innerWidth + 1);
+  page.style.setProperty("--seen-from", `${from - left}px`);
 }
 
 if (isFramed && window.frameElement) {
+  const gone = new AbortController(); // the page around the frame stays when this one is left
+  window.addEventListener("pagehide", () => gone.abort());
   markBeyond();
   window.addEventListener("resize", markBeyond);
+  window.parent.addEventListener("scroll", markBeyond, { capture: true, passive: true, signal: gone.signal });
 }
 
 /** A link to a page of Airflow's own; from within its frame it opens around the frame. */

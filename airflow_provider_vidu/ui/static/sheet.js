@@ -40,7 +40,7 @@ function show(view) {
   if (!parts.grid) build();
   fill(document.getElementById("top"), [view.dag_id, view.run_id, view.batch && logPath(view.batch)], () => bar(view));
   fill(parts.title, Boolean(view.batch), (isBatch) => (isBatch ? "Clips of this batch" : "Clips of this run"));
-  fill(parts.batches, [view.batch, view.batches, zoneName()], () => (view.batch ? [view.batch] : view.batches).map((batch) => batchPanel(view, batch, { isOwn: Boolean(view.batch) })));
+  fill(parts.batches, [view.batch, view.batches, view.halted, zoneName()], () => (view.batch ? [view.batch] : view.batches).map((batch) => batchPanel(view, batch, { isOwn: Boolean(view.batch) })));
   const all = Object.values(view.counts).reduce((sum, count) => sum + count, 0);
   fill(parts.alerts, [view.clips.filter((clip) => clip.is_unattended).length, view.no_generation, all > 0, view.halted], ([count]) => [view.halted ? haltedAlert(view.halted) : [], unattended(count), withoutClip(view, all)].flat());
   fill(parts.filters, [view.counts, stage], () => (all ? filters(view.counts, all) : []));

@@ -146,6 +146,26 @@ def test_a_share_that_is_not_mounted_is_found(tmp_path):
     assert caught.value.retryable
 
 
+@pytest.mark.parametrize(
+    ("mode", "user", "name", "is_refused"),
+    [
+        (0o1777, 1, "a.mp4", True),
+        (0o1777, 0, "a.mp4", False),
+        (0o1777, 1, "b.mp4", False),
+        (0o1777, 1, "", False),
+        (0o777, 1, "a.mp4", False),
+    ],
+)
+def test_a_file_that_only_its_owner_may_replace_is_found(tmp_path, monkeypatch, mode, user, name, is_refused):
+    """In /tmp: root had tried the DAG with `airflow tasks test`, and each run of another user paid before it failed."""
+    (tmp_path / "a.mp4").write_bytes(b"")
+    tmp_path.chmod(mode)
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + user)
+    with pytest.raises(ViduConfigError, match="sticky bit") if is_refused else contextlib.nullcontext():
+        check_downstream(order(destination=f"{tmp_path}/{name}"))
+
+
 @pytest.mark.parametrize("destination", ["{}/out/clips/", "s3://other/clips/", "s3://theirs@studio/clips/"])
 @pytest.mark.parametrize("mapped", [True, False])
 def test_a_destination_outside_of_the_roots_is_found(tmp_path, monkeypatch, destination, mapped):

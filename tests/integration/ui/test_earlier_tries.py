@@ -34,7 +34,10 @@ def sheet_of(pages: Any, dag: str, query: str = "") -> Any:
     return pages.get(f"{path}/clips.json{query}", user="admin").json()
 
 
-@pytest.mark.parametrize(("state", "number"), [("up_for_retry", 2), ("scheduled", 2), ("queued", 2), (None, 2)])
+@pytest.mark.parametrize(
+    ("state", "number"),
+    [("up_for_retry", 2), ("scheduled", 2), ("queued", 2), ("up_for_reschedule", 2), (None, 2)],
+)
 def test_the_failure_of_the_try_before(pages, state, number):
     """It names the reason, and what comes next; its task is not one that lies in another run."""
     dag = f"before-{state}"
@@ -72,6 +75,7 @@ def test_it_is_counted_and_follows_the_clips(pages):
         ("up_for_retry", {"reason": "superseded"}),
         ("success", {"published": "another", "watch": NOTE}),
         ("queued", {"published": "another", "watch": NOTE}),
+        ("up_for_reschedule", {"published": "another", "watch": NOTE}),  # a sensor between two pokes
     ],
 )
 def test_what_is_over_is_not_shown(pages, state, more):

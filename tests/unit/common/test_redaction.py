@@ -266,9 +266,12 @@ def test_the_token_does_not_reach_the_return_value():
 def test_no_search_takes_all_of_a_long_text(monkeypatch) -> None:
     """Within one search, no other thread runs: the event loop stood still for half a second."""
     runs_of = (redaction._PERCENT, "%41"), (redaction._ESCAPES, r"\u0041"), (redaction._ESCAPES, r"\/")
-    for pattern, escape in (*runs_of, (redaction._STYLED, "\u2100")):
+    runs_of += (redaction._ESCAPES, r"\\"), (redaction._ESCAPES, r"\"")
+    gaps = (redaction._GAP, " "), (redaction._GAP, "<wbr>"), (redaction._BETWEEN_NUMERALS, "<")
+    for pattern, escape in (*runs_of, *gaps, (redaction._STYLED, "\u2100")):
         runs = [len(found.group()) for found in pattern.finditer(escape * 300_000)]
         assert max(runs) <= 65_536 * len(escape)
+        assert len(runs) < 10  # each match costs as much as a hundred characters of one
     searched = []
 
     class Counted:
@@ -287,6 +290,13 @@ def test_no_search_takes_all_of_a_long_text(monkeypatch) -> None:
         assert redactor.redact(text) == text
         assert sum(searched) >= len(text)
         assert max(searched) <= 256 * 1024
+
+
+@pytest.mark.parametrize("spelling", [KEY, KEY.encode().hex()])
+def test_a_key_is_found_around_a_gap_of_several_pieces(spelling) -> None:
+    """A gap is read in pieces, and is one nevertheless."""
+    text = f"a {spelling[:9]}{' ' * 200_000}{spelling[9:]} b"
+    assert Redactor([KEY]).redact(text) == "a *** b"
 
 
 @each_row("before", range(0, 50, 7))

@@ -149,6 +149,7 @@ QUOTED = "vjbyPxybdZaNmGa%2ByT272YEAiv4%3D"
         pytest.param({"a": [{"b": (f"https://h/v?X-Amz-Signature={QUOTED}&x=1",)}]}, id="nested"),
         pytest.param({f"https://h/v?sig={QUOTED}": 1}, id="as a key"),
         pytest.param(f'{{"u":"https:\\/\\/h\\/v?a=1\\u0026sign={QUOTED}"}}', id="JSON as PHP and Go write it"),
+        pytest.param(rf"https://h/v?a=1\u0026sign={QUOTED}", id="alone, as Go writes it in JSON"),
         pytest.param(f'https://h/"quoted"?Signature={QUOTED}', id="with a quotation mark"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fsspec
 import pytest
 
 from airflow_provider_vidu.exceptions import ViduConfigError
@@ -30,6 +31,13 @@ def test_a_missing_provider_of_a_connection(monkeypatch, text, conn_id):
 def test_a_file_system_that_cannot_be_created_without_a_host():
     """It is there, and of no use: the generation would be paid for, and its file never stored."""
     assert "only an Airflow connection could name the host 'place'" in str(missing_file_system("ftp://place/clips/"))
+
+
+def test_a_file_system_that_cannot_be_created_without_options(monkeypatch):
+    """DBFS needs a token, which no URL holds; fsspec's configuration may."""
+    assert "only fsspec's configuration could name its instance and token" in str(missing_file_system("dbfs://clips/"))
+    monkeypatch.setitem(fsspec.config.conf, "dbfs", {"instance": "adb.example.com", "token": "hush"})
+    assert missing_file_system("dbfs://clips/") is None
 
 
 @pytest.mark.parametrize(("text", "conn_id"), [("memory://clips/", "mine"), ("memory://mine@clips/a.mp4", None)])

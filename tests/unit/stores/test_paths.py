@@ -14,7 +14,16 @@ from tests.rows import each_row
 
 
 @each_row(
-    "good", ["/data/a.mp4", "s3://bucket/clips/", "clips/a b.mp4", "memory://x/y..mp4", "./", "abfss://my_azure@clips/"]
+    "good",
+    [
+        "/data/a.mp4",
+        "s3://bucket/clips/",
+        "clips/a b.mp4",
+        "memory://x/y..mp4",
+        "./",
+        "abfss://my_azure@clips/",
+        "s3://my_aws@arn:aws:s3:eu-west-1:123456789012:accesspoint/studio/clips/",
+    ],
 )
 def test_good_destinations(good):
     """Paths, URLs and folders pass unchanged."""
@@ -64,6 +73,8 @@ def test_good_destinations(good):
         "s3:/bucket/a.mp4",
         "gs:/bucket/{{ ds }}/",
         "s3:///clips/a.mp4",
+        "s3://minio:9000/clips/a.mp4",
+        "gs://my_gcp@minio:9000/clips/",
         "gs:///clips/",
         "abfs://my_azure@/clips/a.mp4",
         "/data/\u202e4pm.exe.mp4",

@@ -112,6 +112,7 @@ def test_secret_options_of_a_path_are_masked(masker, field):
         ("sftp://bob:S3cret@Passw0rd@h/", "S3cret@Passw0rd"),
         ("sftp://bob:S3cret'Passw0rd@h/", "S3cret'Passw0rd"),
         ("http://:S3cretPassw0rd@h:8080/", "S3cretPassw0rd"),
+        (r'{"from": "sftp:\/\/bob:S3cretPassw0rd@h\/a.png"}', "S3cretPassw0rd"),
         (ObjectStoragePath("sftp://bob:S3cretPassw0rd@h/clips/"), "S3cretPassw0rd"),
     ],
 )
@@ -132,6 +133,7 @@ def test_ports_and_connections_are_no_passwords() -> None:
     assert passwords(["s3://aws@b/k", "http://h:8080/a:b@c", "http://[::1]:80/", "a:b@c", "http://h/?q=a:b@c"]) == set()
     began = time.process_time()
     passwords(["://a:" * 200_000, "://" + "a" * 1_000_000, "://a:" + "b" * 1_000_000, "://a:" + "@:" * 500_000])
+    passwords([r":\/\/a:" * 200_000, r":\/\/" * 300_000, ":" * 1_000_000, ":" + "\\" * 1_000_000])
     assert time.process_time() - began < 1
 
 

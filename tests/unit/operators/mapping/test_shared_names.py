@@ -271,13 +271,23 @@ def test_a_map_index_without_a_dag_says_nothing():
 
 
 @pytest.mark.parametrize(
-    ("more", "is_told"), [({}, True), ({"batch": "b"}, False), ({"naming": "{generation_id}"}, False)]
+    ("more", "is_told"),
+    [
+        ({}, True),
+        ({"batch": "b"}, False),
+        ({"batch": "b-{{ ds }}"}, False),
+        ({"batch": "b-{{ loop.index }}"}, True),
+        ({"batch": Mock(spec=["resolve"])}, True),
+        ({"naming": "{generation_id}"}, False),
+    ],
 )
 def test_the_files_of_a_batch_that_each_iteration_of_a_loop_replaces(more, is_told, caplog, capsys):
-    """Each iteration is a batch of its own unless they share a name."""
+    """Each iteration is a batch of its own unless they share a name; rows with keys of their own replace nothing."""
     operator = ViduBatchOperator(task_id="b", rows=[], destination="/clips/", **more)
     warn_of_shared_files(operator, {"loop": SimpleNamespace(index=1)})
-    assert ("Each iteration of this loop" in caplog.text + capsys.readouterr().out) is is_told
+    log = caplog.text + capsys.readouterr().out
+    assert ("Each iteration of this loop" in log) is is_told
+    assert ("a row replaces the file of a row with the same key" in log) is is_told
 
 
 @each_row(

@@ -285,7 +285,8 @@ def test_the_connection_stands_in_the_rendered_fields_too():
         # Cleared after it was taken out of the DAG: Airflow keeps what it has returned.
         ([task(state="removed", watch={**RETURNS, "stores": "file"}, has_result=True)], "stored"),
         ([task(state="removed", watch=RETURNS, has_result=True)], "ready"),
-        ([task(state="removed", watch=RETURNS)], "submitted"),
+        ([task(state="removed", watch=RETURNS)], "failed"),
+        ([task(state="removed", watch={"role": "wait"})], "submitted"),
     ],
 )
 def test_how_far_a_clip_is(tasks, stage):

@@ -130,7 +130,9 @@ def test_a_download_that_did_not_wait(status):
     )
     assert "osts nothing" in error["advice"]
     unknown = view(*tasks, live=Live(error=ViduRateLimitError("no")))["error"]
-    assert unknown["advice"].startswith("Clear that task: ")
+    assert unknown["advice"] == "Clear that task once the cause is gone: downloading costs nothing."
+    for error in (ViduNotFoundError("no"), ViduRequestError("no")):  # nothing is known to be paid for, or to be there
+        assert not view(*tasks, live=Live(error=error))["error"]["advice"]
 
 
 def test_a_download_that_was_marked():
@@ -189,6 +191,7 @@ def test_a_marked_task_ends_no_generation():
     [
         ({"state": "up_for_retry"}, "task retries"),
         ({"state": "queued", "try_number": 2}, "task retries"),
+        ({"state": "up_for_reschedule", "try_number": 2}, "task retries"),  # its worker did not find the DAG
         ({"state": "scheduled", "try_number": 2, "max_tries": 3}, "task cleared"),
         ({"state": None, "max_tries": 3}, "task cleared"),
         ({"state": "restarting"}, "task cleared"),
@@ -371,15 +374,17 @@ def test_a_task_that_failed_after_it_had_stored_its_file():
 def test_a_clear_of_a_reused_clip_pays():
     """A clear asks for another generation, whatever was reused: it is never said to cost nothing."""
     kept = {"conn_id": "c", "role": "wait", "stores": "file"}
-    told = "Clearing film submits a generation of its own and pays for it."
+    told = 'Clearing film submits a generation of its own and pays for it unless it has on_clear="resume".'
     clip = gone(task(watch=kept, result={**made(), "file": RECORD, "reused_from": "g"}), None)
     stored = dict.fromkeys([RECORD["uri"]])
     assert views.clip_view(clip, clip.main, NOT_ASKED, stored=stored, now=NOW)["error"]["cost"] == told
     shared = task(watch={**kept, "shared": True}, state="failed")
-    for status in ("failed", "succeeded"):
-        assert told in view(shared, live=Live(generation(status)))["error"]["cost"]
+    always = "Clearing film submits a generation of its own and pays for it."  # a failed one is never resumed
+    for status, expected in (("failed", always), ("succeeded", told)):
+        assert expected in view(shared, live=Live(generation(status)))["error"]["cost"]
     both = view(task("first", watch=WATCH, state="failed"), shared, live=Live(generation("failed")))["error"]
     assert "Clearing first submits a new generation and pays for it" in both["cost"]
+    assert both["cost"].endswith("Clearing film submits one of its own, and pays for that.")
 
 
 def test_a_stored_file_that_is_there():
@@ -470,7 +475,8 @@ def test_a_task_was_skipped_or_removed_beside_its_generation(state, why, cost, s
     """Nothing was said of it, and no task waits for what it has paid for; what has a result is as good as before."""
     late = {"ended_at": NOW, "watch": {**WATCH, "deadline": (NOW - timedelta(seconds=9)).timestamp()}}
     shown = view(task(**{"state": state, **late}), live=Live(generation(status)))
-    assert (shown["stage"], shown["qualifier"]) == ("submitted", f"task {state}")
+    stage = "failed" if state == "removed" else "submitted"
+    assert (shown["stage"], shown["qualifier"]) == (stage, f"task {state}")
     assert shown["error"]["title"] == f"The task was {state}, {title}"
     assert shown["error"]["message"].startswith(why)
     assert f'{advised}(generation_id="g"' in shown["error"]["advice"]

@@ -160,6 +160,8 @@ def test_what_the_next_try_does(watch, generation, does):
         # Its worker reads the DAG, and then removes what the try before has published.
         ({"state": "running", "try_number": 2}, 2, False, "It resumes this generation"),
         ({"state": "running", "try_number": 2, "max_tries": 3}, 2, True, "It submits a new generation and pays"),
+        # Its worker did not find the DAG: Airflow begins it again after a minute.
+        ({"state": "up_for_reschedule", "try_number": 2}, 2, False, "It resumes this generation and pays nothing more"),
     ],
 )
 def test_a_try_that_is_about_to_begin(more, number, was_cleared, does):
@@ -172,7 +174,9 @@ def test_a_try_that_is_about_to_begin(more, number, was_cleared, does):
     assert bool(found["does"]) is bool(does)
 
 
-@pytest.mark.parametrize("state", ["scheduled", "queued", "running", "deferred", "success", "failed"])
+@pytest.mark.parametrize(
+    "state", ["scheduled", "queued", "running", "up_for_reschedule", "deferred", "success", "failed"]
+)
 def test_what_goes_on_with_its_try_has_no_next_one(state):
     """An event resumes a try, a sensor is poked once more; a note of an earlier version names no try."""
     for try_number, noted in ((1, 1), (2, 2), (2, None)):
@@ -206,7 +210,8 @@ def test_what_is_not_known_of_the_next_try():
 def test_a_try_that_is_to_come_has_a_timeout_of_its_own():
     """The deadline of the earlier one is over with it; its log is the one that there is."""
     watch = {"role": "generate", "deadline": at(3600).timestamp(), "try_number": 1}
-    begun_tries = (("up_for_retry", 1, 1), ("queued", 2, 1), ("running", 2, 2), ("deferred", 1, 1))
+    put_off = ("up_for_reschedule", 2, 2)
+    begun_tries = (("up_for_retry", 1, 1), ("queued", 2, 1), ("running", 2, 2), put_off, ("deferred", 1, 1))
     for state, try_number, begun in begun_tries:
         known = {"state": state, "try_number": try_number, "deferred_at": at(0) if state == "deferred" else None}
         shown = view(task(watch=watch, **known), live=Live(running()), over=False)
