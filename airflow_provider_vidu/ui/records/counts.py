@@ -214,23 +214,25 @@ def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
     def of_clip(value: Any, **more: Any) -> Any:
         return value.over(partition_by=each.c.id, **more)
 
-    has_ended = of_clip(func.min(each.c.ended)) == 1
-    has_failed = and_(of_clip(func.max(each.c.failed)) == 1, has_ended)
+    # No maximum of a partition: MariaDB goes through all of its rows for each of them.
+    has_ended = of_clip(func.sum(1 - each.c.ended)) == 0
+    has_failed = and_(of_clip(func.sum(each.c.failed)) > 0, has_ended)
     order = [each.c.at, each.c.task_id, each.c.iteration, each.c.map_index, each.c.key]
+    dearest = [_flag(each.c.credits.is_(None)), each.c.credits.desc()]
     ranked = select(
         *(column for column in each.c if column.name != "credits"),
-        of_clip(func.max(each.c.credits)).label("credits"),
+        of_clip(func.first_value(each.c.credits), order_by=dearest).label("credits"),
         of_clip(func.row_number(), order_by=order).label("place"),
         case(
-            (of_clip(func.max(each.c.stored)) == 1, "stored"),
-            (of_clip(func.max(each.c.made)) == 1, "ready"),
+            (of_clip(func.sum(each.c.stored)) > 0, "stored"),
+            (of_clip(func.sum(each.c.made)) > 0, "ready"),
             (has_failed, "failed"),
             (has_ended, "submitted"),
             else_="working",
         ).label("stage"),
     ).subquery()
     names = ("id", "task_id", "iteration", "map_index", "region_id", "key", "at", "label", "credits", "stage")
-    began = func.min(ranked.c.at).over(partition_by=ranked.c.task_id).label("began")
+    began = func.first_value(ranked.c.at).over(partition_by=ranked.c.task_id, order_by=ranked.c.at).label("began")
     return select(*(ranked.c[name] for name in names), began).where(ranked.c.place == 1).subquery()
 
 

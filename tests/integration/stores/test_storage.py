@@ -389,6 +389,28 @@ def test_a_symbolic_link_is_refused(tmp_path, leads_to, folder):
     assert listing(tmp_path) == ["a.mp4", "real.mp4"]
 
 
+@pytest.mark.parametrize("way", ["check", "writer", "obstacle"])
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "gone"), OSError(errno.ESTALE, "stale")])
+def test_a_link_that_disappears_during_the_look_raises_no_error_of_its_own(tmp_path, monkeypatch, way, error):
+    """Another process swaps links in the folder: the task was ended by the system's error, without an advice."""
+    name = "link/new.mp4" if way == "obstacle" else "link"
+    (tmp_path / "link").symlink_to("share")
+    place = Destination(f"{tmp_path}/{name}")
+    look = {"check": place.file().check, "writer": lambda: place.file().writer(None, replace=True).discard()}
+
+    def readlink(path, **_):
+        (tmp_path / "link").unlink(missing_ok=True)
+        raise error
+
+    monkeypatch.setattr(os, "readlink", readlink)
+    if error.errno == errno.ENOENT:
+        assert look.get(way, place.obstacle)() is None
+    else:
+        with pytest.raises(ViduStorageError, match="stale"):
+            look.get(way, place.obstacle)()
+    assert listing(tmp_path) == []
+
+
 @pytest.mark.parametrize("name", ["link/a.mp4", "link/new/a.mp4"])
 def test_a_link_among_the_folders_that_leads_nowhere_is_named(tmp_path, name):
     """A share is not mounted: the error says so, instead of taking the link for a file."""

@@ -98,6 +98,17 @@ def test_mysql_searches_a_label_for_digits_from_its_ends_only():
     assert set(patterns) == {"^[0-9]+"}
 
 
+def test_the_clips_of_a_run_need_no_extreme_of_a_partition(monkeypatch):
+    """MariaDB goes through a partition for each of its rows: 4,000 clips of a task took ten seconds."""
+    database: Any = Database()
+    counts.count(database, "d", "r", None, 0, 100)
+    monkeypatch.setattr(counts, "MAX_PLACED", 10**6)
+    counts.place_of(database, TaskFacts("d", "r", "task", 1, "g"))
+    asked = [str(statement.compile(dialect=mysql.dialect())) for statement in database.asked]
+    assert sum(" OVER (" in text for text in asked) == 3
+    assert not [text for text in asked if re.search(r"\b(?:min|max)\([^()]*\) OVER", text)]
+
+
 def test_half_a_surrogate_pair_breaks_no_query_of_sqlite():
     """One XCom with it as a price or a model ended everyone's page of the spending; PostgreSQL has its own test."""
     engine = create_engine("sqlite://")
