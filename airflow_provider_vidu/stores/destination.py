@@ -13,9 +13,11 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final
 
 from airflow_provider_vidu.common.redaction import MASK
@@ -23,7 +25,7 @@ from airflow_provider_vidu.common.text import redact_urls, redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.network.secrets_backends import is_there_after_all, kinds_of
 from airflow_provider_vidu.stores.base import StoredFile, storage_error
-from airflow_provider_vidu.stores.local import LocalFile, is_really_in, obstacle
+from airflow_provider_vidu.stores.local import LocalFile, absolute, obstacle
 from airflow_provider_vidu.stores.paths import is_folder, local_path
 from airflow_provider_vidu.stores.places import split_connection
 from airflow_provider_vidu.stores.remote import RemoteFile, existing_names
@@ -132,7 +134,10 @@ class Destination:
 
         Stores that are not local show no links.
         """
-        return self._protocol not in LOCAL or is_really_in(self._folder, name)
+        if self._protocol not in LOCAL:
+            return True
+        folder = absolute(self._folder)
+        return Path(os.path.realpath((folder / name).parent)).is_relative_to(os.path.realpath(folder))
 
     @property
     def _is_named_as_written(self) -> bool:

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.stores.base import (
     READ_BYTES,
@@ -29,7 +30,6 @@ from airflow_provider_vidu.stores.base import (
     storage_error,
     temporary_name,
 )
-from airflow_provider_vidu.stores.looks import dangling, is_kept_by_sticky_bit, mode_of, target_of
 from airflow_provider_vidu.stores.roots import check_folder, check_opened
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class LocalFile(StoredFile):
     """A local path. It must not be a symbolic link; links among its folders are followed."""
 
     def __init__(self, path: str) -> None:
-        self._path = _absolute(path)
+        self._path = absolute(path)
         self.name = self._path.name
         # Unquoted, as ObjectStoragePath expects it.
         self.uri = f"file://{os.path.abspath(self._path)}"  # noqa: PTH100 - Path.resolve would follow links
@@ -74,12 +74,12 @@ class LocalFile(StoredFile):
     def check(self) -> None:
         """Refuse a folder, a device, a link, and a file of another user that only its owner may replace."""
         self.size()
-        if (target := target_of(self._path)) is not None:
+        if (target := _target_of(self._path)) is not None:
             raise ViduConfigError(
                 f"destination {str(self._path)!r} is a symbolic link to {target!r}, which the file would replace. Use "
                 "the path of the link's target, or remove the link."
             )
-        if is_kept_by_sticky_bit(self._path):
+        if _is_kept_by_sticky_bit(self._path):
             why = "belongs to another user, and only its owner may replace it: its folder has the sticky bit, as /tmp"
             raise ViduConfigError(f"destination {str(self._path)!r} {why}. Use another path, or remove the file.")
 
@@ -125,8 +125,8 @@ def _make_folders(path: Path) -> None:
             descriptor = os.open(folder, _FOLDER)
             break
         except FileNotFoundError:
-            if (target := target_of(folder)) is not None:
-                raise dangling(folder, target) from None
+            if (target := _target_of(folder)) is not None:
+                raise _dangling(folder, target) from None
             missing.insert(0, folder.name)
             folder = folder.parent
     try:
@@ -345,13 +345,12 @@ def obstacle(path: str, *, is_folder: bool) -> str | None:
     :param is_folder: whether ``path`` is the folder.
     :raises ViduStorageError: when its mount does not answer, or a link leads to none.
     """
-    full = _absolute(path)
+    full = absolute(path)
     folder = full if is_folder else full.parent
-    target: str | None = None
     try:
         if not is_folder:
             LocalFile(path).check()
-        while (mode := mode_of(folder)) is None and (target := target_of(folder)) is None:
+        while (mode := _mode_of(folder)) is None and (target := _target_of(folder)) is None:
             folder = folder.parent
     except (OSError, ViduError) as error:
         cause = error.__cause__ or error
@@ -359,21 +358,43 @@ def obstacle(path: str, *, is_folder: bool) -> str | None:
             raise storage_error("checked", f"file://{full}", cause) from cause
         return error.reason if isinstance(error, ViduError) else f"{str(folder)!r}: {error.strerror}"
     if mode is None:
-        raise storage_error("checked", f"file://{full}", dangling(folder, target or ""))
+        raise storage_error("checked", f"file://{full}", _dangling(folder, target or ""))
     if not stat.S_ISDIR(mode):
         return f"{str(folder)!r} is not a folder"
     return None if os.access(folder, os.W_OK | os.X_OK) else f"{str(folder)!r} cannot be written to by this user"
 
 
-def is_really_in(folder: str, name: str) -> bool:
-    """Whether a file is in or below a folder, once all links among its own folders are resolved.
-
-    :param name: its path within the folder.
-    """
-    place = _absolute(folder)
-    return Path(os.path.realpath((place / name).parent)).is_relative_to(os.path.realpath(place))
+def _dangling(link: Path, target: str) -> FileNotFoundError:
+    """Return the error of a link among a path's folders that leads nowhere: no folder is created through it."""
+    return FileNotFoundError(errno.ENOENT, f"{str(link)!r} is a symbolic link to {target!r}, which does not exist")
 
 
-def _absolute(path: str) -> Path:
+def _target_of(path: Path) -> str | None:
+    """Return where a link leads, None if it is not one, or not any more: another process may have removed it."""
+    try:
+        return sanitized(os.readlink(path), 200)  # noqa: PTH115 - Path normalizes it
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+            return None
+        raise storage_error("checked", f"file://{path}", error) from error
+
+
+def _mode_of(path: Path) -> int | None:
+    """Return the mode of a path, None if there is none; unlike ``Path.exists()``, no other error means that."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _is_kept_by_sticky_bit(file: Path) -> bool:
+    """Whether only another user may replace a file, because of its folder's sticky bit (rename(2), EPERM)."""
+    with contextlib.suppress(OSError):  # no file, or none that could be replaced anyway
+        folder = file.parent.stat()
+        return bool(folder.st_mode & stat.S_ISVTX) and os.geteuid() not in (0, file.stat().st_uid, folder.st_uid)
+    return False
+
+
+def absolute(path: str) -> Path:
     """Return the absolute path of a destination; an unknown ``~user`` stays a folder of that name."""
     return Path(os.path.expanduser(re.sub("^//+", "/", path))).absolute()  # noqa: PTH111 - Path.expanduser raises
