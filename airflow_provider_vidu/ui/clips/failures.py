@@ -296,7 +296,7 @@ def _canceller(clip: Clip) -> str:
     if (task := next((task for task in clip.tasks if task.timed_out), None)) is not None:
         return f"Airflow cancelled it: the timeout of the task {name_of(task)} expired."
     if clip.kills:
-        action = clip.kills[0]
+        action = clip.kills[-1]
         what = "run" if action.of_run else f"task {name_of(clip.paying or clip.main)}"
         return f"Airflow cancelled it: a user marked the {what} as {action.state}."
     paying = clip.paying
