@@ -296,7 +296,8 @@ def _canceller(clip: Clip) -> str:
     if (task := next((task for task in clip.tasks if task.timed_out), None)) is not None:
         return f"Airflow cancelled it: the timeout of the task {name_of(task)} expired."
     paying = clip.paying
-    if paying is not None and paying.has_ended and paying.has_result:  # such as one that only submits
+    # Such as one that only submits; a task's own code may have cancelled what it has submitted.
+    if paying is not None and paying.has_ended and paying.has_result and not is_by_hook(paying):
         return f"The task {name_of(paying)} had ended before that: it was cancelled at the service, or by other code."
     if clip.kills:
         action = clip.kills[-1]
