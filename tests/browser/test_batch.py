@@ -158,6 +158,17 @@ def test_the_panel_says_what_a_clear_costs(visit, pages):  # noqa: F811
     assert wait_for(lambda: refresh(page) or page.get_by_text(one + others).count(), 20, every=0.5)
 
 
+def test_the_panel_of_a_batch_that_is_not_seen_promises_no_second_order(visit, pages, tmp_path):  # noqa: F811
+    """As with every store but a local folder: what its rows have at the service is resumed, not paid for again."""
+    made = BatchFolder(tmp_path, 2, "unseen-ui")
+    made.submit(0)
+    pages.add("films", None, dag="unseen-ui", state="failed", batch=made.place)
+    panel = visit(pages.at("films", dag="unseen-ui").partition("/tasks")[0]).locator(".batch")
+    panel.get_by_text("The folder of the batch is not beneath [vidu] preview_roots").wait_for()
+    resumed = "Clearing it resumes what goes on at the service, and orders the other rows without a file again"
+    assert resumed in panel.inner_text()
+
+
 def test_the_panel_announces_a_retry(visit, pages):  # noqa: F811
     """A task that is up for retry needs no clear: temporary failures are ordered again."""
     from airflow.models.taskinstance import TaskInstance

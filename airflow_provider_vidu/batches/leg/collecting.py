@@ -335,7 +335,8 @@ class Collector:
         likeliest = candidate_names(self._stem(row, None), self._settings.artifact)[0]
         if (reason := self._destination.obstacle(likeliest)) is None:
             return row
-        return replace(row, problem=ViduConfigError(f"The file could not be stored: {reason.rstrip('.')}."))
+        message = f"The row was not ordered: its file could not be stored. {reason.rstrip('.')}."
+        return replace(row, problem=ViduConfigError(message))
 
     def _stem(self, row: Row, generation: Generation | None) -> str:
         return self.names.get(row.key) or stem(row, self._settings.naming, generation)

@@ -295,11 +295,14 @@ def _canceller(clip: Clip) -> str:
     """Say who cancelled a generation, as far as Airflow's records show it."""
     if (task := next((task for task in clip.tasks if task.timed_out), None)) is not None:
         return f"Airflow cancelled it: the timeout of the task {name_of(task)} expired."
-    if clip.kills:
-        action = clip.kills[0]
-        what = "run" if action.of_run else f"task {name_of(clip.paying or clip.main)}"
-        return f"Airflow cancelled it: a user marked the {what} as {action.state}."
     paying = clip.paying
+    # Such as one that only submits; a task's own code may have cancelled what it has submitted.
+    if paying is not None and paying.has_ended and paying.has_result and not is_by_hook(paying):
+        return f"The task {name_of(paying)} had ended before that: it was cancelled at the service, or by other code."
+    if clip.kills:
+        action = clip.kills[-1]
+        what = "run" if action.of_run else f"task {name_of(paying or clip.main)}"
+        return f"Airflow cancelled it: a user marked the {what} as {action.state}."
     if (cap := _exceeded(clip)) is not None and paying is not None:
         return f"Airflow cancelled it: its price is above the max_credits of the task {name_of(paying)} ({cap:g})."
     if paying is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import statistics
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -66,17 +66,21 @@ def actions_on(session: Session, clip: Clip) -> list[Action]:
         .order_by(Log.dttm.desc())
         .limit(MAX_ACTIONS)
     )
-    found = ((row, _new_state(row, task)) for row in session.execute(query))
-    return [
-        Action(state, row.dttm, of_run=row.event == _OF_RUN)
-        for row, state in found
-        if state is not None and _ended_it(task, state, row.dttm)
-    ]
+    marks = ((row, _new_state(row, task)) for row in session.execute(query))
+    return _ending(task, [Action(state, row.dttm, of_run=row.event == _OF_RUN) for row, state in marks if state])
 
 
-def _ended_it(task: TaskFacts, state: str, at: datetime | None) -> bool:
-    """Whether a task instance has ended as it was marked, and right after that."""
-    return bool(at and task.state == state and task.ended_at and abs(task.ended_at - at) <= PROMPT_WITHIN)
+def _ending(task: TaskFacts, actions: Sequence[Action]) -> list[Action]:
+    """Return the actions that a task instance's state and end are of.
+
+    A mark of a task that has ended leaves the time of its end: then another action has ended it, right before that.
+    """
+    at = task.ended_at
+    ends = [action for action in actions if at and action.at and abs(action.at - at) <= PROMPT_WITHIN]
+    if own := [action for action in ends if action.state == task.state]:
+        return own
+    since = [action for action in actions if at and action.at and action.at > at and action.state == task.state]
+    return [since[0], *ends] if since and ends else []
 
 
 def _new_state(row: Any, task: TaskFacts) -> str | None:

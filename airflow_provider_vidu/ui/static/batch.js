@@ -38,7 +38,7 @@ export function batchPanel(view, batch, { isOwn }) {
 function clearing({ open, unknown, paid, failed, left, is_shared: isShared, later }) {
   const unless = `, unless it has on_clear="new".${later && ` ${later}`}`;
   const again = "rows without a file again, as far as its limits (max_credits, budget) allow, and pays for those only";
-  if (open === null) return `Clearing it orders the ${again}${unless}`;
+  if (open === null) return `Clearing it resumes what goes on at the service, and orders the other ${again}${unless}`;
   if (isShared) return `Clearing it resumes what goes on at the service of its own rows, and orders its own ${again}${unless}`;
   const isResumed = open > 0 || paid > 0;
   const parts = [

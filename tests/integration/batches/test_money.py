@@ -59,7 +59,7 @@ def test_a_row_whose_file_cannot_be_stored_is_not_ordered(connect, sandbox, tmp_
     summary = task.run()
     assert (summary["stored"], summary["failed"], len(sandbox.creates)) == (1, 1, 1)
     line = next(line for line in task.lines if line["key"] == "a")
-    assert line["error"]["message"].startswith("The file could not be stored: ")
+    assert line["error"]["message"].startswith("The row was not ordered: its file could not be stored. ")
     assert not line.get("paid")
     blocked.rename(tmp_path / "aside")
     task.clear()

@@ -85,6 +85,20 @@ def test_a_mark_as_success_cancels_a_clip(pages, generation):
     assert "a user marked the task marked as success" in shown["error"]["message"]
 
 
+@pytest.mark.parametrize("states", [("success", "failed"), ("failed", "success")])
+def test_a_clip_whose_task_was_marked_twice(pages, generation, states):
+    """The first mark has ended and cancelled it; Airflow keeps the time of that end, whatever it is marked as later."""
+    now = datetime.now(UTC)
+    began = now - timedelta(minutes=9)
+    generation_id, _ = generation(states=[["failed", 0]], error="UserCancelled")
+    dag = f"marked-twice-{states[0]}"
+    pages.add("marked", generation_id, dag=dag, state=states[1], watch=MADE, at=began, ended=began, resumes=True)
+    for state, at in zip(states, (began, now), strict=True):
+        pages.act("patch_task_instance", {"new_state": state}, dag=dag, at=at, task="marked")
+    shown = pages.get(pages.at("marked", dag=dag, then="/clip.json"), user="admin").json()
+    assert f"Airflow cancelled it: a user marked the task marked as {states[0]}." in shown["error"]["message"]
+
+
 def test_an_action_long_before_the_end_is_not_the_cause(pages, generation):
     """Airflow logs actions that it refuses, too: one that the task outlived has not ended it."""
     began = datetime.now(UTC) - timedelta(hours=1)

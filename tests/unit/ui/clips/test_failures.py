@@ -419,6 +419,8 @@ def test_whether_credits_came_back(price, told):
         ([task(state="failed", watch=WATCH)], "neither a timeout nor an action"),
         ([task(state="skipped", watch=WATCH)], "as when a run's timeout expires"),
         ([task("wait", state="failed", watch={"role": "wait"})], "No task of this run submitted it"),
+        ([task(has_result=True, watch={"role": "submit"})], "The task film had ended before that: it was cancelled at"),
+        ([task(has_result=True, watch={"role": "submit", "by": "hook"})], "neither a timeout nor an action"),
     ],
 )
 def test_who_cancelled_is_not_guessed(tasks, told):
