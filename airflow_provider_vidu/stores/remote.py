@@ -139,7 +139,7 @@ class MovedWriter(FsspecWriter):
         refused = _refusal_of_folders(fs, folder) if folder else None
         try:
             self._file = fs.open(self._temporary, "wb")
-        except Exception as error:  # each store has its own exceptions
+        except Exception as error:  # noqa: BLE001 - each store has its own exceptions
             raise refused or error from None
 
     def _begin(self) -> None:
