@@ -12,7 +12,7 @@ from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.operators.mapping.groups import is_handed
 from airflow_provider_vidu.operators.mapping.instances import destinations_of
 from airflow_provider_vidu.operators.mapping.shared_names import is_shared_in, one_file_for_all
-from airflow_provider_vidu.stores.paths import checked_destination, is_template, local_path
+from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template, local_path
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 _ELSEWHERE: Final = ("queue", "executor", "executor_config", "run_as_user")
@@ -115,7 +115,7 @@ def _problem_of(operator: Any, task: Any) -> str | None:
     given = vars(task) if arguments is None else arguments
     is_mapped = arguments is not None or task.get_closest_mapped_task_group() is not None
     here = all((getattr(operator, name, None) or None) == (getattr(task, name, None) or None) for name in _ELSEWHERE)
-    conn_id = given.get("storage_conn_id")
+    conn_id, overwrite = given.get("storage_conn_id"), given.get("overwrite", "replace")
     written = destinations_of(task) if is_mapped else [given.get("destination")]
     for destination in written[:_MOST_CHECKED]:
         if not isinstance(destination, str) and not hasattr(destination, "parts"):
@@ -123,7 +123,7 @@ def _problem_of(operator: Any, task: Any) -> str | None:
         if is_mapped and not _may_be_folder(destination) and is_shared_in(task, destination):
             return one_file_for_all(destination)
         is_final = is_handed(given.get("destination")) or not is_template(str(destination))
-        if problem := _problem(destination, conn_id, here=here, is_final=is_final):
+        if problem := _problem(destination, conn_id, overwrite, here=here, is_final=is_final):
             return problem
     return None
 
@@ -133,13 +133,15 @@ def _may_be_folder(destination: object) -> bool:
     return str(destination).strip().endswith(("}}", "%}"))
 
 
-def _problem(destination: Any, conn_id: object, *, here: bool, is_final: bool) -> str | None:
+def _problem(destination: Any, conn_id: object, overwrite: object, *, here: bool, is_final: bool) -> str | None:
     """Return the problem with a destination, as far as it is visible here.
 
+    :param overwrite: what happens to a file that is there.
     :param here: whether the download runs on a worker like this one.
     :param is_final: whether Airflow renders nothing in it.
     """
     from airflow_provider_vidu.network.download_url import deployment_hosts, most_bytes
+    from airflow_provider_vidu.stores.base import file_exists_error
     from airflow_provider_vidu.stores.destination import Destination, missing_file_system, options_of
     from airflow_provider_vidu.stores.roots import check_destination
 
@@ -159,7 +161,10 @@ def _problem(destination: Any, conn_id: object, *, here: bool, is_final: bool) -
         if is_final:
             check_destination(text)
         if is_final and local_path(text) is not None:
-            return Destination(text, _final(conn_id), options_of(destination)).obstacle()
+            place = Destination(text, _final(conn_id), options_of(destination))
+            if overwrite != "replace" and not is_folder(text) and place.file().size():
+                return file_exists_error(place.file().uri).reason if overwrite == "error" else None
+            return place.obstacle()
     except ViduConfigError as error:
         return error.reason
     return None

@@ -104,6 +104,7 @@ class ResultStore:
     def rehearse(self) -> None:
         """Begin the file's upload and abort it, right before the order; a local folder was checked without that.
 
+        :raises ViduConfigError: when the name belongs to a folder.
         :raises ViduStorageError: when the store refuses it, or cannot be reached: a retry orders.
         """
         from airflow_provider_vidu.stores.naming import candidate_names
@@ -113,8 +114,8 @@ class ResultStore:
         name = candidate_names(_REHEARSAL, self._artifact)[0] if is_folder(self._text) else None
         try:
             self._destination.rehearse(name)
-        except ViduStorageError as error:
-            raise ViduStorageError(f"Nothing was ordered: {error.reason}") from error.__cause__
+        except (ViduConfigError, ViduStorageError) as error:
+            raise type(error)(f"Nothing was ordered: {error.reason}") from error.__cause__
 
     def _obstacle(self) -> str | None:
         """Return why the file could not be stored, as far as that is visible without its store; None if nothing."""

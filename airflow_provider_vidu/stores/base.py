@@ -175,6 +175,16 @@ class FsspecWriter(AtomicWriter):
         self._file: Any = None
         self._done = False
 
+    def begin(self) -> None:
+        """Do what shows whether the store takes a file, without publishing one; raises ViduStorageError if not.
+
+        Only :meth:`discard` may follow.
+        """
+        try:
+            self._begin()
+        except Exception as error:  # each store has its own exceptions
+            raise storage_error("written", self.uri, error) from error
+
     def write(self, data: memoryview) -> None:
         """Append to the upload."""
         try:
@@ -230,6 +240,9 @@ class FsspecWriter(AtomicWriter):
     def _is_published(self, error: Exception) -> bool | None:
         """Return whether the file was completed although the store reported ``error``; None if unknown."""
         return False
+
+    @abstractmethod
+    def _begin(self) -> None: ...
 
     @abstractmethod
     def _complete(self) -> None: ...

@@ -115,6 +115,7 @@ class Destination:
 
         A local file is not begun: :meth:`obstacle` looks at its place.
 
+        :raises ViduConfigError: when the name belongs to a folder.
         :raises ViduStorageError: when the store refuses it, or cannot be reached.
         """
         if isinstance(file := self.file(name), RemoteFile):

@@ -11,7 +11,6 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.stores.base import (
     READ_BYTES,
-    AtomicWriter,
     FsspecWriter,
     StoredFile,
     of_store,
@@ -19,7 +18,7 @@ from airflow_provider_vidu.stores.base import (
     temporary_name,
 )
 from airflow_provider_vidu.stores.schemes import S3, STORES, is_forbidden, reading_advice
-from airflow_provider_vidu.stores.uploads import UPLOADS, UploadWriter
+from airflow_provider_vidu.stores.uploads import UPLOADS
 
 log = logging.getLogger(__name__)
 
@@ -64,14 +63,15 @@ class RemoteFile(StoredFile):
                 self.size()
 
     def rehearse(self) -> None:
-        """Make the first request of writing this file and take it back, so that what prevents it shows.
+        """Begin to write this file and take it back, so that what prevents it shows.
 
+        :raises ViduConfigError: when the name belongs to a folder.
         :raises ViduStorageError: when the store refuses it, or cannot be reached.
         """
+        self.check()
         writer = self.writer(None, replace=True)
         try:
-            if isinstance(writer, UploadWriter):
-                writer.begin()
+            writer.begin()
         finally:
             writer.discard()
 
@@ -93,7 +93,7 @@ class RemoteFile(StoredFile):
         except Exception as error:  # each store has its own exceptions
             raise storage_error("removed", self.uri, error) from error
 
-    def writer(self, total: int | None, *, replace: bool, content_type: str | None = None) -> AtomicWriter:
+    def writer(self, total: int | None, *, replace: bool, content_type: str | None = None) -> FsspecWriter:
         """Begin a new file in the way this store can publish it atomically."""
         try:
             if self._store:
@@ -136,9 +136,18 @@ class MovedWriter(FsspecWriter):
         super().__init__(fs, path, uri, replace=replace)
         folder, _, name = path.rpartition("/")
         self._temporary = f"{folder}/{temporary_name(name)}" if folder else temporary_name(name)
-        if folder:
-            fs.makedirs(folder, exist_ok=True)
-        self._file = fs.open(self._temporary, "wb")
+        refused = _refusal_of_folders(fs, folder) if folder else None
+        try:
+            self._file = fs.open(self._temporary, "wb")
+        except Exception as error:  # noqa: BLE001 - each store has its own exceptions
+            raise refused or error from None
+
+    def _begin(self) -> None:
+        """Rename the empty file, as publishing does: a role may be allowed to write but not to rename."""
+        self._file.close()
+        renamed = f"{self._temporary}.new"
+        self._move(self._temporary, renamed)
+        self._temporary = renamed
 
     def _complete(self) -> None:
         self._file.close()
@@ -185,3 +194,15 @@ class MovedWriter(FsspecWriter):
         finally:
             if self._fs.exists(self._temporary):
                 self._fs.rm_file(self._temporary)
+
+
+def _refusal_of_folders(fs: Any, folder: str) -> Exception | None:
+    """Create the folders of a file; return the error if that failed.
+
+    Some servers refuse it to a role that may only write files, also for a folder that is there.
+    """
+    try:
+        fs.makedirs(folder, exist_ok=True)
+    except Exception as error:  # noqa: BLE001 - the file may be creatable all the same
+        return error
+    return None

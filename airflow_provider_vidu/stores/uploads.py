@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
-from airflow_provider_vidu.stores.base import MIB, FsspecWriter, storage_error
+from airflow_provider_vidu.stores.base import MIB, FsspecWriter
 from airflow_provider_vidu.stores.schemes import (
     AZURE,
     GOOGLE,
@@ -72,14 +72,7 @@ class UploadWriter(FsspecWriter):
                 raise
             return self._open_file("wb")
 
-    def begin(self) -> None:
-        """Make the request with which an upload begins; raises ViduStorageError when the store refuses it."""
-        try:
-            self._initiate()
-        except Exception as error:  # each store has its own exceptions
-            raise storage_error("written", self.uri, error) from error
-
-    def _initiate(self) -> None:
+    def _begin(self) -> None:
         self._file._initiate_upload()
 
     def write(self, data: memoryview) -> None:
@@ -142,6 +135,11 @@ class S3Upload(UploadWriter):
         fixed = getattr(fs, "s3_additional_kwargs", None) or {}
         return {name: value for name, value in own.items() if name not in fixed}
 
+    def _begin(self) -> None:
+        """Begin an upload and send a part: with a key of KMS, a part needs a permission of its own (kms:Decrypt)."""
+        self._file.write(b"vidu")
+        self._file.flush(force=True)
+
     def _complete(self) -> None:
         self._file.close()
         try:
@@ -200,7 +198,7 @@ class AzureUpload(UploadWriter):
         """Return content type and disposition."""
         return {"content_settings": {"content_type": content_type, "content_disposition": "inline"}}
 
-    def _initiate(self) -> None:
+    def _begin(self) -> None:
         """Upload a block that no blob will have: Azure has no request with which an upload begins.
 
         It belongs to a name of its own, since a block of another writer could break an upload that is under way. Azure

@@ -262,15 +262,22 @@ def test_a_link_to_a_share_that_is_not_mounted_is_tried_again(dialect, sandbox, 
 @pytest.mark.fault("orders", "the store refuses what the task is going to store", outcome="refused", side="s3",
                    says="Nothing was ordered")  # fmt: skip
 @pytest.mark.parametrize("name", ["clips/", "clips/a.mp4"])
-@pytest.mark.parametrize("refused", ["access", "bucket"])
+@pytest.mark.parametrize("refused", ["access", "bucket", "key"])
 def test_a_store_that_refuses_costs_nothing(connect, sandbox, s3, bucket, endpoint, monkeypatch, name, refused):
-    """The upload is begun and aborted before the order; once the store takes it, a retry orders."""
+    """The upload is begun and aborted before the order; once the store takes it, a retry orders.
+
+    An upload with a key of KMS begins with kms:GenerateDataKey; its parts need kms:Decrypt, too.
+    """
     connect("ent-v2")
-    code = {"access": "AccessDenied", "bucket": "NoSuchBucket"}[refused]
+    code, method = {
+        "access": ("AccessDenied", "POST"),
+        "bucket": ("NoSuchBucket", "POST"),
+        "key": ("AccessDenied", "PUT"),
+    }[refused]
     task = Task(destination=f"s3://{bucket}/{name}", storage_conn_id=None)
     with (
         monkeypatch.context() as patch,
-        Door(endpoint, lambda r: refusal(403, code) if r.method == "POST" else None) as door,
+        Door(endpoint, lambda r: refusal(403, code) if r.method == method else None) as door,
     ):
         point_at(door.url(""), patch)
         with pytest.raises(exceptions.ViduStorageError, match="Nothing was ordered") as caught:

@@ -138,6 +138,20 @@ def test_what_is_in_the_way_is_found(tmp_path, make, name, words):
         check_downstream(order(destination=f"{tmp_path}/{name}"))
 
 
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_file_that_is_there(tmp_path, is_link):
+    """With "error" the download would fail, with "skip" it keeps the file, also one that it could not replace."""
+    (tmp_path / "old.mp4").write_bytes(b"the old file")
+    (tmp_path / "a.mp4").symlink_to("old.mp4") if is_link else (tmp_path / "old.mp4").rename(tmp_path / "a.mp4")
+    with pytest.raises(ViduConfigError, match=r"Nothing was ordered: .*a\.mp4' exists already"):
+        check_downstream(order(destination=f"{tmp_path}/a.mp4", overwrite="error"))
+    check_downstream(order(destination=f"{tmp_path}/a.mp4", overwrite="skip"))
+    check_downstream(order(destination=f"{tmp_path}/", overwrite="error"))
+    (tmp_path / "a.mp4").unlink()
+    (tmp_path / "a.mp4").touch()  # an empty file counts as missing
+    check_downstream(order(destination=f"{tmp_path}/a.mp4", overwrite="error"))
+
+
 def test_a_share_that_is_not_mounted_is_found(tmp_path):
     """It may be back at the next try of the order, which Airflow retries."""
     (tmp_path / "clips").symlink_to("share")

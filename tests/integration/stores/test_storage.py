@@ -636,6 +636,38 @@ def test_a_link_that_is_put_among_the_folders_after_the_check(roots):
     assert listing(roots.parent / "out") == []
 
 
+def test_a_rehearsal_finds_what_publishing_would_meet(plainfs, monkeypatch):
+    """SFTP and its likes have folders, and roles that may write but not rename. Nothing of it remains."""
+    (plainfs / "clips").mkdir()
+    with pytest.raises(ViduConfigError, match="is a folder: end it with a slash"):
+        Destination("plainfs://clips").rehearse()
+    put("plainfs://clips/a.mp4", OLD)
+    Destination("plainfs://clips/a.mp4").rehearse()
+    Destination("plainfs://clips/").rehearse("b.mp4")
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise PermissionError(errno.EACCES, "no renaming")
+
+    monkeypatch.setattr(PlainFileSystem, "mv", refuse)
+    with pytest.raises(ViduStorageError, match="could not be written: permission denied"):
+        Destination("plainfs://clips/a.mp4").rehearse()
+    assert (listing(plainfs / "clips"), content("plainfs://clips/a.mp4")) == (["a.mp4"], OLD)
+
+
+def test_a_role_that_may_create_no_folders(plainfs, monkeypatch):
+    """Some SFTP servers refuse it also for a folder that is there, into which the role may write."""
+    (plainfs / "clips").mkdir()
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise PermissionError(errno.EACCES, "no folders")
+
+    monkeypatch.setattr(PlainFileSystem, "makedirs", refuse)
+    put("plainfs://clips/a.mp4", NEW)
+    assert content("plainfs://clips/a.mp4") == NEW
+    with pytest.raises(ViduStorageError, match="no folders"):
+        put("plainfs://other/a.mp4", NEW)
+
+
 @pytest.mark.parametrize("replace", [True, False])
 def test_a_link_that_is_put_among_the_folders_while_it_is_written(roots, replace):
     """The file appears in the folder that was checked, wherever that is by then."""
