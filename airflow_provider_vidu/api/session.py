@@ -30,7 +30,7 @@ class Session(Generic[T]):
     :param retries: how often a failed call is retried; None for the connection's ``max_retries``.
     :param generation_id: the generation that the call is about; errors name it.
     :param queues: whether the caller waits for a free slot itself, so that "too many" is not retried here.
-    :param patience: seconds that all waits may take together, whatever ``Retry-After`` says; None for no limit.
+    :param patience: seconds that are left for the next waits, whatever ``Retry-After`` says; None for no limit.
     """
 
     make: Callable[[Dialect], Call[T]]

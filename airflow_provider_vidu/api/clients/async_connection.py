@@ -236,7 +236,8 @@ class Exchange:
         self._held -= len(piece)
         if self._is_held and not self._pieces:
             self._is_held, self._heard_at = False, self._loop.time()
-            self._transport.resume_reading()
+            if not self._transport.is_closing():  # asyncio's TLS raises a bare AttributeError then
+                self._transport.resume_reading()
         return piece
 
     def close(self) -> None:

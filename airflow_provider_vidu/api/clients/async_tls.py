@@ -100,6 +100,16 @@ class _Tls(SSLProtocol):
         super()._process_outgoing()  # type: ignore[misc]  # not in typeshed
         self._written += before - self._outgoing.pending  # type: ignore[attr-defined]
 
+    def _abort(self, exc: BaseException | None = None) -> None:
+        """Close the connection, also when the TLS within this one fails.
+
+        Python 3.11 passes on that error and does not take it: each was a bare TypeError of the event loop, and a failed
+        handshake behind a proxy with TLS was reported as one that is not supported.
+        """
+        self._set_state(SSLProtocolState.UNWRAPPED)  # type: ignore[attr-defined]  # not in typeshed
+        if self._transport is not None:
+            self._transport._force_close(exc)  # type: ignore[attr-defined]
+
     def _do_handshake(self) -> None:
         raw = cast("asyncio.Transport", self._transport)
         steps = _steps.setdefault(self._loop, _Steps())

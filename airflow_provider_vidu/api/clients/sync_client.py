@@ -99,6 +99,7 @@ class SyncClient:
         if patience is None and (deadline := self._deadline()) is not None:
             patience = max(deadline - time.time(), 0.0)
         session = Session(make, retries, generation_id, self._conn_id, queues, patience)
+        until = None if patience is None else time.monotonic() + patience
         while True:
             try:
                 config = self._look_up(session.refused is not None)
@@ -106,6 +107,8 @@ class SyncClient:
                 answer = self._sent(config, call.request)
                 result = call.read(answer)
             except ViduError as error:
+                if until is not None:  # an answer that trickles takes longer than all delays
+                    session.patience = until - time.monotonic()
                 delay = session.after(error)
                 if delay:
                     self._log.warning("Trying again in %.1f s: %s", delay, error)

@@ -14,7 +14,7 @@ from airflow_provider_vidu.exceptions import ViduTransportError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.network.tls import ssl_context
 from airflow_provider_vidu.sandbox import Sandbox
-from tests.integration.servers import Server, fixed, tunnel
+from tests.integration.servers import Request, Server, Wire, fixed, tunnel
 
 pytestmark = pytest.mark.integration
 
@@ -116,6 +116,31 @@ def test_through_a_proxy_the_trust_is_the_same(connect, ask, gateway, bundle, st
         with pytest.raises(ViduTransportError, match="certificate"):
             ask()
     assert (server.requests[0].method, server.requests[0].target) == ("CONNECT", urlsplit(gateway.url).netloc)
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a gateway behind a proxy that speaks TLS fails the handshake with it",
+    outcome="clear error",
+    side="async",
+    says="failed in the TLS handshake",
+)
+@pytest.mark.parametrize("of_the_proxy", ["cleartext", "tls"])
+def test_a_handshake_that_fails_in_a_tunnel(connect, ask, bundle, https, caplog, of_the_proxy):
+    """The error is that of the handshake; asyncio of Python 3.11 raised a TypeError instead, in TLS within TLS."""
+
+    def plain(_: Request, wire: Wire) -> None:
+        """Connect to a gateway that speaks plain HTTP."""
+        wire.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        wire.sock.recv(65536)
+        wire.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with Server(plain, tls=https if of_the_proxy == "tls" else None) as proxy:
+        connect("https://127.0.0.1:9", verify=bundle, proxy=proxy.url(""))
+        with pytest.raises(ViduTransportError, match="failed in the TLS handshake") as caught:
+            ask()
+    assert not caught.value.sent
+    assert [record for record in caplog.records if record.name == "asyncio" and record.levelname == "ERROR"] == []
 
 
 def test_a_proxy_for_cleartext_is_verified(connect, ask, bundle, strangers, https):

@@ -127,6 +127,16 @@ def test_a_wait_ends_in_spite_of_a_trickle(connect) -> None:
         quickly(wait)
 
 
+def test_the_minute_of_a_cancel_includes_its_attempts(connect, monkeypatch) -> None:
+    """With a timeout of 30 s, six attempts that trickle held a killed task for twelve minutes instead of one."""
+    monkeypatch.setattr("airflow_provider_vidu.hooks.CANCEL_PATIENCE_SECONDS", 4.0)
+    with Server(TRICKLES["status line"]) as server:
+        connect(server.url(""), dialect="ent-v2", timeout=2 * TIMEOUT, max_retries=5)
+        with pytest.raises(ViduTransportError, match="took too long to deliver the answer"):
+            ViduHook().cancel_generation("g")
+    assert len(server.requests) <= 2  # a third one would begin when four seconds are over
+
+
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     """Return a certificate authority that only the test trusts."""
