@@ -366,7 +366,7 @@ def obstacle(path: str, *, is_folder: bool) -> str | None:
 
 def _dangling(link: Path, target: str) -> FileNotFoundError:
     """Return the error of a link among a path's folders that leads nowhere: no folder is created through it."""
-    return FileNotFoundError(errno.ENOENT, f"{str(link)!r} is a symbolic link to {target!r}, which does not exist")
+    return FileNotFoundError(f"{link.name[:50]!r} is a symbolic link to {target[:90]!r}, which does not exist")
 
 
 def _target_of(path: Path) -> str | None:

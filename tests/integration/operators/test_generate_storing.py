@@ -251,7 +251,7 @@ def test_a_link_to_a_share_that_is_not_mounted_is_tried_again(dialect, sandbox, 
     """The share may be back at the next try; until then nothing is ordered."""
     (tmp_path / "link").symlink_to(tmp_path / "share")
     task = Task(destination=f"{tmp_path}/link/clips/")
-    with pytest.raises(exceptions.ViduStorageError, match=r"'\S+/link' is a symbolic link to '\S+/share'") as caught:
+    with pytest.raises(exceptions.ViduStorageError, match=r"'link' is a symbolic link to '/.*does not exist") as caught:
         task.run()
     assert caught.value.retryable
     assert sandbox.requests("create") == []

@@ -415,7 +415,7 @@ def test_a_link_that_disappears_during_the_look_raises_no_error_of_its_own(tmp_p
 def test_a_link_among_the_folders_that_leads_nowhere_is_named(tmp_path, name):
     """A share is not mounted: the error says so, instead of taking the link for a file."""
     (tmp_path / "link").symlink_to("share")
-    with pytest.raises(ViduStorageError, match=r"/link' is a symbolic link to 'share', which does not exist") as caught:
+    with pytest.raises(ViduStorageError, match=r"'link' is a symbolic link to 'share', which does not exist") as caught:
         put(f"{tmp_path}/{name}", NEW)
     assert caught.value.retryable
     assert listing(tmp_path) == ["link"]

@@ -60,7 +60,7 @@ Handler = Callable[[Peer], Awaitable[None]]
 
 @contextlib.asynccontextmanager
 async def serving(
-    monkeypatch: pytest.MonkeyPatch, handler: Handler, patience: float = TIMEOUT
+    monkeypatch: pytest.MonkeyPatch, handler: Handler, patience: float = TIMEOUT, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[tuple[AsyncClient, list[str]]]:
     """Yield a client of a service that treats each connection so, and the methods of the requests that it gets."""
     seen: list[str] = []
@@ -73,9 +73,9 @@ async def serving(
             await handler(Peer(count, reader, writer, seen))
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    extra = {"dialect": "ent-v2", "timeout": patience}
-    host = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    extra = {"dialect": "ent-v2", "timeout": patience, "verify": tls is None}
+    host = f"http{'s' * (tls is not None)}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     fields = {"conn_type": "vidu", "host": host, "password": "sk-async-exchange", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(fields))
     async with async_client("vidu_default") as client:
@@ -366,6 +366,29 @@ async def test_a_cancelled_poll_takes_its_connection_along(monkeypatch):
         with pytest.raises(asyncio.CancelledError):
             await poll
         assert (await client.get_generation("g")).status == "running"
+
+
+async def test_a_connection_that_is_lost_while_its_answer_is_held(monkeypatch):
+    """The poll fails: asyncio's TLS has an error of its own for a reader that resumes."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    take = Exchange.take
+
+    def take_and_lose(exchange: Any, data: bytes) -> None:
+        take(exchange, data)
+        for _ in range(2 if exchange._is_held else 0):  # asyncio's TLS forgets itself with the second one
+            exchange._transport.close()
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n" + b" " * 600_000)
+        await peer.request()
+
+    monkeypatch.setattr(async_connection, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(Exchange, "take", take_and_lose)
+    async with serving(monkeypatch, handler, patience=2, tls=context) as (client, _):
+        with pytest.raises(ViduTransportError):
+            await client.get_generation("g", retries=0)
 
 
 async def test_a_peer_that_never_ends_its_tls_holds_no_socket(monkeypatch):
