@@ -107,10 +107,8 @@ class SyncClient:
                 answer = self._sent(config, call.request)
                 result = call.read(answer)
             except ViduError as error:
-                if until is not None:  # an answer that trickles takes longer than all delays
-                    session.patience = until - time.monotonic()
-                delay = session.after(error)
-                if delay:
+                session.patience = until and until - time.monotonic()  # an answer that trickles takes its time, too
+                if delay := session.after(error):
                     self._log.warning("Trying again in %.1f s: %s", delay, error)
             else:
                 if answer.lost is not None:
