@@ -313,12 +313,14 @@ def test_an_answer_that_is_cut_off(visit, pages):
     pages.add("cut-off", "cut-off", watch={"conn_id": "none", "role": "generate"})
     page = visit(pages.at("cut-off"))
     page.locator(".state").wait_for()
+    assert page.locator(".live").is_visible()
     broken: list[Any] = []
     page.on("console", lambda message: broken.append(message.text) if message.type == "error" else None)
     page.route("**/clip.json", lambda route: route.fulfill(body='{"state": "run', content_type="application/json"))
     refresh(page)
     page.get_by_text("Airflow does not answer").wait_for()
     assert page.locator(".state").is_visible()
+    assert not page.locator(".live").is_visible()
     assert broken == []
 
 

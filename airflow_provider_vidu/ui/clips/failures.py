@@ -96,7 +96,8 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
     cancelled = generation.was_cancelled
     advice = _of_cancel(clip) if cancelled else failure_advice(generation).removesuffix(CLEARING)
     # No retry submits another one: its task is in another run, or has ended well, or the author's own code decides.
-    if generation.is_transient and (clip.paying is None or clip.paying.role == "submit" or is_by_hook(clip.paying)):
+    is_others = clip.paying is None or clip.paying.role == "submit" or is_by_hook(clip.paying)
+    if generation.is_transient and is_others and not cancelled:
         advice = TEMPORARY
     # A try that is to come replaces it, and begins by itself: a clear would not help.
     is_past = clip.upcoming is not None and clip.upcoming.role in PAYING

@@ -195,7 +195,7 @@ function state(view) {
       "div.state-line",
       {},
       badge(view.state, view.qualifier),
-      view.refresh !== null && el("span.live", { title: "This page refreshes by itself" }, "live"),
+      view.refresh !== null && el("span.live.by-page", { title: "This page refreshes by itself" }, "live"),
     ),
     view.progress !== null &&
       el(
@@ -237,7 +237,7 @@ function nextPoll(view) {
   const { interval, is_adaptive: isAdaptive, has_callback: hasCallback, is_slower: isSlower, next_poll: next } = view.outlook;
   const isFailing = view.outlook.asked_at !== view.outlook.answered_at; // then this page's server polls less often than it is read
   const within = isFailing ? ", later each time while its polls fail" : ` within ${seconds(Math.max(view.refresh, view.pause))}`;
-  const own = view.refresh === null ? null : `by this page${within}`;
+  const own = view.refresh === null ? null : el("span.by-page", {}, `by this page${within}`);
   const theirs = next
     ? el("span", {}, "by Airflow between ", time(next.since), " and ", time(next.at))
     : interval && hasCallback
@@ -245,8 +245,8 @@ function nextPoll(view) {
       : interval
       ? `by Airflow ${isAdaptive ? "about every" : "every"} ${seconds(interval)}${isSlower ? ", less often while its polls fail" : ""}`
       : null;
-  const parts = [own, theirs].filter(Boolean);
-  return parts.length ? el("span", {}, parts[0], parts.length > 1 && ["; ", parts[1]]) : null;
+  if (own && theirs) own.append("; ");
+  return own || theirs ? el("span", {}, own, theirs) : null;
 }
 
 function shouldEnd(found) {

@@ -34,7 +34,7 @@ export function slotPanel({ slot, refresh, pause }, list) {
     ["Waits", el("span", {}, "since ", time(slot.since))],
     ["Triggerer", slot.is_queued && slot.has_triggerer === false && "none runs the wait"],
     ["Timeout", slot.deadline && time(slot.deadline)],
-    ["Next refresh", refresh === null ? null : `by this page within ${seconds(Math.max(refresh, pause))}`],
+    ["Next refresh", refresh !== null && el("span.by-page", {}, `by this page within ${seconds(Math.max(refresh, pause))}`)],
   ];
   return [
     el("h2", {}, `${slot.for_prices ? STATES.prices : STATES.slot} (times in ${zoneName()})`),

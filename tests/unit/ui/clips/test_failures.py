@@ -346,6 +346,15 @@ def test_a_failure_of_the_try_before_the_one_that_runs():
     assert "Clearing" not in shown["error"]["cost"]
 
 
+def test_what_somebody_cancelled_is_not_called_temporary():
+    """A new submit would meet the same person, or the same other code."""
+    made_by = task("make", watch={**WATCH, "role": "submit"})
+    cancelled = generation("failed", error_code="UserCancelled", is_transient=True, was_cancelled=True)
+    shown = view(made_by, live=Live(cancelled), over=False)
+    assert shown["error"]["title"] == "The generation was cancelled"
+    assert "temporary" not in shown["error"]["advice"]
+
+
 def test_a_retry_of_a_sensor_submits_nothing():
     """The task that submitted has ended well; what retries is its sensor, which fails again for the same reason."""
     made_by, sensor = (
