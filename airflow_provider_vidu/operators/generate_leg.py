@@ -112,7 +112,7 @@ class GenerateLeg:
                     "submitted."
                 )
         if is_dry(task.is_dry_run) and own_record(self._context, self._log, is_durable=task.durable) is None:
-            check_downstream(task, self._log)
+            check_downstream(task, self._log, rehearses=False)
             terms = terms_of(self._arguments)
             return dry_run(hook, self._context, request.prepared, request.endpoint, terms, self._log)
         slot = slot_wait(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from airflow_provider_vidu.common.text import redacted
@@ -25,25 +25,27 @@ _AFTER_FAILURES: Final = frozenset({"all_failed", "one_failed", "all_skipped"})
 """The trigger rules of tasks that do not run if all goes well."""
 
 
-def check_downstream(operator: Any, log: Any) -> None:
+def check_downstream(operator: Any, log: Any, *, rehearses: bool) -> None:
     """Check the destinations of all downloads downstream of a task, as far as that is possible here at no cost.
 
     To be called in a worker, before the order. It detects: no file system for the scheme of a destination, an Airflow
     connection that does not exist, a destination outside of ``[vidu] destination_roots``, a local folder that this user
     cannot write to, a mapped download whose instances would write one file, a destination that is wrong in every run,
-    and settings that no download can use. Nothing is written, no store is contacted, and no store's package is
-    imported. The download itself checks the rest, which needs a rendered template or another worker. For a download
-    that may be skipped (after a branch, or another package's task) there is a warning instead of an error.
+    settings that no download can use, and, with ``rehearses``, a store that refuses an upload. The download itself
+    checks the rest, which needs a rendered template or another worker. For a download that may be skipped (after a
+    branch, or another package's task) there is a warning instead of an error, and its store is not contacted.
 
     :param operator: the task that is about to order a generation; one without a DAG has no downloads.
     :param log: gets a line for each download that would fail if it ran.
+    :param rehearses: whether to begin and abort an upload, once for each bucket or server of a download.
     :raises ViduConfigError: when a download is certain to run and to fail; nothing has been ordered then.
-    :raises ViduStorageError: when a local destination's mount is missing, or does not answer.
+    :raises ViduStorageError: when a store refuses the upload or cannot be reached, or a local destination's mount is
+        missing or does not answer: a retry orders.
     """
     for task, is_sure in _downloads(operator):
         kind: type[ViduError] = ViduConfigError
         try:
-            problem = _problem_of(operator, task)
+            problem = _problem_of(operator, task, rehearses=rehearses and is_sure)
         except ViduStorageError as error:  # a mount that may be back at the next try
             kind, problem = ViduStorageError, error.reason
         except Exception as error:  # noqa: BLE001 - a check that fails must not stop an order
@@ -109,13 +111,13 @@ def _kind(task: Any) -> type:
     return kind if isinstance(kind, type) else type(task)
 
 
-def _problem_of(operator: Any, task: Any) -> str | None:
+def _problem_of(operator: Any, task: Any, *, rehearses: bool) -> str | None:
     """Return the problem with the destination of a download, as far as it is visible here."""
     arguments = getattr(task, "partial_kwargs", None)
     given = vars(task) if arguments is None else arguments
     is_mapped = arguments is not None or task.get_closest_mapped_task_group() is not None
     here = all((getattr(operator, name, None) or None) == (getattr(task, name, None) or None) for name in _ELSEWHERE)
-    conn_id, overwrite = given.get("storage_conn_id"), given.get("overwrite", "replace")
+    rehearsed: set[str] = set()
     written = destinations_of(task) if is_mapped else [given.get("destination")]
     for destination in written[:_MOST_CHECKED]:
         if not isinstance(destination, str) and not hasattr(destination, "parts"):
@@ -123,8 +125,11 @@ def _problem_of(operator: Any, task: Any) -> str | None:
         if is_mapped and not _may_be_folder(destination) and is_shared_in(task, destination):
             return one_file_for_all(destination)
         is_final = is_handed(given.get("destination")) or not is_template(str(destination))
-        if problem := _problem(destination, conn_id, overwrite, here=here, is_final=is_final):
+        server = "/".join(str(destination).split("/", 3)[:3])
+        begins = rehearses and is_final and server not in rehearsed
+        if problem := _problem(destination, given, here=here, is_final=is_final, rehearses=begins):
             return problem
+        rehearsed.add(server)
     return None
 
 
@@ -133,12 +138,13 @@ def _may_be_folder(destination: object) -> bool:
     return str(destination).strip().endswith(("}}", "%}"))
 
 
-def _problem(destination: Any, conn_id: object, overwrite: object, *, here: bool, is_final: bool) -> str | None:
+def _problem(destination: Any, given: Mapping[str, Any], *, here: bool, is_final: bool, rehearses: bool) -> str | None:
     """Return the problem with a destination, as far as it is visible here.
 
-    :param overwrite: what happens to a file that is there.
+    :param given: the other arguments of the download, as the DAG's author wrote them.
     :param here: whether the download runs on a worker like this one.
     :param is_final: whether Airflow renders nothing in it.
+    :param rehearses: whether to begin and abort an upload.
     """
     from airflow_provider_vidu.network.download_url import deployment_hosts, most_bytes
     from airflow_provider_vidu.stores.base import file_exists_error
@@ -151,20 +157,25 @@ def _problem(destination: Any, conn_id: object, overwrite: object, *, here: bool
         return error.reason
     if not here:
         return None
-    if missing := missing_file_system(text, _final(conn_id)):
+    written, overwrite = given.get("storage_conn_id"), given.get("overwrite", "replace")
+    conn_id = _final(written)
+    if missing := missing_file_system(text, conn_id):
         return missing.reason
-    if unknown := unknown_connection(text, _final(conn_id)):
+    if unknown := unknown_connection(text, conn_id):
         return unknown
     try:
         most_bytes()
         deployment_hosts()
-        if is_final:
-            check_destination(text)
-        if is_final and local_path(text) is not None:
-            place = Destination(text, _final(conn_id), options_of(destination))
+        if not is_final:
+            return None
+        check_destination(text)
+        if local_path(text) is not None:
+            place = Destination(text, conn_id, options_of(destination))
             if overwrite != "replace" and not is_folder(text) and place.file().size():
                 return file_exists_error(place.file().uri).reason if overwrite == "error" else None
             return place.obstacle()
+        if rehearses and (conn_id or not written):
+            Destination(text, conn_id, options_of(destination)).rehearse(given.get("artifact"))
     except ViduConfigError as error:
         return error.reason
     return None

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.stores.targets import FileTarget
 
 
-_REHEARSAL: Final = "vidu-rehearsal"
-"""The name of a file that is begun and given up."""
 _NEEDS_FOLDER: Final = "reuse='identical' needs a destination that is a folder: end it with a slash."
 
 
@@ -107,13 +105,8 @@ class ResultStore:
         :raises ViduConfigError: when the name belongs to a folder.
         :raises ViduStorageError: when the store refuses it, or cannot be reached: a retry orders.
         """
-        from airflow_provider_vidu.stores.naming import candidate_names
-
-        if local_path(self._text) is not None:
-            return
-        name = candidate_names(_REHEARSAL, self._artifact)[0] if is_folder(self._text) else None
         try:
-            self._destination.rehearse(name)
+            self._destination.rehearse(self._artifact)
         except (ViduConfigError, ViduStorageError) as error:
             raise type(error)(f"Nothing was ordered: {error.reason}") from error.__cause__
 

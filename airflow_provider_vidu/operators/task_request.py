@@ -178,7 +178,7 @@ def submission_for(
 
     def before_order() -> None:
         check()
-        check_downstream(task, task.log)
+        check_downstream(task, task.log, rehearses=True)
         if result_store is not None:
             result_store.rehearse()
         slot.before_create()

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.common.redaction import MASK
 from airflow_provider_vidu.common.text import redact_urls, redacted, sanitized
@@ -26,6 +26,7 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.network.secrets_backends import is_there_after_all, kinds_of
 from airflow_provider_vidu.stores.base import StoredFile, storage_error
 from airflow_provider_vidu.stores.local import LocalFile, absolute, obstacle
+from airflow_provider_vidu.stores.naming import candidate_names
 from airflow_provider_vidu.stores.paths import is_folder, local_path
 from airflow_provider_vidu.stores.places import split_connection
 from airflow_provider_vidu.stores.remote import RemoteFile, existing_names
@@ -39,8 +40,13 @@ from airflow_provider_vidu.stores.schemes import (
     stored_key,
 )
 
+if TYPE_CHECKING:
+    from airflow_provider_vidu.common.artifacts import Artifact
+
 log = logging.getLogger(__name__)
 
+_REHEARSAL: Final = "vidu-rehearsal"
+"""The name of a file that is begun and given up."""
 _CREDENTIALS: Final = (
     "Give the store credentials that are valid in this worker: storage_conn_id, or its client's environment variables."
 )
@@ -110,14 +116,16 @@ class Destination:
         self.file("x" if whole else name)
         return obstacle(f"{self._folder}/{name}" if name else self._path, is_folder=whole)
 
-    def rehearse(self, name: str | None = None) -> None:
-        """Begin to write the file, or the file ``name`` in a folder, and take it back, so that what prevents it shows.
+    def rehearse(self, artifact: Artifact | None = None) -> None:
+        """Begin to write the file, or one in the folder, and take it back, so that what prevents it shows.
 
         A local file is not begun: :meth:`obstacle` looks at its place.
 
+        :param artifact: names the file in a folder; None for the result, whatever its medium.
         :raises ViduConfigError: when the name belongs to a folder.
         :raises ViduStorageError: when the store refuses it, or cannot be reached.
         """
+        name = candidate_names(_REHEARSAL, artifact)[0] if is_folder(self.text) else None
         if isinstance(file := self.file(name), RemoteFile):
             file.rehearse()
 

@@ -232,7 +232,7 @@ def test_a_rehearsal_leaves_the_object_alone(store):
     store.put("a.mp4", OLD)
     for _ in range(2):
         Destination(store.uri("a.mp4"), store.conn_id).rehearse()
-        Destination(store.uri("clips/"), store.conn_id).rehearse("b.mp4")
+        Destination(store.uri("clips/"), store.conn_id).rehearse()
     assert (store.keys(), store.content("a.mp4")) == (["a.mp4"], OLD)
     writer = file_of(store).writer(len(NEW), replace=True)
     write(writer, NEW)

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath, TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseOperator, ObjectStoragePath, TaskDeferred
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduDownloadOperator, ViduGenerateOperator
+from airflow_provider_vidu.operators.preflight import check_downstream
 from airflow_provider_vidu.orders import lost_order
 from airflow_provider_vidu.stores import schemes
 from airflow_provider_vidu.stores.naming import stem_of
 from tests.faults.transfer_s3 import Door, keys, point_at, refusal, s3_bucket, s3_client, s3_endpoint  # noqa: F401 - fixtures
 from tests.integration.batches.batch_task import BatchTask
 from tests.integration.operators.test_generate import Task
+from tests.versions import AIRFLOW
+
+if AIRFLOW >= (3, 0):
+    from airflow.providers.standard.operators.empty import EmptyOperator
+else:
+    from airflow.operators.empty import EmptyOperator
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff", "variables")]
+
+
+class MakesBucket(BaseOperator):
+    """Another package's task."""
 
 
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
@@ -287,6 +301,53 @@ def test_a_store_that_refuses_costs_nothing(connect, sandbox, s3, bucket, endpoi
     point_at(endpoint, monkeypatch)
     assert task.run()["file"]["uri"].startswith(f"s3://{bucket}/clips/")
     assert (len(keys(s3, bucket)[0]), keys(s3, bucket)[1], len(sandbox.creates)) == (1, 0, 1)
+
+
+@pytest.mark.fault("orders", "the store refuses what the download that follows is going to store", outcome="refused",
+                   side="s3", says="Nothing was ordered")  # fmt: skip
+@pytest.mark.parametrize("is_mapped", [False, True], ids=["one", "mapped"])
+def test_a_store_that_refuses_the_download_that_follows(connect, sandbox, s3, bucket, endpoint, monkeypatch, is_mapped):
+    """The DAG shows both: an upload is begun and aborted before the order, once for each bucket."""
+    connect("ent-v2")
+    task = Task(deferrable=False)
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        film = ViduGenerateOperator(**task.kwargs)
+        film >> download_to(bucket, "a.mp4", "b.mp4") if is_mapped else film >> download_to(bucket, "clips/")
+    with (
+        monkeypatch.context() as patch,
+        Door(endpoint, lambda r: refusal(403, "AccessDenied") if r.method == "POST" else None) as door,
+    ):
+        point_at(door.url(""), patch)
+        with pytest.raises(exceptions.ViduStorageError, match="Nothing was ordered: the download 'keep'") as caught:
+            film.execute(task.context())
+    assert caught.value.retryable
+    assert sandbox.requests("create") == []
+    with Door(endpoint, lambda _: None) as door:
+        point_at(door.url(""), monkeypatch)
+        assert film.execute(task.context())["status"] == "succeeded"
+        assert [r.method for r in door.requests].count("POST") == 1
+    assert keys(s3, bucket) == ([], 0)
+
+
+@pytest.mark.parametrize("why", ["template", "connection", "another package's task", "queue", "dry run"])
+def test_a_store_that_is_not_asked_for_the_download_that_follows(bucket, why, caplog):
+    """Its bucket may be made by the task in between, its worker have another role, and a template may name another."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        film = EmptyOperator(task_id="film")
+        between = MakesBucket(task_id="b") if why == "another package's task" else EmptyOperator(task_id="b")
+        more = {"storage_conn_id": "{{ params.store }}"} if why == "connection" else {}
+        name = "{{ ds }}/" if why == "template" else "clips/"
+        film >> between >> download_to("not-there-yet", name, **more, **({"queue": "gpu"} if why == "queue" else {}))
+    check_downstream(film, logging.getLogger("preflight"), rehearses=why != "dry run")
+    assert "will fail" not in caplog.text
+
+
+def download_to(bucket: str, *names: str, **more: Any) -> Any:
+    """Return a task that downloads to a bucket, mapped over its names if there are several."""
+    places = [f"s3://{bucket}/{name}" for name in names]
+    if len(places) == 1:
+        return ViduDownloadOperator(task_id="keep", generation_id="x", destination=places[0], **more)
+    return ViduDownloadOperator.partial(task_id="keep", generation_id="x", **more).expand(destination=places)
 
 
 def test_a_retry_that_resumes_does_not_ask_the_store_first(connect, sandbox, s3, bucket, endpoint, monkeypatch):

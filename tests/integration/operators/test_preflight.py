@@ -31,7 +31,7 @@ else:
 
 def check_downstream(operator: Any) -> None:
     """Check what is behind a task, as the operator does."""
-    check(operator, logging.getLogger("preflight"))
+    check(operator, logging.getLogger("preflight"), rehearses=False)
 
 
 def order(*, between: bool = False, mapped: bool = False, here: str | None = None, **arguments):

@@ -643,7 +643,7 @@ def test_a_rehearsal_finds_what_publishing_would_meet(plainfs, monkeypatch):
         Destination("plainfs://clips").rehearse()
     put("plainfs://clips/a.mp4", OLD)
     Destination("plainfs://clips/a.mp4").rehearse()
-    Destination("plainfs://clips/").rehearse("b.mp4")
+    Destination("plainfs://clips/").rehearse()
 
     def refuse(*_args: object, **_options: object) -> None:
         raise PermissionError(errno.EACCES, "no renaming")
