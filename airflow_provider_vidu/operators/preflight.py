@@ -37,15 +37,16 @@ def check_downstream(operator: Any, log: Any, *, rehearses: bool) -> None:
 
     :param operator: the task that is about to order a generation; one without a DAG has no downloads.
     :param log: gets a line for each download that would fail if it ran.
-    :param rehearses: whether to begin and abort an upload, once for each bucket or server of a download.
+    :param rehearses: whether to begin and abort an upload, once for each bucket or server.
     :raises ViduConfigError: when a download is certain to run and to fail; nothing has been ordered then.
     :raises ViduStorageError: when a store refuses the upload or cannot be reached, or a local destination's mount is
         missing or does not answer: a retry orders.
     """
+    rehearsed: set[tuple[str, str]] = set()
     for task, is_sure in _downloads(operator):
         kind: type[ViduError] = ViduConfigError
         try:
-            problem = _problem_of(operator, task, rehearses=rehearses and is_sure)
+            problem = _problem_of(operator, task, rehearsed if rehearses and is_sure else None)
         except ViduStorageError as error:  # a mount that may be back at the next try
             kind, problem = ViduStorageError, error.reason
         except Exception as error:  # noqa: BLE001 - a check that fails must not stop an order
@@ -111,13 +112,15 @@ def _kind(task: Any) -> type:
     return kind if isinstance(kind, type) else type(task)
 
 
-def _problem_of(operator: Any, task: Any, *, rehearses: bool) -> str | None:
-    """Return the problem with the destination of a download, as far as it is visible here."""
+def _problem_of(operator: Any, task: Any, rehearsed: set[tuple[str, str]] | None) -> str | None:
+    """Return the problem with the destination of a download, as far as it is visible here.
+
+    :param rehearsed: the servers, each with its connection, where an upload was begun; None if none is to be.
+    """
     arguments = getattr(task, "partial_kwargs", None)
     given = vars(task) if arguments is None else arguments
     is_mapped = arguments is not None or task.get_closest_mapped_task_group() is not None
     here = all((getattr(operator, name, None) or None) == (getattr(task, name, None) or None) for name in _ELSEWHERE)
-    rehearsed: set[str] = set()
     written = destinations_of(task) if is_mapped else [given.get("destination")]
     for destination in written[:_MOST_CHECKED]:
         if not isinstance(destination, str) and not hasattr(destination, "parts"):
@@ -125,11 +128,12 @@ def _problem_of(operator: Any, task: Any, *, rehearses: bool) -> str | None:
         if is_mapped and not _may_be_folder(destination) and is_shared_in(task, destination):
             return one_file_for_all(destination)
         is_final = is_handed(given.get("destination")) or not is_template(str(destination))
-        server = "/".join(str(destination).split("/", 3)[:3])
-        begins = rehearses and is_final and server not in rehearsed
+        server = ("/".join(str(destination).split("/", 3)[:3]), str(given.get("storage_conn_id")))
+        begins = rehearsed is not None and here and is_final and server not in rehearsed
         if problem := _problem(destination, given, here=here, is_final=is_final, rehearses=begins):
             return problem
-        rehearsed.add(server)
+        if rehearsed is not None and begins:
+            rehearsed.add(server)
     return None
 
 
