@@ -158,7 +158,7 @@ def _checked(hook: ViduHook, row: Row, settings: Settings) -> tuple[str, str]:
     """
     fields, endpoint = fields_of(row)
     with closing(Prepared(fields, settings.storage_conn_id)) as prepared:
-        digest, sent = prepared.digest(endpoint), prepared.resolve(Offline(hook))
+        digest, sent = prepared.digest(endpoint, hook.config.dialect), prepared.resolve(Offline(hook))
     return path_of(hook.config.dialect, sent, endpoint, settings.artifact), digest
 
 

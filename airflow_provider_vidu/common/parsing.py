@@ -192,8 +192,9 @@ def _only_event(text: str) -> str | None:
     return payloads[0] if len(payloads) == 1 else None
 
 
-_PLAIN_DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
-_DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None, parse_int=integer)
+# Not strict: a gateway that writes its JSON by hand repeats the line ends of a prompt as they are.
+_PLAIN_DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None, strict=False)
+_DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None, parse_int=integer, strict=False)
 
 
 # -- damaged JSON --------------------------------------------------------------------------------

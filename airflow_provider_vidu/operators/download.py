@@ -62,7 +62,7 @@ class ViduDownloadOperator(SignedURLOperator):
         trailing slash makes it a folder, and the file is named after the id (or the URL) and its type. An
         ``ObjectStoragePath`` loses that slash: such an object is a folder unless its name has the extension of a
         medium, and its storage options are used. In a mapped task it must be a folder, or differ between the
-        instances. A replaced file keeps its mode; a symbolic link is refused. Templated.
+        instances. A replaced local file keeps its mode, and a local symbolic link is refused. Templated.
     :param video_url: the file's URL; sent verbatim, except for surrounding whitespace. Templated.
     :param generation_id: the id at Vidu (``task_id`` in its API). Templated.
     :param generation: the return value of a task (``generate.output``), instead of ``generation_id`` and

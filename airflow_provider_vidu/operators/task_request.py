@@ -41,11 +41,13 @@ class TaskRequest:
 
     :param prepared: its fields; the files in them are not read yet.
     :param endpoint: of the create; None if the fields decide.
+    :param dialect: decides what is sent.
     :param is_synchronous: whether the answer to the create is already the result.
     """
 
     prepared: Prepared
     endpoint: str | None
+    dialect: Dialect
     is_synchronous: bool
 
     @classmethod
@@ -63,7 +65,7 @@ class TaskRequest:
         if task.destination is not None:
             check_product(dialect.medium(fields, endpoint), task.artifact)
         prepared = Prepared(fields, text_argument("storage_conn_id", task.storage_conn_id))
-        return cls(prepared=prepared, endpoint=endpoint, is_synchronous=is_synchronous)
+        return cls(prepared=prepared, endpoint=endpoint, dialect=dialect, is_synchronous=is_synchronous)
 
     def shared_digest(self, task: ViduGenerateOperator, context: Context) -> str | None:
         """Return the digest that equal requests share; None if the task shares nothing. It reads their files.
@@ -75,7 +77,7 @@ class TaskRequest:
         if task.reuse == "never":
             return None
         try:
-            return self.prepared.digest(self.endpoint)
+            return self.prepared.digest(self.endpoint, self.dialect)
         except ViduError as error:
             if submitted_id(context, task.log, is_durable=task.durable) is None:
                 raise

@@ -155,7 +155,7 @@ class Submission:
     def _digest_of(self, prepared: Prepared, endpoint: str | None, record: OrderRecord | None) -> str:
         """Return the digest of the request; empty if its files are gone, but the order was already submitted."""
         try:
-            return prepared.digest(endpoint)
+            return prepared.digest(endpoint, self._hook.config.dialect)
         except ViduError as error:
             if record is None or record.order != self._order.number or record.generation_id is None:
                 raise

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import logging
 import secrets
+from posixpath import splitext
 from typing import Any, Final
 
 from airflow_provider_vidu.common.text import redacted
@@ -201,15 +202,17 @@ class AzureUpload(UploadWriter):
     def _begin(self) -> None:
         """Upload a block that no blob will have: Azure has no request with which an upload begins.
 
-        It belongs to a name of its own, since a block of another writer could break an upload that is under way. Azure
-        removes it after a week.
+        It belongs to a name of its own, since a block of another writer could break an upload that is under way. The
+        name has the file's extension, since a role may be limited to that. Azure removes the block after a week.
         """
         from fsspec.asyn import sync
 
         file, block = self._file, base64.b64encode(b"vidu").decode()
+        stem, extension = splitext(file.blob)
+        own = f"{stem}.{secrets.token_hex(8)}{extension}"
 
         async def stage() -> None:
-            async with file.container_client.get_blob_client(blob=f"{file.blob}.{secrets.token_hex(8)}.part") as client:
+            async with file.container_client.get_blob_client(blob=own) as client:
                 await client.stage_block(block_id=block, data=b"vidu", length=4)
 
         sync(file.loop, stage)

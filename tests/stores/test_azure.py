@@ -55,6 +55,19 @@ def test_a_completed_upload_that_is_completed_again_counts(azurite, azure, monke
     assert azure.content("a.mp4") == NEW
 
 
+def test_a_role_for_one_extension_may_rehearse(azurite, azure, monkeypatch):
+    """A condition of a role assignment may name paths such as ``*.mp4``: the block of a rehearsal has one of them."""
+
+    def other(request):
+        return FORBIDDEN if "comp=block" in request.target and ".mp4?" not in request.target else None
+
+    with Door(azurite.url, other) as door:
+        behind(door, azurite, azure, monkeypatch)
+        file_of(azure).rehearse()
+        assert not door.turned_away
+    assert azure.keys() == []
+
+
 @pytest.mark.parametrize("can_read", [True, False])
 def test_nobody_can_tell_when_an_answer_is_lost(azurite, azure, can_read, monkeypatch):
     """Without an answer, or the permission to read the blob, the error promises no more than that it is whole."""

@@ -109,7 +109,7 @@ class Dialect(ABC):
         :param endpoint: the name of a create, or a path that starts with a slash; if omitted, the dialect decides.
         :raises ViduConfigError: when the endpoint does not exist, or cannot be inferred from the fields.
         """
-        request = ApiRequest("POST", self.target(body, endpoint), self._sent(body), bills=True)
+        request = ApiRequest("POST", self.target(body, endpoint), self.sent(body), bills=True)
         return Call(request, partial(self.read_created, synchronous=self.is_synchronous(body, endpoint)))
 
     def target(self, body: Mapping[str, Any], endpoint: str | None = None) -> str:
@@ -124,7 +124,7 @@ class Dialect(ABC):
     @abstractmethod
     def _target(self, body: Mapping[str, Any], endpoint: str | None) -> str: ...
 
-    def _sent(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    def sent(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return a create's body as the service expects it."""
         return body
 

@@ -80,7 +80,8 @@ class EntV2(Dialect):
             return self._beside_create(endpoint or endpoint_for(body))
         return self.create_path
 
-    def _sent(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    def sent(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a create's body with the numbers and flags that a template has turned into text."""
         return typed(body)
 
     def _query_path(self, endpoint: str | None) -> str:

@@ -86,7 +86,7 @@ class Submitter:
         try:
             fields, endpoint = fields_of(row)
             with closing(Prepared(fields, self._storage_conn_id)) as prepared:
-                return prepared.digest(endpoint)
+                return prepared.digest(endpoint, self._hook.config.dialect)
         except ViduError:
             return None
 
@@ -112,7 +112,7 @@ class Submitter:
         fields, endpoint = fields_of(row)
         dialect = self._hook.config.dialect
         with closing(Prepared(fields, self._storage_conn_id)) as prepared:
-            request, body = prepared.digest(endpoint), prepared.resolve(self._hook)
+            request, body = prepared.digest(endpoint, dialect), prepared.resolve(self._hook)
         path_of(dialect, body, endpoint, self._artifact)  # refuses it before anything is recorded
         record, marked = intent_of(dialect, body, endpoint, number=0, request=request)
         return endpoint, record, marked

@@ -21,6 +21,7 @@ from airflow_provider_vidu.orders.media.fields import Inline, Kind, MediaField, 
 from airflow_provider_vidu.orders.media.files import ADVICE, MediaFile
 
 if TYPE_CHECKING:
+    from airflow_provider_vidu.api.dialects import Dialect
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.orders.dry_run import Offline
 
@@ -79,13 +80,14 @@ class Prepared:
             place.file.load()
         return self._filled(lambda place: f"sha256:{place.file.sha256}", address_of)
 
-    def digest(self, endpoint: str | None) -> str:
-        """Return the short digest that equal requests to one endpoint share.
+    def digest(self, endpoint: str | None, dialect: Dialect) -> str:
+        """Return the short digest that equal requests to one endpoint share, however their numbers are written.
 
+        :param dialect: decides what is sent.
         :raises ViduError: as :meth:`identity` does.
         """
         # Parsed first: names of different types cannot be sorted. The create refuses anything that is not JSON.
-        plain = json.loads(json.dumps([endpoint, self.identity()], default=str, skipkeys=True))
+        plain = json.loads(json.dumps([endpoint, dialect.sent(self.identity())], default=str, skipkeys=True))
         text = json.dumps(plain, sort_keys=True)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

@@ -122,6 +122,19 @@ def test_another_order_is_paid(dialect, sandbox, tmp_path, changed):
     assert len(sandbox.creates) == 2
 
 
+def test_numbers_of_templates_are_numbers(connect, sandbox, tmp_path):
+    """A template turns 5 into text, and pandas into 5.0: what ``ent-v2`` gets is one request."""
+    connect("ent-v2")
+    written: list[dict[str, Any]] = [
+        {"duration": "5", "bgm": "False"},
+        {"bgm": False, "duration": 5},
+        {"duration": 5.0, "bgm": "false"},
+    ]
+    for number, parameters in enumerate(written):
+        RunTask(tmp_path, f"r{number}", parameters=parameters).run()
+    assert len(sandbox.creates) == 1
+
+
 def test_a_clear_generates_again(dialect, sandbox, tmp_path):
     """And so does its retry; a later task gets the newer file."""
     task = RunTask(tmp_path)

@@ -57,6 +57,14 @@ def test_odd_escapes_do_not(escape):
     assert parse(f'{{"a": "{escape}"}}'.encode()) == {"a": "\ufffd"}
 
 
+@pytest.mark.parametrize("odd", ["\n", "\t", "\r\n"])
+def test_line_ends_of_a_prompt_may_be_unescaped(odd):
+    """Creates were read with them, and polls were not: the clip was paid for and never fetched."""
+    assert parse(f'{{"id": 1, "prompt": "a{odd}b"}}'.encode()) == {"id": 1, "prompt": f"a{odd}b"}
+    assert parse(f'{{"id": {10**20}, "prompt": "a{odd}b"}}'.encode())["prompt"] == f"a{odd}b"  # the slower path
+    assert parse(b'{"prompt": "a\0b"}') == {"prompt": "a\ufffdb"}
+
+
 def test_a_secret_behind_escapes_is_struck():
     """The fast path is for answers that hold no secret, in whatever spelling."""
     redact = lambda text: text.replace("\\u0073", "s").replace("secret", "***")  # noqa: E731

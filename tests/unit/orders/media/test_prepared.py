@@ -16,6 +16,7 @@ import fsspec
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+from airflow_provider_vidu.api.dialects import EntV2, ViduNative
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNotFoundError, ViduStorageError
 from airflow_provider_vidu.orders.media import files as media_files
 from airflow_provider_vidu.orders.media.files import MAX_UPLOAD_BYTES
@@ -484,13 +485,21 @@ def test_input_roots(put, monkeypatch, tmp_path):
     assert remote.opened == 0
 
 
+def test_requests_are_compared_as_they_are_sent():
+    """The dialect decides: ``vidu-native`` sends the text of a number as it is written."""
+    written = [Prepared({"prompt": "3.10", "duration": value}) for value in ("5", 5, 5.0)]
+    assert len({request.digest(None, EntV2()) for request in written}) == 1
+    assert len({request.digest(None, ViduNative()) for request in written}) == 3
+    assert written[0].digest(None, EntV2()) != Prepared({"prompt": "3.1", "duration": 5}).digest(None, EntV2())
+
+
 def test_a_fresh_signature_makes_no_other_request():
     """A clear that resumes, and an equal order, sign the address of the same picture again. It is sent whole."""
     signed = [f"https://bucket.example.com/a.png?X-Amz-Date={n}&X-Amz-Signature={n}" for n in "12"]
     requests = [Prepared({"images": [url], "subjects": [{"images": [url]}], "prompt": "p"}) for url in signed]
-    assert requests[0].digest(None) == requests[1].digest(None)
+    assert requests[0].digest(None, EntV2()) == requests[1].digest(None, EntV2())
     other = Prepared({"images": ["https://bucket.example.com/b.png?X-Amz-Date=1&X-Amz-Signature=1"], "prompt": "p"})
-    assert other.digest(None) != Prepared({"images": signed[:1], "prompt": "p"}).digest(None)
+    assert other.digest(None, EntV2()) != Prepared({"images": signed[:1], "prompt": "p"}).digest(None, EntV2())
     sent = requests[1].resolve(Mock())
     assert (sent["images"], sent["subjects"]) == (signed[1:], [{"images": signed[1:]}])
     assert type(sent["images"][0]) is str
