@@ -30,7 +30,7 @@ from airflow_provider_vidu.stores.base import (
     storage_error,
     temporary_name,
 )
-from airflow_provider_vidu.stores.roots import check_folder, check_opened
+from airflow_provider_vidu.stores.roots import check_destination, check_folder, check_opened
 
 log = logging.getLogger(__name__)
 
@@ -141,10 +141,7 @@ def _make_folders(path: Path) -> None:
 
 
 class LocalWriter(AtomicWriter):
-    """A temporary file, renamed at the end; only a killed process leaves it behind.
-
-    It takes over the mode of a file that it replaces, but not the owner.
-    """
+    """A temporary file, renamed at the end, with the mode of a file that it replaces. Only a kill leaves it behind."""
 
     def __init__(self, path: Path, uri: str, *, replace: bool) -> None:
         self._name = path.name
@@ -348,6 +345,7 @@ def obstacle(path: str, *, is_folder: bool) -> str | None:
     full = absolute(path)
     folder = full if is_folder else full.parent
     try:
+        check_destination(f"{full}/" if is_folder else str(full))  # a link among a name's folders may lead elsewhere
         if not is_folder:
             LocalFile(path).check()
         while (mode := _mode_of(folder)) is None and (target := _target_of(folder)) is None:

@@ -91,9 +91,11 @@ class SyncClient:
         *,
         queues: bool = False,
         patience: float | None = None,
+        before_send: Callable[[], None] = lambda: None,
     ) -> T:
         """Send a call, retry it as its session decides (see :class:`.Session` for the arguments), return its result.
 
+        :param before_send: called right before each send; for a create, its error is final.
         :raises ViduError: naming the generation and the connection.
         """
         if patience is None and (deadline := self._deadline()) is not None:
@@ -104,6 +106,7 @@ class SyncClient:
             try:
                 config = self._look_up(session.refused is not None)
                 call = session.call(config)
+                before_send()
                 answer = self._sent(config, call.request)
                 result = call.read(answer)
             except ViduError as error:
@@ -125,12 +128,6 @@ class SyncClient:
         :raises ViduSubmitUnknownError: when the outcome is unknown.
         :raises ViduError: when it was refused, with what helps: the credits left, or the model.
         """
-
-        def create(dialect: Dialect) -> Call[Generation]:
-            call = dialect.create(body, endpoint)
-            before_send()
-            return call
-
         try:
             config = self._look_up(False)
             url = config.url(config.dialect.create(body, endpoint).request)
@@ -140,7 +137,9 @@ class SyncClient:
                 self._log.info("%s", config.redact(line))
             self._log.info("::endgroup::")
             skip_if_dry("The request above")
-            generation = self.carry(create, queues=queues)
+            generation = self.carry(
+                lambda dialect: dialect.create(body, endpoint), queues=queues, before_send=before_send
+            )
         except ViduError as error:
             if outcome_is_unknown(error):
                 raise unknown_outcome(error, self._conn_id) from error

@@ -20,6 +20,8 @@ from airflow_provider_vidu.batches.leg import backlog
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduBudget
 from airflow_provider_vidu.operators.mapping.shared_names import batch_name
+from airflow_provider_vidu.orders.media.prepared import Prepared
+from airflow_provider_vidu.polling import retries
 from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.tasks import handover
 from airflow_provider_vidu.triggers import ViduBatchTrigger
@@ -256,6 +258,26 @@ def test_a_kill_of_a_leg_cancels_all_and_a_retry_orders_again(connect, sandbox, 
     sandbox.set_speed(500)
     assert task.run()["stored"] == 3
     assert len(sandbox.creates) == 6
+
+
+def test_a_kill_before_the_send(connect, sandbox, tmp_path, monkeypatch):
+    """While a row's inputs are uploaded: it ends at once, and the next leg has no create to search for."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, prompts(2), deferrable=False)
+    resolve = Prepared.resolve
+
+    def killed(prepared: Prepared, *arguments: Any) -> Any:
+        task.operator.on_kill()
+        return resolve(prepared, *arguments)
+
+    with monkeypatch.context() as kills:
+        kills.setattr(Prepared, "resolve", killed)
+        kills.setattr(retries.Backoff, "delay", Mock(side_effect=AssertionError("The check is repeated.")))
+        with pytest.raises(exceptions.ViduError, match="killed"):
+            task.run()
+    assert sandbox.requests("create") == []
+    assert task.run()["stored"] == 2
+    assert sandbox.requests("list") == []
 
 
 def test_the_timeout_cancels_and_keeps(connect, sandbox, tmp_path):

@@ -67,6 +67,21 @@ def test_a_row_whose_file_cannot_be_stored_is_not_ordered(connect, sandbox, tmp_
     assert len(sandbox.creates) == 2
 
 
+def test_a_row_whose_name_leads_out_of_the_roots_is_not_ordered(connect, sandbox, tmp_path, monkeypatch):
+    """A link among the folders in it: the file could never be stored."""
+    connect("ent-v2")
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "up").symlink_to("..")
+    monkeypatch.setenv("AIRFLOW__VIDU__DESTINATION_ROOTS", str(tmp_path / "films"))
+    rows = [{"key": "a", "name": "up/new/a", "prompt": "a cat"}, {"key": "b", "prompt": "a dog"}]
+    task = BatchTask(tmp_path / "films", rows, min_success=1)
+    summary = task.run()
+    assert (summary["stored"], summary["failed"], len(sandbox.creates)) == (1, 1, 1)
+    line = next(line for line in task.lines if line["key"] == "a")
+    assert line["error"]["message"].startswith("The row was not ordered: its file could not be stored. ")
+    assert "destination_roots" in line["error"]["message"]
+
+
 def test_a_batch_whose_share_is_not_mounted_orders_nothing(connect, sandbox, tmp_path, monkeypatch):
     """The mount went away between two rows: what is left waits for the next try, as rows without a fault of theirs."""
     connect("ent-v2")

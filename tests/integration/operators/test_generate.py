@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Airfl
 from airflow_provider_vidu import exceptions, hooks
 from airflow_provider_vidu.api.settings import connection
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
+from airflow_provider_vidu.operators.storing import ResultStore
 from airflow_provider_vidu.orders import submission
 from airflow_provider_vidu.orders.order import OrderRecord
 from airflow_provider_vidu.orders.records import StateStore, store_for
@@ -386,6 +387,18 @@ def test_a_kill_during_the_wait_for_a_slot(dialect, sandbox, monkeypatch):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, former)
     assert sandbox.creates == []
+    assert task.store == {}
+
+
+def test_a_kill_before_the_send(connect, sandbox, monkeypatch):
+    """While the store is tried: it ends at once, since Airflow waits for seconds only, and nothing is remembered."""
+    connect("ent-v2")
+    task = Task(deferrable=False, destination="memory://films/")
+    monkeypatch.setattr(ResultStore, "rehearse", lambda _: task.operator.on_kill())
+    monkeypatch.setattr(retries.Backoff, "delay", Mock(side_effect=AssertionError("The check is repeated.")))
+    with pytest.raises(exceptions.ViduError, match="killed before its create was sent"):
+        task.start()
+    assert sandbox.requests("create") == []
     assert task.store == {}
 
 
