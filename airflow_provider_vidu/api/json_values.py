@@ -38,10 +38,15 @@ def as_json(value: Any, depth: int = 0) -> Any:
         return as_json(value.value, depth + 1)
     if isinstance(value, Mapping):
         # By name: the items of Airflow's ParamsDict are Param objects, which hold the values.
-        return {as_json(name, depth + 1): as_json(value[name], depth + 1) for name in value}
+        return {_name(name, depth + 1): as_json(value[name], depth + 1) for name in value}
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview)):
         return [as_json(item, depth + 1) for item in value]
     return _scalar(value, depth)
+
+
+def _name(name: Any, depth: int) -> Any:
+    converted = as_json(name, depth)
+    return name if isinstance(converted, (list, dict)) else converted  # a tuple stays, and is named by what refuses it
 
 
 def _scalar(value: Any, depth: int) -> Any:

@@ -154,6 +154,6 @@ class DownloadURL:
 
 def _ascii_host(host: str) -> str:
     try:
-        return host if host.isascii() else host.encode("idna").decode("ascii")
+        return host.encode("idna").decode("ascii")  # a name in ASCII stays as it is, unless a part of it is too long
     except UnicodeError:
         raise ViduDownloadRefusedError(f"Not fetched: {sanitized(host, 80)!r} is not a host name.") from None

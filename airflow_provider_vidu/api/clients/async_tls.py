@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from asyncio.sslproto import SSLProtocol, SSLProtocolState
+from asyncio.sslproto import SSLProtocol, SSLProtocolState, _SSLProtocolTransport
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Protocol, cast
 from weakref import WeakKeyDictionary
 
@@ -53,6 +54,15 @@ class _Steps:
 _steps: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Steps]] = WeakKeyDictionary()
 
 
+class _Transport(_SSLProtocolTransport):
+    """A connection as its user sees it."""
+
+    def close(self) -> None:
+        """Close it in order, once: asyncio's own forgets its TLS the second time, and any later call raises then."""
+        if not self.is_closing():
+            super().close()
+
+
 class _Tls(SSLProtocol):
     """A connection's TLS.
 
@@ -96,9 +106,24 @@ class _Tls(SSLProtocol):
             self._transport.abort()  # type: ignore[union-attr]
 
     def _process_outgoing(self) -> None:
+        if self._transport.is_closing():  # type: ignore[union-attr]
+            if self._state is SSLProtocolState.DO_HANDSHAKE:  # type: ignore[attr-defined]  # not in typeshed
+                self._on_handshake_complete(ConnectionResetError())
+            return  # uvloop's transports raise a bare RuntimeError
         before = self._outgoing.pending  # type: ignore[attr-defined]  # not in typeshed
         super()._process_outgoing()  # type: ignore[misc]  # not in typeshed
         self._written += before - self._outgoing.pending  # type: ignore[attr-defined]
+
+    def _get_app_transport(self) -> Any:
+        if not self._app_transport_created:  # type: ignore[has-type]  # not in typeshed
+            self._app_transport, self._app_transport_created = _Transport(self._loop, self), True
+        return super()._get_app_transport()  # type: ignore[misc]
+
+    def _do_flush(self) -> None:
+        """Shut down after the server's end, unless its last bytes have ended the connection: asyncio raises then."""
+        self._do_read()  # type: ignore[attr-defined]  # not in typeshed
+        if self._state is not SSLProtocolState.UNWRAPPED:  # type: ignore[attr-defined]
+            super()._do_flush()  # type: ignore[misc]
 
     def _abort(self, exc: BaseException | None = None) -> None:
         """Close the connection, also when the TLS within this one fails.
@@ -121,7 +146,8 @@ class _Tls(SSLProtocol):
         raw = cast("asyncio.Transport", self._transport)
         state: SSLProtocolState = self._state  # type: ignore[attr-defined]  # not in typeshed
         if raw is not None and not raw.is_closing() and state is SSLProtocolState.DO_HANDSHAKE:
-            raw.resume_reading()
+            with suppress(RuntimeError):  # all that uvloop's say of their end
+                raw.resume_reading()
             self._do_handshake()
 
     def _let_others_run(self) -> None:

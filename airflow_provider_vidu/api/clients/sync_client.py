@@ -186,8 +186,7 @@ class SyncClient:
         :raises ViduConfigError: when the connection's dialect has no list.
         :raises ViduError: when the list could not be read.
         """
-        while (query := listing.query) is not None:
-            self._take_page(listing, query)
+        self._walk(listing)
         return listing.generations
 
     def searched(self, search: Search) -> SearchResult:
@@ -195,13 +194,9 @@ class SyncClient:
 
         :raises ViduError: when the list could not be read.
         """
-        while (query := search.query) is not None:
-            try:
-                self._take_page(search, query)
-            except ViduRequestError:
-                if not search.drop_filter():
-                    raise
+        self._walk(search)
         while (name := search.undecided) is not None:
+            self._check_time()
             entry: Generation | None = None
             try:
                 # mypy infers no type for a lambda with a default.
@@ -211,14 +206,25 @@ class SyncClient:
             search.take_payload(name, entry)
         return search.result()
 
-    def _take_page(self, walk: Listing | Search, query: str) -> None:
-        try:
-            page = self.carry(lambda dialect: dialect.search(query))
-        except ViduResponseError as error:
-            if error.code != TOO_LARGE or not walk.shrink():
-                raise
-        else:
-            walk.take(page)
+    def _walk(self, walk: Listing | Search) -> None:
+        while (query := walk.query) is not None:
+            self._check_time()
+            try:
+                # mypy infers no type for a lambda with a default.
+                page = self.carry(lambda dialect, query=query: dialect.search(query))  # type: ignore[misc]
+            except ViduResponseError as error:
+                if error.code != TOO_LARGE or not walk.shrink():
+                    raise
+            except ViduRequestError:
+                if not isinstance(walk, Search) or not walk.drop_filter():
+                    raise
+            else:
+                walk.take(page)
+
+    def _check_time(self) -> None:
+        """Raise once the caller has given up: a hundred answers, each of which trickles, would take hours."""
+        if (deadline := self._deadline()) is not None and deadline <= time.time():
+            raise ViduError("The timeout expired while the list of generations was read. A retry reads it again.")
 
     def upload(self, content: BinaryIO, size: int, content_type: str) -> str:
         """Upload a file and return its address for requests; a failed upload is retried as a new one.
@@ -270,7 +276,7 @@ class _Transport:
         :raises ViduConfigError: when the proxy cannot be used; nothing was sent.
         """
         url = self.config.url(request)
-        proxy = _proxy(url, self.config)
+        proxy = Secret(proxy_for(url, self.config.proxy) or "")  # hidden from tracebacks that show local variables
         if request.bills:
             # On an idle connection that was closed, or silently dropped in between, the outcome would be unknown.
             self._session.close()  # closes only the open sockets: it reconnects
@@ -284,9 +290,7 @@ class _Transport:
             raise outcome
         return outcome
 
-    def _exchange(
-        self, request: ApiRequest, url: str, proxy: Secret | None, exchange: Exchange
-    ) -> ApiAnswer | ViduError:
+    def _exchange(self, request: ApiRequest, url: str, proxy: Secret, exchange: Exchange) -> ApiAnswer | ViduError:
         try:
             with self._session.request(
                 request.method,
@@ -296,7 +300,7 @@ class _Transport:
                 timeout=self.config.timeout,
                 allow_redirects=False,
                 stream=True,
-                proxies=dict.fromkeys(("http", "https"), proxy.reveal()) if proxy else None,
+                proxies=dict.fromkeys(("http", "https"), proxy.reveal()) if proxy.reveal() else None,
             ) as response:
                 body = IncomingBody(response.headers.get("content-encoding", ""), request.bounds)
                 lost = self._read(response, body, exchange)
@@ -333,12 +337,6 @@ def _counts(lost: ViduError, status: int, request: ApiRequest, body: IncomingBod
     if request.bills and (body.received or status >= 400):
         return True
     return isinstance(lost, ViduResponseError) and outlives_its_body(status)
-
-
-def _proxy(url: str, config: ViduConfig) -> Secret | None:
-    """Return the proxy, hidden from tracebacks that show local variables."""
-    proxy = proxy_for(url, config.proxy)
-    return Secret(proxy) if proxy else None
 
 
 class _Session(requests.Session):

@@ -507,6 +507,13 @@ def test_a_tunnel_that_is_refused_is_told():
         )
 
 
+@pytest.mark.parametrize("host", ["a" * 64 + ".example.com", "a..example.com", "."])
+def test_a_host_that_tls_cannot_name_is_refused_behind_a_proxy(host):
+    """Behind a proxy nothing here resolves the name, and TLS ended the task with a bare UnicodeError."""
+    with Server(raw(b"HTTP/1.1 200 OK\r\n\r\n")) as proxy, pytest.raises(ViduDownloadRefusedError, match="not a host"):
+        fetch(f"https://{host}/v.mp4", proxy=Secret(proxy.url("")))
+
+
 @pytest.mark.fault(
     "stores and files", "carriage returns within the lines of a head, 60 kB of them", outcome="survived",
     seen="the file, at once",

@@ -16,6 +16,7 @@ from uuid import UUID
 import pytest
 
 from airflow_provider_vidu.api.json_values import as_json, unfit
+from airflow_provider_vidu.api.messages import ApiRequest
 from airflow_provider_vidu.exceptions import ViduConfigError
 from tests.rows import each_row
 
@@ -120,6 +121,12 @@ def test_a_value_within_itself():
     value.append(value)
     with pytest.raises(ViduConfigError, match="nested too deeply"):
         as_json(value)
+
+
+def test_a_name_that_is_a_tuple_is_refused_in_words():
+    """A native template makes one of the text ``{(1, 2): 3}``: a bare TypeError ended a batch for one of its rows."""
+    with pytest.raises(ViduConfigError, match="keys must be str"):
+        ApiRequest("POST", "/ent/v2/text2video", as_json({"duration": 4, (1, 2): 3}))
 
 
 def test_a_mock_stays_what_it_is():

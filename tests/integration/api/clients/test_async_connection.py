@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 import time
+from asyncio.sslproto import SSLProtocolState
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -19,11 +20,12 @@ import pytest
 import trustme
 
 from airflow_provider_vidu.api.clients import async_client as async_client_module
-from airflow_provider_vidu.api.clients import async_connection
+from airflow_provider_vidu.api.clients import async_connection, async_tls
 from airflow_provider_vidu.api.clients.async_client import AsyncClient, async_client
 from airflow_provider_vidu.api.clients.async_connection import Connector, Exchange
 from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.exceptions import ViduError, ViduTransportError
+from airflow_provider_vidu.network.tls import ssl_context
 
 pytestmark = pytest.mark.integration
 
@@ -389,6 +391,53 @@ async def test_a_connection_that_is_lost_while_its_answer_is_held(monkeypatch):
     async with serving(monkeypatch, handler, patience=2, tls=context) as (client, _):
         with pytest.raises(ViduTransportError):
             await client.get_generation("g", retries=0)
+
+
+class ClosedSocket(asyncio.Transport):
+    """The connection beneath TLS once it has been closed: uvloop's raise this error."""
+
+    def is_closing(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, data: Any) -> None:
+        """Raise uvloop's error."""
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def _force_close(self, exc: BaseException | None) -> None:
+        pass
+
+
+def tls_of(ready: asyncio.Future[None]) -> Any:
+    """Return the TLS of a connection that is about to be made."""
+    loop = asyncio.get_running_loop()
+    return async_tls._Tls(loop, asyncio.Protocol(), ssl_context(verify=False), ready, False, "127.0.0.1")
+
+
+async def test_tls_on_a_connection_that_has_been_closed_fails_at_once():
+    """A proxy that closed it right after its answer to CONNECT left a traceback in the log, and a wait for nothing."""
+    ready = asyncio.get_running_loop().create_future()
+    tls_of(ready).connection_made(ClosedSocket())
+    with pytest.raises(ConnectionResetError):
+        await ready
+
+
+async def test_an_end_whose_last_bytes_close_the_connection():
+    """The standard library shut it down once more: each was a bare RuntimeError in the log of the triggerer."""
+    tls = tls_of(asyncio.get_running_loop().create_future())
+    tls._transport, tls._state, tls._do_read = ClosedSocket(), SSLProtocolState.WRAPPED, tls._abort
+    assert not tls.eof_received()
+
+
+async def test_tls_that_is_closed_twice_can_be_aborted():
+    """The standard library's forgets itself then: a poll within a proxy's TLS ended with a bare AttributeError."""
+    transport = tls_of(asyncio.get_running_loop().create_future())._get_app_transport()
+    transport.close()
+    transport.close()
+    transport._force_close(None)
 
 
 async def test_a_peer_that_never_ends_its_tls_holds_no_socket(monkeypatch):

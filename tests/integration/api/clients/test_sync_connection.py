@@ -14,7 +14,7 @@ from contextlib import ExitStack
 import pytest
 import trustme
 
-from airflow_provider_vidu.exceptions import ViduSubmitUnknownError, ViduTimeoutError, ViduTransportError
+from airflow_provider_vidu.exceptions import ViduError, ViduSubmitUnknownError, ViduTimeoutError, ViduTransportError
 from airflow_provider_vidu.hooks import ViduHook
 from tests.integration.servers import Answer, Request, Server, Wire, fixed, trickling, tunnel
 
@@ -135,6 +135,27 @@ def test_the_minute_of_a_cancel_includes_its_attempts(connect, monkeypatch) -> N
         with pytest.raises(ViduTransportError, match="took too long to deliver the answer"):
             ViduHook().cancel_generation("g")
     assert len(server.requests) <= 2  # a third one would begin when four seconds are over
+
+
+def test_a_search_whose_answers_trickle_ends_with_the_timeout(connect) -> None:
+    """A hundred good answers, each of which trickled, held a worker for hours after its task's timeout."""
+    entries = [{"id": str(number), "state": "success"} for number in range(10)]
+
+    def page(request: Request, wire: Wire) -> None:
+        token = len(server.requests)
+        tasks = [{**entry, "id": f"{token}{entry['id']}"} for entry in entries]
+        body = json.dumps({"tasks": tasks, "next_page_token": str(token)}).encode()
+        wire.head(200, Content_Length=len(body))
+        time.sleep(2 * TIMEOUT)
+        wire.send(body)
+
+    with Server(page) as server:
+        connect(server.url(""), dialect="ent-v2", timeout=4 * TIMEOUT)
+        hook = ViduHook()
+        hook._retry_until(time.time() + 5 * TIMEOUT)
+        with pytest.raises(ViduError, match="timeout expired while the list"):
+            hook.find_generation("airflow:1")
+    assert 1 <= len(server.requests) <= 3
 
 
 @pytest.fixture(scope="module")
