@@ -35,9 +35,9 @@ from airflow_provider_vidu.ui.shared import Shared, pause_after
 from airflow_provider_vidu.ui.threads import Threads
 
 NO_BATCH: Final = (
-    "This task has begun no batch, or has begun another try and not resumed its batch in it. The page appears as soon "
-    "as the task has; the log of its latest try says how far it is, once a worker has begun that. What earlier tries "
-    "have stored is kept."
+    "This task has begun no batch, or has begun another try and not resumed its batch in it, or its XComs were removed "
+    "since. The page appears as soon as the task has begun or resumed one; the log of its latest try says how far it "
+    "is, once a worker has begun that. What earlier tries have stored is kept."
 )
 DRY_RUN: Final = (
     "This was a dry run: nothing was submitted, so there is no batch. The task's log says what would be submitted, and "
