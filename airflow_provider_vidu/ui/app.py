@@ -71,8 +71,8 @@ ENDED_REMOVED: Final = (
     "to show. The logs of its tries say what these have submitted, which may be paid for."
 )
 ENDED_WELL: Final = (
-    "A @task that submits with ViduHook publishes its generation with hook.publish(). Where a task's XComs were removed "
-    "since, as “airflow db clean” does, its log says what it has submitted and paid for."
+    "A @task that submits with ViduHook publishes its generation with hook.publish(). Where a task's XComs were "
+    "removed since, as “airflow db clean” does, its log says what it has submitted and paid for."
 )
 ENDED_AGAIN: Final = (
     "This task has ended ({state}). Airflow's records name no generation of its try {number}, so there is no clip "
