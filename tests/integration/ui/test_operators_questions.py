@@ -329,7 +329,7 @@ def test_a_task_that_airflow_has_removed(pages, tried):
 def test_a_later_try_that_no_worker_has_begun(pages):
     """What earlier ones have done is not known."""
     pages.add("unrun-again", None, state="failed", tried=2, worker="")
-    assert "its try 2 published no" in pages.get(pages.at("unrun-again", then="/clip.json")).json()["detail"]
+    assert "no generation of its try 2" in pages.get(pages.at("unrun-again", then="/clip.json")).json()["detail"]
 
 
 @pytest.mark.parametrize("state", ["running", "failed"])
