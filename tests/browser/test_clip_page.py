@@ -265,8 +265,9 @@ def test_polls_that_fail_are_said_to_come_less_often(visit, pages):
     watch = {**MADE, "conn_id": "wrong_key", "poll_interval": 3}
     deferred = datetime.now(UTC) - timedelta(seconds=40)
     for task, generation in (("paused", "77"), ("unasked", "78")):
-        pages.add(task, generation, state="deferred", watch=watch, at=deferred, deferred=deferred, triggerer=1)
-        page = visit(pages.at(task))
+        more = {"dag": "refused-key", "at": deferred, "deferred": deferred, "triggerer": 1}
+        pages.add(task, generation, state="deferred", watch=watch, **more)
+        page = visit(pages.at(task, dag="refused-key"))
         page.get_by_text("by Airflow every 3 s, less often while its polls fail").wait_for()
         assert page.get_by_text("by this page, later each time while its polls fail").count() == 1
 
