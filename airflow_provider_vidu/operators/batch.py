@@ -38,6 +38,7 @@ from airflow_provider_vidu.links import ViduBatchLink, is_task_instance, publish
 from airflow_provider_vidu.orders.arguments import NAMES, OnClear, required_arguments
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
 from airflow_provider_vidu.stores.paths import is_template, path_text
+from airflow_provider_vidu.tasks.endings import without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 if TYPE_CHECKING:
@@ -221,6 +222,7 @@ class ViduBatchOperator(SignedURLOperator):
         if self._run is not None:
             self._run.kill()
 
+    @without_known_causes
     def _leg(self, context: Any, event: Any, *, was_resumed: bool) -> dict[str, Any]:
         from airflow_provider_vidu.batches.journal import Journal
         from airflow_provider_vidu.batches.leg.run import BatchRun

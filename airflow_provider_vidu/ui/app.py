@@ -50,15 +50,13 @@ NO_GENERATION_AGAIN: Final = (
     "worker has begun it, its log says how far it is. The logs of earlier tries name what these have submitted, which "
     'may be paid for: a clear pays again, unless the task has on_clear="resume".'
 )
-NO_TASK: Final = (
-    "This run has no such task instance, or no longer: the address may be of another run, or lack the map index. The "
-    "clips of the run are on its tab “Vidu clips”."
-)
 IS_BATCH: Final = (
     "This task is a batch. Its clips are on the page of the batch, once its latest try has begun or resumed it: the "
     "link “Watch” of the task opens it, and so does the sheet of the run."
 )
-ENDED: Final = "This task has ended ({state}) and published no generation, so there is no clip. "
+ENDED: Final = (
+    "This task has ended ({state}). Airflow's records name no generation of it, so there is no clip to show. "
+)
 ENDED_MARKED: Final = (
     "This task is marked as success in Airflow, before its end and before it had published a generation: there is no "
     "clip. "
@@ -69,14 +67,17 @@ ENDED_UNRUN: Final = (
 )
 ENDED_REMOVED: Final = (
     "Airflow has removed this task from the run, because the DAG has no such task, or no such map index, any more: a "
-    "clear does nothing while that is so. It has published no generation in its latest try, so there is no clip. The "
-    "logs of its tries say what these have submitted, which may be paid for."
+    "clear does nothing while that is so. Airflow's records name no generation of its latest try, so there is no clip "
+    "to show. The logs of its tries say what these have submitted, which may be paid for."
 )
-ENDED_WELL: Final = "A @task that submits with ViduHook publishes its generation with hook.publish()."
+ENDED_WELL: Final = (
+    "A @task that submits with ViduHook publishes its generation with hook.publish(). Where a task's XComs were "
+    "removed since, as “airflow db clean” does, its log says what it has submitted and paid for."
+)
 ENDED_AGAIN: Final = (
-    "This task has ended ({state}), and its try {number} published no generation, so there is no clip to show. Its log "
-    "says why. The logs of earlier tries name what these have submitted. Clearing a task that submits pays again, "
-    'unless it has on_clear="resume".'
+    "This task has ended ({state}). Airflow's records name no generation of its try {number}, so there is no clip "
+    "to show. Its log says why. The logs of earlier tries name what these have submitted. Clearing a task that submits "
+    'pays again, unless it has on_clear="resume".'
 )
 ENDED_BADLY: Final = (
     "Its log says why, and whether it sent a request whose outcome is not known: that one may be paid for. A task that "
@@ -160,7 +161,7 @@ async def clip_at(
     try:
         found, cost = await shared_queries(request).page(dag_id, run_id, task_id, map_index, region_id, number)
     except absences.NoTaskError as error:
-        raise HTTPException(404, NO_TASK) from error
+        raise HTTPException(404, refusals.NO_TASK) from error
     except absences.NoIterationError as error:
         # Airflow's page of the task would need the iteration as well, so there must be no link to it.
         raise HTTPException(404, NO_ITERATION, headers={"Vidu-Address": "ambiguous"}) from error

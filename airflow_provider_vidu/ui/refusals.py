@@ -22,6 +22,10 @@ NO_SUCH_PAGE: Final = (
     "There is no page at this address. The clips of a DAG run are on its tab “Vidu clips”; the link “Watch” of a task "
     "opens the page of its clip."
 )
+NO_TASK: Final = (
+    "This run has no such task instance, or no longer: the address may be of another run, or lack the map index. The "
+    "clips of the run are on its tab “Vidu clips”."
+)
 NO_ACCESS: Final = (
     "You may not see the clips of this DAG. That requires the permission to read its task instances and its XComs."
 )

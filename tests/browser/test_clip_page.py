@@ -258,13 +258,18 @@ def test_a_retry_of_a_halted_run_is_not_promised(visit, pages, generation, why):
 
 
 def test_polls_that_fail_are_said_to_come_less_often(visit, pages):
-    """While the key is refused, trigger and page wait longer than their interval: seconds are not promised."""
+    """While the key is refused, trigger and page wait longer than their interval: seconds are not promised.
+
+    Nor are they for another clip of the connection, which is not asked for meanwhile.
+    """
     watch = {**MADE, "conn_id": "wrong_key", "poll_interval": 3}
     deferred = datetime.now(UTC) - timedelta(seconds=40)
-    pages.add("paused", "77", state="deferred", watch=watch, at=deferred, deferred=deferred, triggerer=1)
-    page = visit(pages.at("paused"))
-    page.get_by_text("by Airflow every 3 s, less often while its polls fail").wait_for()
-    assert page.get_by_text("by this page, later each time while its polls fail").count() == 1
+    for task, generation in (("paused", "77"), ("unasked", "78")):
+        more = {"dag": "refused-key", "at": deferred, "deferred": deferred, "triggerer": 1}
+        pages.add(task, generation, state="deferred", watch=watch, **more)
+        page = visit(pages.at(task, dag="refused-key"))
+        page.get_by_text("by Airflow every 3 s, less often while its polls fail").wait_for()
+        assert page.get_by_text("by this page, later each time while its polls fail").count() == 1
 
 
 def test_a_stored_file_that_is_gone_is_said_on_page_and_sheet(visit, pages):

@@ -17,11 +17,13 @@ from airflow_provider_vidu.common.values import mapping, text, whole
 from airflow_provider_vidu.links import BATCH_KEY, RESULT_KEY
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed
+from airflow_provider_vidu.ui.records.absences import NoTaskError
 from airflow_provider_vidu.ui.records.circumstances import next_tries
 from airflow_provider_vidu.ui.records.earlier_tries import earlier_task_in, of_earlier_tries, with_next
 from airflow_provider_vidu.ui.records.instances import (
     HAS_REGIONS,
     TASK_COLUMNS,
+    is_there,
     of_run,
     same_task,
     stands_at,
@@ -93,14 +95,22 @@ def read_batch(dag_id: str, run_id: str, task_id: str, index: int, region_id: UU
     :param index: the map index (-1 if not mapped), or the index within the region.
     :param region_id: the region of a task instance in a loop.
     :raises DryRunError: when it has none because it was a dry run.
+    :raises NoTaskError: when the run has no such task instance.
     """
-    if not -1 <= index <= MAX_MAP_INDEX or "\0" in task_id:  # some databases reject them with an error
+    if (
+        not -1 <= index <= MAX_MAP_INDEX or "\0" in dag_id + run_id + task_id
+    ):  # some databases reject them with an error
         return None
     where = stands_at(task_id, index, region_id)
     found = next(iter(_batches(dag_id, run_id, where)), None)
-    if found is None and any(_is_dry_run(result) for _, result in _read(dag_id, run_id, RESULT_KEY, where)):
+    if found is not None:
+        return found
+    if any(_is_dry_run(result) for _, result in _read(dag_id, run_id, RESULT_KEY, where)):
         raise DryRunError(task_id)
-    return found
+    with create_session() as session:
+        if not is_there(session, dag_id, run_id, task_id, index, region_id):
+            raise NoTaskError(task_id)
+    return None
 
 
 def _is_dry_run(result: Any) -> bool:

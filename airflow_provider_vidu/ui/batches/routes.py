@@ -30,14 +30,16 @@ from airflow_provider_vidu.ui.page_queries import shared_queries
 from airflow_provider_vidu.ui.pages import page
 from airflow_provider_vidu.ui.playing.preview import preview_root
 from airflow_provider_vidu.ui.playing.shelf import SHEET_SECONDS
+from airflow_provider_vidu.ui.records.absences import NoTaskError
+from airflow_provider_vidu.ui.refusals import NO_TASK
 from airflow_provider_vidu.ui.sending import send
 from airflow_provider_vidu.ui.shared import Shared, pause_after
 from airflow_provider_vidu.ui.threads import Threads
 
 NO_BATCH: Final = (
-    "This task has begun no batch, or has begun another try and not resumed its batch in it. The page appears as soon "
-    "as the task has; the log of its latest try says how far it is, once a worker has begun that. What earlier tries "
-    "have stored is kept."
+    "This task has begun no batch, or has begun another try and not resumed its batch in it, or its XComs were removed "
+    "since. The page appears as soon as the task has begun or resumed one; the log of its latest try says how far it "
+    "is, once a worker has begun that. What earlier tries have stored is kept."
 )
 DRY_RUN: Final = (
     "This was a dry run: nothing was submitted, so there is no batch. The task's log says what would be submitted, and "
@@ -151,6 +153,8 @@ async def batch_at(
         batch, cost = await shared.get(place, lambda: read_batch(*place))
     except DryRunError as error:
         raise HTTPException(404, DRY_RUN) from error
+    except NoTaskError as error:
+        raise HTTPException(404, NO_TASK) from error
     if batch is None:
         raise HTTPException(404, NO_BATCH)
     read = await _read(request, batch)

@@ -30,9 +30,9 @@ def outlook(clip: Clip, generation: Generation | None, live: Live, now: datetime
     """Return what is known of a wait that goes on; what is not known is None.
 
     ``interval`` is the seconds between Airflow's polls (``is_adaptive``: about, at the moment; ``has_callback``: at
-    most, because the service reports the end; ``is_slower``: its polls fail as well, as far as this server sees, so
-    they come less often), ``next_poll`` the bounds of its first one after a deferral, ``deadline`` when its timeout
-    expires.
+    most, because the service reports the end), ``is_slower`` whether this server's polls fail, of this clip or of
+    another one of its connection: then they come less often, and Airflow's as well, as far as is known here.
+    ``next_poll`` has the bounds of Airflow's first one after a deferral, ``deadline`` is when its timeout expires.
     """
     task = next((each for each in clip.tasks if each.role in MAKING and not each.has_ended), None)
     # What no task waits for, and the service does not show, may have ended long ago.
@@ -41,6 +41,7 @@ def outlook(clip: Clip, generation: Generation | None, live: Live, now: datetime
         "since": begun.as_json(),
         "asked_at": iso(live.asked_at),
         "answered_at": iso(live.answered_at),
+        "is_slower": live.error is not None,
         **_waiting(task, generation, live, now),
         "ends": _end(clip, generation, live, now),
         "usual": {"seconds": clip.usual[0], "count": clip.usual[1]} if clip.usual else None,
@@ -118,7 +119,6 @@ def _waiting(task: TaskFacts | None, generation: Generation | None, live: Live, 
         "waiting_since": iso(task.deferred_at),
         "is_adaptive": task.is_adaptive,
         "has_callback": task.has_callback,
-        "is_slower": live.error is not None,
         "interval": _interval(task, generation, live, now),
         "next_poll": _first_poll(task, now),
         "deadline": None if task.begins_anew else iso(task.deadline),  # the next try has a timeout of its own

@@ -131,6 +131,12 @@ def has_published(
     return session.execute(query.execution_options(include_all_attempts=True)).first() is not None
 
 
+def is_there(session: Session, dag_id: str, run_id: str, task_id: str, index: int, region_id: UUID | None) -> bool:
+    """Whether the run has a task instance at an address; of one in a loop whose region is not named, in any."""
+    row, same = _tries_at(dag_id, run_id, task_id, index, region_id)
+    return session.execute(select(row.task_id).where(*same).limit(1)).first() is not None
+
+
 def _tries_at(dag_id: str, run_id: str, task_id: str, index: int, region_id: UUID | None) -> tuple[Any, list[Any]]:
     """Return the columns of the tries at an address, and the conditions: the ORM would leave archived ones out."""
     row = TaskInstance.__table__.alias("earlier").c

@@ -235,8 +235,7 @@ function lastPoll({ asked_at: asked, answered_at: answered }) {
 
 function nextPoll(view) {
   const { interval, is_adaptive: isAdaptive, has_callback: hasCallback, is_slower: isSlower, next_poll: next } = view.outlook;
-  const isFailing = view.outlook.asked_at !== view.outlook.answered_at; // then this page's server polls less often than it is read
-  const within = isFailing ? ", later each time while its polls fail" : ` within ${seconds(Math.max(view.refresh, view.pause))}`;
+  const within = isSlower ? ", later each time while its polls fail" : ` within ${seconds(Math.max(view.refresh, view.pause))}`;
   const own = view.refresh === null ? null : el("span.by-page", {}, `by this page${within}`);
   const theirs = next
     ? el("span", {}, "by Airflow between ", time(next.since), " and ", time(next.at))

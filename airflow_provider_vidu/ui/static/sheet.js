@@ -281,6 +281,7 @@ function empty(view, all) {
     el("p", {}, "Clips of ViduGenerateOperator, ViduBatchOperator, ViduGenerationSensor and ViduDownloadOperator appear here as soon as their generation has an id."),
     el("p", {}, "A @task that submits with ViduHook is not seen from here: it publishes its generation itself, with ", el("code", {}, "hook.publish(generation)"), "."),
     view.is_over && el("p", {}, "A dry run of ViduBatchOperator submits nothing, so it has no clips: the task's log says what it would submit."),
+    view.is_over && el("p", {}, "Clips whose XComs were removed since, as ", el("code", {}, "airflow db clean"), " does, are not shown: the tasks' logs name them, and the files that were stored are kept."),
     view.is_over && el("p", {}, "If the last try of a task failed before it published its generation again, what earlier tries have made is not shown either: it is in the logs of those tries."),
   );
 }

@@ -8,6 +8,7 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
+from tests.integration.batches.batch_task import BatchTask
 from tests.integration.operators.test_generate import Task
 from tests.versions import AIRFLOW
 
@@ -65,6 +66,16 @@ def test_the_cause_comes_first(dialect, sandbox, deferrable):
     assert "TaskPromptPolicyViolation" in str(failed.value)[:100] or "asked to let" in str(failed.value)[:100]
     assert failed.value.__cause__ is None
     assert failed.value.__suppress_context__ or failed.value.__context__ is None
+
+
+def test_a_batch_without_a_place_for_its_journal(connect, tmp_path):
+    """Its log has one traceback as well: the store's own errors, below, say nothing more."""
+    connect("ent-v2")
+    (tmp_path / ".vidu").write_text("a file in the place of the folder")
+    with pytest.raises(exceptions.ViduStorageError, match="could not be") as failed:
+        BatchTask(tmp_path, [{"key": "a", "prompt": "a cat"}]).start()
+    assert failed.value.__cause__ is None
+    assert failed.value.__suppress_context__
 
 
 def test_a_refusal_says_why_at_once(connect):

@@ -388,6 +388,19 @@ def test_the_page_of_a_dry_run(pages, result, says):
     assert answer.json()["detail"].startswith(says)
 
 
+def test_the_page_of_a_batch_whose_run_was_deleted(pages):
+    """No page is to come: a page that was left open does not say so, nor one at a wrong map index."""
+    pages.add("kept", None, dag="films", operator="ViduBatchOperator")
+    for path in (
+        pages.at("gone", dag="films"),
+        pages.at("kept", dag="films", index=3),
+        pages.at("kept", dag="no-films"),
+    ):
+        answer = pages.get(path + "/batch/clips.json", user="admin")
+        assert answer.status_code == 404
+        assert answer.json()["detail"].startswith("This run has no such task instance, or no longer"), path
+
+
 def test_only_those_see_a_batch_who_may_see_its_dag(pages):
     """A page needs the permission for its DAG, and an XCom that names another DAG's folder shows nothing of it."""
     batch, page = batch_of(pages, "secret", dag="secret-films")

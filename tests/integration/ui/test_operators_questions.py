@@ -285,7 +285,7 @@ def test_a_wait_for_a_slot_that_was_marked_as_success(pages):
     assert "has only waited for a free slot has submitted nothing" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize(("tried", "told"), [(1, "cost nothing"), (3, "its try 3 published no generation")])
+@pytest.mark.parametrize(("tried", "told"), [(1, "cost nothing"), (3, "no generation of its try 3")])
 def test_a_task_that_has_ended_without_a_generation(pages, tried, told):
     """After a first try nothing was paid for; later ones may hide what an earlier one has submitted."""
     pages.add(f"ended-{tried}", None, state="failed", tried=tried)
@@ -293,6 +293,17 @@ def test_a_task_that_has_ended_without_a_generation(pages, tried, told):
     assert answer.status_code == 404
     assert told in answer.json()["detail"]
     assert ("cost nothing" in answer.json()["detail"]) is (tried == 1)
+
+
+@pytest.mark.parametrize("state", ["success", "failed"])
+def test_a_task_whose_xcoms_were_removed(pages, state):
+    """``airflow db clean`` removes those of an old run: its generations were published, stored and paid for."""
+    pages.add("emptied", None, dag=f"emptied-{state}", state=state, operator="ViduGenerateOperator")
+    answer = pages.get(pages.at("emptied", dag=f"emptied-{state}", then="/clip.json"), user="admin")
+    assert answer.status_code == 404
+    assert "Airflow's records name no generation of it" in answer.json()["detail"]
+    assert ("XComs were removed since" in answer.json()["detail"]) is (state == "success")
+    assert "paid for" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(("state", "tried"), [("upstream_failed", 0), ("failed", 1), ("success", 0), ("skipped", 1)])
@@ -318,7 +329,7 @@ def test_a_task_that_airflow_has_removed(pages, tried):
 def test_a_later_try_that_no_worker_has_begun(pages):
     """What earlier ones have done is not known."""
     pages.add("unrun-again", None, state="failed", tried=2, worker="")
-    assert "its try 2 published no" in pages.get(pages.at("unrun-again", then="/clip.json")).json()["detail"]
+    assert "no generation of its try 2" in pages.get(pages.at("unrun-again", then="/clip.json")).json()["detail"]
 
 
 @pytest.mark.parametrize("state", ["running", "failed"])

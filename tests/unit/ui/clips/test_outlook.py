@@ -120,7 +120,9 @@ def test_the_first_poll_of_a_trigger():
 def test_polls_that_fail_come_less_often():
     """A trigger whose key is refused, or whose service is silent, waits longer than its interval."""
     assert seen(at(60), Live(running()))["is_slower"] is False
-    assert seen(at(60), Live(running(), error=ViduAuthError("no")))["is_slower"] is True
+    failing = Live(running(), error=ViduAuthError("no"))
+    assert seen(at(60), failing)["is_slower"] is True
+    assert seen(at(60), failing, state="failed")["is_slower"] is True  # the page polls on without a task that waits
 
 
 @pytest.mark.parametrize(
