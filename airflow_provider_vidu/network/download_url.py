@@ -143,8 +143,7 @@ class DownloadURL:
 
     def redirected(self, location: str) -> str:
         """Resolve a ``Location`` header against this URL, without re-quoting it."""
-        # http.client reads headers as Latin-1, which would garble a raw UTF-8 path.
-        location = location.encode("latin-1", "replace").decode("utf-8", "replace").strip().replace(" ", "%20")
+        location = location.strip().replace(" ", "%20")
         if location.startswith("//"):
             return f"{self.scheme}:{location}"
         if location.startswith("/"):

@@ -45,7 +45,9 @@ class Stream:
             self._response = self._connection.answer()
             head = self._response.headers
             lowered = {name.lower(): ", ".join(head.get_all(name, ())) for name in head}
-            self.location = Secret(lowered.pop("location")) if lowered.get("location") else None
+            # The headers are read as Latin-1, which would garble a raw UTF-8 path, and hide a secret in it.
+            location = lowered.pop("location", "").encode("latin-1", "replace").decode("utf-8", "replace")
+            self.location = Secret(location) if location else None
             """Where a redirect leads; verbatim, because it may have to be followed."""
             redact = access.redaction(target.url)
             self.headers = {name: redact(value) for name, value in lowered.items()}

@@ -542,6 +542,19 @@ def test_a_redirect_whose_last_byte_is_a_blank_in_latin_1():
     assert server.requests[1].target == "/voil%C3%A0"
 
 
+@pytest.mark.parametrize("gap", ["", "\t", "\u200b", "\u00ad"])
+def test_a_key_in_a_redirect_that_is_refused(gap):
+    """Also in pieces, between which a server writes UTF-8 that shows nothing."""
+    location = f"https://h/\x0b{KEY[:6]}{gap}{KEY[6:]}"
+
+    def answer(request, wire):
+        wire.send(b"HTTP/1.1 302 Found\r\nLocation: " + location.encode() + b"\r\nContent-Length: 0\r\n\r\n")
+
+    with Server(answer) as server, pytest.raises(ViduDownloadRefusedError, match="not an http") as caught:
+        fetch(server.url(), secrets=(Secret(KEY),))
+    assert KEY[6:] not in str(caught.value)
+
+
 TYPE = b"Content-Type: multipart/mixed; boundary"
 
 
