@@ -154,13 +154,13 @@ class Backlog:
         """
         now = time.time()
         for key, intent in list(self._state.intents.items()):
-            if self._state.deadline_of(self._journal.owner) <= time.time():  # a search may take minutes
+            if self._is_late:  # a search may take minutes
                 return
             if intent.is_lost and is_searchable_at(intent.record) <= now and self.error is None:
                 self._check()
                 row = self._rows.get(key, Row(key, -1))
                 if (error := self._submitter.search(row, intent.endpoint, intent.record)) is not None:
-                    self.error = error
+                    self.error = None if self._is_late else error  # then the leg ends with its timeout
                     return
                 if (job := self._state.open.get(key)) is not None and key in self._rows:
                     self._collector.watch(row, job)
@@ -179,7 +179,7 @@ class Backlog:
             self.stop(ViduConfigError("dry_run was set while the batch waited. Clear the task without it to continue."))
             return False
         try:
-            if self._state.deadline_of(self._journal.owner) <= time.time() or not self._is_allowed():
+            if self._is_late or not self._is_allowed():
                 return False
         except ViduError as error:
             self.error = error
@@ -223,6 +223,10 @@ class Backlog:
     @property
     def _state(self) -> BatchState:
         return self._journal.state
+
+    @property
+    def _is_late(self) -> bool:
+        return self._state.deadline_of(self._journal.owner) <= time.time()
 
     def _check_failures(self) -> None:
         """Stop submitting if the batch cannot succeed any more, and the user wants that."""
