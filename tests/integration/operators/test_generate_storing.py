@@ -19,17 +19,12 @@ from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.operators.preflight import check_downstream
 from airflow_provider_vidu.orders import lost_order
+from airflow_provider_vidu.sensors import ViduGenerationSensor
 from airflow_provider_vidu.stores import schemes
 from airflow_provider_vidu.stores.naming import stem_of
 from tests.faults.transfer_s3 import Door, keys, point_at, refusal, s3_bucket, s3_client, s3_endpoint  # noqa: F401 - fixtures
 from tests.integration.batches.batch_task import BatchTask
 from tests.integration.operators.test_generate import Task
-from tests.versions import AIRFLOW
-
-if AIRFLOW >= (3, 0):
-    from airflow.providers.standard.operators.empty import EmptyOperator
-else:
-    from airflow.operators.empty import EmptyOperator
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff", "variables")]
 
@@ -332,9 +327,11 @@ def test_a_store_that_refuses_the_download_that_follows(connect, sandbox, s3, bu
 @pytest.mark.parametrize("why", ["template", "connection", "another package's task", "queue", "dry run"])
 def test_a_store_that_is_not_asked_for_the_download_that_follows(bucket, why, caplog):
     """Its bucket may be made by the task in between, its worker have another role, and a template may name another."""
+    task = Task()
     with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
-        film = EmptyOperator(task_id="film")
-        between = MakesBucket(task_id="b") if why == "another package's task" else EmptyOperator(task_id="b")
+        film = ViduGenerateOperator(**task.kwargs)
+        waits = ViduGenerationSensor(task_id="b", generation_id="x")
+        between = MakesBucket(task_id="c") if why == "another package's task" else waits
         more = {"storage_conn_id": "{{ params.store }}"} if why == "connection" else {}
         name = "{{ ds }}/" if why == "template" else "clips/"
         film >> between >> download_to("not-there-yet", name, **more, **({"queue": "gpu"} if why == "queue" else {}))
