@@ -41,7 +41,7 @@ def _entry(entry: str) -> str:
     is_ipv6 = bare.count(":") > 1
     if "*" in bare:
         raise ViduConfigError(f"{sanitized(entry, 60)!r}: wildcards are not supported; name every host in full.")
-    if not bare.isprintable() or re.search(r"[/\\@?#\[\] ]", bare) or (":" in bare and not is_ipv6):
+    if not bare.isprintable() or re.search(r"""[/\\@?#\[\] '";]""", bare) or (":" in bare and not is_ipv6):
         raise ViduConfigError(
             f"{sanitized(entry, 60)!r} is neither a host name nor a network: no scheme, port or path."
         )

@@ -24,7 +24,21 @@ def test_entries(value: Any, entries: set[str]) -> None:
     assert parse_allowed(value) == entries
 
 
-@each_row("value", ["198.18.0.0/33", "10.0.0/8x", "1.2.3/8", "::/129", "a.local/24", "/8", "http://h", "*"])
+@each_row(
+    "value",
+    [
+        "198.18.0.0/33",
+        "10.0.0/8x",
+        "1.2.3/8",
+        "::/129",
+        "a.local/24",
+        "/8",
+        "http://h",
+        "*",
+        "['a.local']",
+        "a.local;b.local",
+    ],
+)
 def test_what_is_neither(value: str) -> None:
     """A network that does not exist is refused, like a URL, and quoted."""
     with pytest.raises(ViduConfigError, match=r"is not a network|neither a host|wildcards are not supported") as caught:
