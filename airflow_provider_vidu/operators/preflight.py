@@ -12,7 +12,7 @@ from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.operators.mapping.groups import is_handed
 from airflow_provider_vidu.operators.mapping.instances import destinations_of
 from airflow_provider_vidu.operators.mapping.shared_names import is_shared_in, one_file_for_all
-from airflow_provider_vidu.stores.paths import checked_destination, is_folder, is_template, local_path
+from airflow_provider_vidu.stores.paths import checked_destination, is_template, local_path
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 _ELSEWHERE: Final = ("queue", "executor", "executor_config", "run_as_user")
@@ -31,13 +31,14 @@ def check_downstream(operator: Any, log: Any, *, rehearses: bool) -> None:
     To be called in a worker, before the order. It detects: no file system for the scheme of a destination, an Airflow
     connection that does not exist, a destination outside of ``[vidu] destination_roots``, a local folder that this user
     cannot write to, a mapped download whose instances would write one file, a destination that is wrong in every run,
-    settings that no download can use, and, with ``rehearses``, a store that refuses an upload. The download itself
-    checks the rest, which needs a rendered template or another worker. For a download that may be skipped (after a
-    branch, or another package's task) there is a warning instead of an error, and its store is not contacted.
+    settings that no download can use, and, with ``rehearses``, a store that refuses an upload, or the look for a file
+    that ``overwrite`` needs, or that holds a file which must stay. The download itself checks the rest, which needs a
+    rendered template or another worker. For a download that may be skipped (after a branch, or another package's task)
+    there is a warning instead of an error, and its store is not contacted.
 
     :param operator: the task that is about to order a generation; one without a DAG has no downloads.
     :param log: gets a line for each download that would fail if it ran.
-    :param rehearses: whether to begin and abort an upload, once for each bucket or server.
+    :param rehearses: whether to ask stores, and to begin and abort an upload, once for each bucket or server.
     :raises ViduConfigError: when a download is certain to run and to fail; nothing has been ordered then.
     :raises ViduStorageError: when a store refuses the upload or cannot be reached, or a local destination's mount is
         missing or does not answer: a retry orders.
@@ -128,12 +129,8 @@ def _problem_of(operator: Any, task: Any, rehearsed: set[tuple[str, str]] | None
         if is_mapped and not _may_be_folder(destination) and is_shared_in(task, destination):
             return one_file_for_all(destination)
         is_final = is_handed(given.get("destination")) or not is_template(str(destination))
-        server = ("/".join(str(destination).split("/", 3)[:3]), str(given.get("storage_conn_id")))
-        begins = rehearsed is not None and here and is_final and server not in rehearsed
-        if problem := _problem(destination, given, here=here, is_final=is_final, rehearses=begins):
+        if problem := _problem(destination, given, here=here, is_final=is_final, rehearsed=rehearsed):
             return problem
-        if rehearsed is not None and begins:
-            rehearsed.add(server)
     return None
 
 
@@ -142,16 +139,18 @@ def _may_be_folder(destination: object) -> bool:
     return str(destination).strip().endswith(("}}", "%}"))
 
 
-def _problem(destination: Any, given: Mapping[str, Any], *, here: bool, is_final: bool, rehearses: bool) -> str | None:
+def _problem(
+    destination: Any, given: Mapping[str, Any], *, here: bool, is_final: bool, rehearsed: set[tuple[str, str]] | None
+) -> str | None:
     """Return the problem with a destination, as far as it is visible here.
 
     :param given: the other arguments of the download, as the DAG's author wrote them.
     :param here: whether the download runs on a worker like this one.
     :param is_final: whether Airflow renders nothing in it.
-    :param rehearses: whether to begin and abort an upload.
+    :param rehearsed: as for :func:`_problem_of`; with None, no store is asked.
     """
     from airflow_provider_vidu.network.download_url import deployment_hosts, most_bytes
-    from airflow_provider_vidu.stores.base import file_exists_error
+    from airflow_provider_vidu.stores.base import DestinationExistsError
     from airflow_provider_vidu.stores.destination import Destination, missing_file_system, options_of
     from airflow_provider_vidu.stores.roots import check_destination
 
@@ -161,7 +160,7 @@ def _problem(destination: Any, given: Mapping[str, Any], *, here: bool, is_final
         return error.reason
     if not here:
         return None
-    written, overwrite = given.get("storage_conn_id"), given.get("overwrite", "replace")
+    written, artifact = given.get("storage_conn_id"), given.get("artifact")
     conn_id = _final(written)
     if missing := missing_file_system(text, conn_id):
         return missing.reason
@@ -173,14 +172,18 @@ def _problem(destination: Any, given: Mapping[str, Any], *, here: bool, is_final
         if not is_final:
             return None
         check_destination(text)
-        if local_path(text) is not None:
-            place = Destination(text, conn_id, options_of(destination))
-            if overwrite != "replace" and not is_folder(text) and place.file().size():
-                return file_exists_error(place.file().uri).reason if overwrite == "error" else None
+        is_local = local_path(text) is not None
+        if not is_local and (rehearsed is None or (written and not conn_id)):
+            return None
+        place = Destination(text, conn_id, options_of(destination))
+        if place.keeps(given.get("overwrite", "replace"), artifact):
+            return None
+        if is_local or rehearsed is None:
             return place.obstacle()
-        if rehearses and (conn_id or not written):
-            Destination(text, conn_id, options_of(destination)).rehearse(given.get("artifact"))
-    except ViduConfigError as error:
+        if (server := ("/".join(text.split("/", 3)[:3]), str(written))) not in rehearsed:
+            place.rehearse(artifact)
+            rehearsed.add(server)
+    except (ViduConfigError, DestinationExistsError) as error:
         return error.reason
     return None
 

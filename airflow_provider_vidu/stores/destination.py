@@ -24,10 +24,10 @@ from airflow_provider_vidu.common.redaction import MASK
 from airflow_provider_vidu.common.text import redact_urls, redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.network.secrets_backends import is_there_after_all, kinds_of
-from airflow_provider_vidu.stores.base import StoredFile, storage_error
+from airflow_provider_vidu.stores.base import StoredFile, file_exists_error, storage_error
 from airflow_provider_vidu.stores.local import LocalFile, absolute, obstacle
 from airflow_provider_vidu.stores.naming import candidate_names
-from airflow_provider_vidu.stores.paths import is_folder, local_path
+from airflow_provider_vidu.stores.paths import Overwrite, is_folder, local_path
 from airflow_provider_vidu.stores.places import split_connection
 from airflow_provider_vidu.stores.remote import RemoteFile, existing_names
 from airflow_provider_vidu.stores.schemes import (
@@ -128,6 +128,21 @@ class Destination:
         name = candidate_names(_REHEARSAL, artifact)[0] if is_folder(self.text) else None
         if isinstance(file := self.file(name), RemoteFile):
             file.rehearse()
+
+    def keeps(self, overwrite: Overwrite, artifact: Artifact | None = None) -> bool:
+        """Whether a download would keep the file that is there; a new file in a folder has a name of its own.
+
+        :param artifact: as for :meth:`rehearse`.
+        :raises DestinationExistsError: with ``overwrite="error"``, when the file is there.
+        :raises ViduStorageError: when the store cannot be reached, or refuses the look, which the download needs.
+        """
+        if overwrite == "replace" or (is_folder(self.text) and self._protocol in LOCAL):
+            return False
+        files = self.files(candidate_names(_REHEARSAL, artifact)) if is_folder(self.text) else [self.file()]
+        file = next((file for file in files if file.size()), None)
+        if file is not None and overwrite == "error":
+            raise file_exists_error(file.uri)
+        return file is not None
 
     def files(self, names: Sequence[str]) -> Iterator[StoredFile]:
         """Return those files of a folder that may exist.

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import logging
 import os
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -322,6 +323,40 @@ def test_a_store_that_refuses_the_download_that_follows(connect, sandbox, s3, bu
         assert film.execute(task.context())["status"] == "succeeded"
         assert [r.method for r in door.requests].count("POST") == 1
     assert keys(s3, bucket) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("overwrite", "name", "refuses", "words"),
+    [
+        ("error", "old.mp4", (), r"keep'.*old\.mp4' exists already"),
+        ("error", "new.mp4", (), None),
+        ("skip", "old.mp4", ("POST", "PUT"), None),
+        ("skip", "new.mp4", ("POST", "PUT"), "keep'.*could not be written: permission denied"),
+        ("skip", "new.mp4", ("HEAD", "GET"), "keep'.*need the permissions s3:GetObject and s3:ListBucket"),
+        ("error", "clips/", ("HEAD", "GET"), "keep'.*need the permissions s3:GetObject and s3:ListBucket"),
+        ("replace", "old.mp4", ("HEAD", "GET"), None),
+    ],
+)
+def test_a_file_in_a_store_that_the_download_that_follows_keeps(
+    s3, bucket, endpoint, monkeypatch, overwrite, name, refuses, words
+):
+    """The download would look first: what it would find, or may not look at, was found when the clip was paid for."""
+    s3.put_object(Bucket=bucket, Key="old.mp4", Body=b"the old file")
+
+    def shut(request):
+        if request.method not in refuses:
+            return None
+        answer = refusal(403, "AccessDenied")
+        return answer.partition(b"<")[0] if request.method == "HEAD" else answer
+
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        film = EmptyOperator(task_id="film")
+        film >> download_to(bucket, name, overwrite=overwrite)
+    with Door(endpoint, shut) as door:
+        point_at(door.url(""), monkeypatch)
+        with pytest.raises(exceptions.ViduError, match=f"Nothing was ordered: .*{words}") if words else nullcontext():
+            check_downstream(film, logging.getLogger("preflight"), rehearses=True)
+    assert keys(s3, bucket) == (["old.mp4"], 0)
 
 
 @pytest.mark.parametrize("why", ["template", "connection", "another package's task", "queue", "dry run"])
