@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 MOST_BYTES: Final = 16 * 1024
 """The largest entry that is read; one takes about a kilobyte."""
 
+_TEXTS: Final = ("generation_id", "sha256", "content_type")
+"""What each entry has. A line without an id would count as the batch's own, and its price, of any sign, as spent; the
+others are the result of a single task, whose outlets are told the medium."""
 
 PARKED_SECONDS: Final = 15.0
 LONGEST_PARKED_SECONDS: Final = 120.0
@@ -105,8 +108,9 @@ class Catalogue:
         folder, uri = self._destination.file("x").uri.removesuffix("x"), str(line.get("uri") or "")
         if line.get("status") != STORED or not uri.startswith(folder):
             return False
-        # A line without an id would count as the batch's own, and its price, of any sign, as spent.
-        if not isinstance(line.get("generation_id"), str) or not is_safe_id(line["generation_id"]):
+        if not all(isinstance(line.get(name), str) for name in _TEXTS):
+            return False
+        if not is_safe_id(line["generation_id"]):
             return False
         name = uri.removeprefix(folder)
         # Other writers of the destination could name a file elsewhere, which later tasks would then use.

@@ -219,9 +219,11 @@ def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
     has_failed = and_(of_clip(func.sum(each.c.failed)) > 0, has_ended)
     order = [each.c.at, each.c.task_id, each.c.iteration, each.c.map_index, each.c.key]
     dearest = [_flag(each.c.credits.is_(None)), each.c.credits.desc()]
+    # Without its type, PostgreSQL and MySQL answer with a Decimal, which Python adds to no float.
+    price = func.first_value(each.c.credits, type_=each.c.credits.type)
     ranked = select(
         *(column for column in each.c if column.name != "credits"),
-        of_clip(func.first_value(each.c.credits), order_by=dearest).label("credits"),
+        of_clip(price, order_by=dearest).label("credits"),
         of_clip(func.row_number(), order_by=order).label("place"),
         case(
             (of_clip(func.sum(each.c.stored)) > 0, "stored"),

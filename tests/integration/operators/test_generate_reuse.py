@@ -186,6 +186,17 @@ def test_a_catalogue_is_believed_only_with_its_file(dialect, sandbox, tmp_path, 
     assert len(sandbox.creates) == 2
 
 
+@pytest.mark.parametrize("damage", [{"content_type": 5}, {"content_type": None}, {"sha256": ["x"]}])
+def test_a_catalogue_whose_record_is_none_is_not_believed(connect, sandbox, tmp_path, damage):
+    """Another writer of the destination may have put it there: each try of an equal order ended with a bare error."""
+    connect("ent-v2")
+    RunTask(tmp_path).run()
+    (entry,) = tmp_path.glob(".vidu/catalogue/*.json")
+    entry.write_text(json.dumps({**json.loads(entry.read_text()), **damage}))
+    assert RunTask(tmp_path, "r2").run()["file"]["content_type"] == "video/mp4"
+    assert len(sandbox.creates) == 2
+
+
 def test_equal_orders_at_the_same_time_share_one_create(dialect, sandbox, tmp_path):
     """The second waits for the generation of the first; the first to be woken stores the file, once."""
     first, second = RunTask(tmp_path), RunTask(tmp_path, "r2")

@@ -35,7 +35,8 @@ def found_in(folder: Path, entry: str):
 
 def line_of(uri: str, **known) -> str:
     """Return an entry that names a file of ten bytes."""
-    return json.dumps({"status": "stored", "uri": uri, "size": 10, "request": "r", "generation_id": "g", **known})
+    file = {"uri": uri, "size": 10, "sha256": "0" * 64, "content_type": "video/mp4"}
+    return json.dumps({"status": "stored", **file, "request": "r", "generation_id": "g", **known})
 
 
 def test_a_file_of_the_destination(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -88,6 +89,16 @@ def test_every_statement_compiles_and_is_bounded(monkeypatch, dialect):
         made = statement.compile(dialect=dialect.dialect(), compile_kwargs={"render_postcompile": True})
         assert str(made)
         assert len(made.params) <= MOST_PARAMETERS
+
+
+@pytest.mark.parametrize("dialect", [postgresql, mysql], ids=["postgresql", "mysql"])
+def test_the_cost_of_a_stage_is_a_float(dialect):
+    """The sheet of each run with clips of known and of unknown price in two stages ended with a bare error."""
+    database: Any = Database()
+    counts.count(database, "d", "r", None, 0, 24)
+    (cost,) = (one for statement in database.asked for one in statement.selected_columns if one.name == "cost")
+    read = cost.type.dialect_impl(dialect.dialect()).result_processor(dialect.dialect(), 1700)  # PostgreSQL's numeric
+    assert isinstance(read(Decimal("1.5")), float)
 
 
 def test_mysql_searches_a_label_for_digits_from_its_ends_only():
