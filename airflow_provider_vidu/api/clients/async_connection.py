@@ -358,6 +358,8 @@ class Connector(aiohttp.TCPConnector):
         self._keeps = False
         while self._kept:
             self._kept.pop().release()  # to aiohttp, which waits for what it closes
+        # In a task, which Python 3.12 and later begin at once: on our loop, each close would be a bare RuntimeError.
+        self._loop = asyncio.get_running_loop()
         return super().close(**options)
 
     def _close_kept(self) -> None:

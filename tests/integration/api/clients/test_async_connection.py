@@ -349,6 +349,21 @@ async def test_a_change_of_trust_closes_what_is_idle(monkeypatch):
         await asyncio.wait_for(closed.wait(), 10 * TIMEOUT)
 
 
+async def test_a_kept_connection_is_closed_on_the_loop_itself(monkeypatch):
+    """The library waits for it in a task. On Python 3.12 and later, waits ended with a bare RuntimeError instead."""
+    loops = []
+    known: Any = aiohttp.TCPConnector.close
+
+    def close(connector: Connector, **options: Any) -> Any:
+        loops.append(connector._loop)
+        return known(connector, **options)
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "close", close)
+    async with serving(monkeypatch, answering) as (client, _):
+        await client.get_generation("g")
+    assert loops == [asyncio.get_running_loop()]
+
+
 async def test_a_cancelled_poll_takes_its_connection_along(monkeypatch):
     """The answer that still comes must not reach the next poll."""
 
