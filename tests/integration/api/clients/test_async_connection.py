@@ -526,3 +526,18 @@ async def test_a_failed_poll_keeps_no_answer(monkeypatch, answer):
             assert len(kept()) == before
         finally:
             gc.enable()
+
+
+def test_timers_that_are_due_at_once_on_uvloop():
+    """Their handles have no time: a poll on a connection whose alarm was due ended with a bare AttributeError."""
+
+    async def main() -> None:
+        loop, client = asyncio.get_running_loop(), AsyncClient("vidu_default", 1)
+        connection = async_connection._Protocol(loop=loop)
+        for wake_at in (connection.wake_at, client.shared_polls._wake_at):
+            for later in (0.0, 5.0, -5.0):
+                wake_at(loop.time() + later)
+        connection.connection_lost(None)
+        await client.close()
+
+    pytest.importorskip("uvloop").run(main())
