@@ -54,6 +54,7 @@ class SharedPolls:
         self._trust_of: object = None
         self._gathering: Gathering[Polls] = Gathering()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0  # uvloop's handle of what is due at once has no "when"
         self._trying = asyncio.Lock()
         self._sending: set[asyncio.Task[None]] = set()
         self._asked_at_once: set[str] = set()
@@ -152,10 +153,11 @@ class SharedPolls:
 
     def _wake_at(self, when: float) -> None:
         if self._timer is not None:
-            if self._timer.when() <= when:
+            if self._timer_at <= when:
                 return
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_at(when, self._wake, context=self._context)
+        self._timer_at = when
 
     def _wake(self) -> None:
         self._timer = None

@@ -54,6 +54,8 @@ class _Protocol(ResponseHandler):
     """When its last exchange ended, in the time of the loop."""
     _tunnel: AnswerReader | None = None
     _alarm: asyncio.TimerHandle | None = None
+    _alarm_at = 0.0
+    """Noted here: uvloop's handle of what is due at once has no ``when``."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Limit reads: one of 256 KiB may be full of tiny chunks, and 32 connections read in one turn of the loop."""
@@ -106,10 +108,10 @@ class _Protocol(ResponseHandler):
 
         An exchange sets no timer of its own: the one of an earlier exchange serves it, too.
         """
-        if self._alarm is None or self._alarm.when() > when:
+        if self._alarm is None or self._alarm_at > when:
             if self._alarm is not None:
                 self._alarm.cancel()
-            self._alarm = self._loop.call_at(when, self._check_time)
+            self._alarm, self._alarm_at = self._loop.call_at(when, self._check_time), when
 
     def _check_time(self) -> None:
         self._alarm = None
@@ -358,6 +360,8 @@ class Connector(aiohttp.TCPConnector):
         self._keeps = False
         while self._kept:
             self._kept.pop().release()  # to aiohttp, which waits for what it closes
+        # In a task, which Python 3.12 and later begin at once: on our loop, each close would be a bare RuntimeError.
+        self._loop = asyncio.get_running_loop()
         return super().close(**options)
 
     def _close_kept(self) -> None:

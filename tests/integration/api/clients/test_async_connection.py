@@ -349,6 +349,21 @@ async def test_a_change_of_trust_closes_what_is_idle(monkeypatch):
         await asyncio.wait_for(closed.wait(), 10 * TIMEOUT)
 
 
+async def test_a_kept_connection_is_closed_on_the_loop_itself(monkeypatch):
+    """The library waits for it in a task. On Python 3.12 and later, waits ended with a bare RuntimeError instead."""
+    loops = []
+    known: Any = aiohttp.TCPConnector.close
+
+    def close(connector: Connector, **options: Any) -> Any:
+        loops.append(connector._loop)
+        return known(connector, **options)
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "close", close)
+    async with serving(monkeypatch, answering) as (client, _):
+        await client.get_generation("g")
+    assert loops == [asyncio.get_running_loop()]
+
+
 async def test_a_cancelled_poll_takes_its_connection_along(monkeypatch):
     """The answer that still comes must not reach the next poll."""
 
@@ -511,3 +526,18 @@ async def test_a_failed_poll_keeps_no_answer(monkeypatch, answer):
             assert len(kept()) == before
         finally:
             gc.enable()
+
+
+def test_timers_that_are_due_at_once_on_uvloop():
+    """Their handles have no time: a poll on a connection whose alarm was due ended with a bare AttributeError."""
+
+    async def main() -> None:
+        loop, client = asyncio.get_running_loop(), AsyncClient("vidu_default", 1)
+        connection = async_connection._Protocol(loop=loop)
+        for wake_at in (connection.wake_at, client.shared_polls._wake_at):
+            for later in (0.0, 5.0, -5.0):
+                wake_at(loop.time() + later)
+        connection.connection_lost(None)
+        await client.close()
+
+    pytest.importorskip("uvloop").run(main())
