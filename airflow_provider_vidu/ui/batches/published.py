@@ -55,6 +55,8 @@ class Batch:
     :param rows: how many rows it has.
     :param next_try: when its task may begin its next try, if it is up for retry and that is known.
     :param waits_for: what its last leg has left its next rows to wait for: ``prices``, ``slot``, or nothing.
+    :param removed: how many rows it has begun that are no longer among those of its task.
+    :param unwanted: the names of those for whose generations it does not wait.
     :param is_shared: whether other task instances have run it, too, so that rows may be theirs.
     """
 
@@ -66,6 +68,8 @@ class Batch:
     rows: int
     next_try: datetime | None = None
     waits_for: str | None = None
+    removed: int = 0
+    unwanted: frozenset[str] = frozenset()
     is_shared: bool = False
 
     @property
@@ -179,7 +183,10 @@ def batch_of(task: TaskFacts, value: Any) -> Batch | None:
     task = replace(task, watch=note_in(known))
     # A leg that runs decides again.
     waits_for = known.get("waits_for") if task.state == "deferred" else None
+    unwanted = known.get("unwanted")
     return Batch(
         *(task, name, folder.rstrip("/") + "/", manifest, conn_id, max(int(rows or 0), 0)),
         waits_for=waits_for if waits_for in ("prices", "slot") else None,
+        removed=max(int(whole(known.get("removed")) or 0), 0),
+        unwanted=frozenset(name for name in (unwanted if isinstance(unwanted, list) else ()) if isinstance(name, str)),
     )
