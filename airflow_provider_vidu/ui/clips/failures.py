@@ -42,6 +42,8 @@ FAILED_STATES: Final = ("failed", "upstream_failed")
 STORE_AGAIN: Final = (
     "To store it again without paying, run ViduDownloadOperator({known}, destination=…), if the service still has it."
 )
+UNREADABLE: Final = "{what} is kept by this deployment's XCom back end and cannot be read here."
+BACK_END: Final = "The API server needs the settings of the back end, its packages and access to its store."
 AGAIN: Final[Mapping[bool | None, str]] = {True: "task cleared", False: "task retries"}
 LOST: Final[Mapping[Lost, str]] = {"missing": "file not found", "replaced": "file replaced"}
 
@@ -343,8 +345,8 @@ def notice(clip: Clip, live: Live) -> dict[str, Any] | None:
         return None
     if clip.generation_id is None:
         return _notice(
-            "The id of the generation is kept by this deployment's XCom back end and cannot be read here.",
-            "The API server needs the settings of the back end, its packages and access to its store.",
+            UNREADABLE.format(what="The id of the generation"),
+            BACK_END,
         )
     if any(task.is_too_large for task in clip.tasks) and live.generation is None and not clip.result:
         return _notice("The result of the task is too large, or kept where it cannot be read here.")
