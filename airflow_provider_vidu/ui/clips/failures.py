@@ -321,7 +321,7 @@ def _canceller(clip: Clip) -> str:
         return "Airflow's records do not show by what it was cancelled."
     # A task may be marked long after its end, and for another reason; what is known of an earlier try is not read.
     if clip.actions is None or paying.was_marked or not paying.has_ended:
-        return f"The log of {name_of(paying)} says by what it was cancelled."
+        return f"The log of {name_of(paying)} says whether the task cancelled it."
     return (
         "Airflow's records show neither a timeout nor an action of a user that ended the wait: the task itself "
         "cancelled it because of its price or its execution_timeout, it was cancelled at the service, or its worker "

@@ -2,7 +2,7 @@
 import { airflow, airflowTaskPath, copyable, crumb, el, here, logPath, retryText, retryTitle, runPath, taskName, time } from "./common.js";
 
 const WAITS = {
-  slot: "The next rows wait for a free slot: the account is full, or its connection has a limit (max_in_flight). The task orders them by itself.",
+  slot: "The next rows wait for a free slot: the account is full, the service takes no more for now, or the connection has a limit (max_in_flight). The task orders them by itself.",
   prices: "The next rows wait for prices: open generations whose price is not known yet may cost what max_credits or the budget leaves. Their end names the prices, and the task goes on by itself.",
 };
 
