@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -83,6 +84,11 @@ def key_of(event: Mapping[str, Any]) -> str:
     if not isinstance(key := event["key"], str):
         raise TypeError("a key that is not text")
     return key
+
+
+def row_name(key: str) -> str:
+    """Return what names a row in an address: keys may hold anything."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def endpoint_of(event: Mapping[str, Any]) -> str | None:

@@ -70,7 +70,7 @@ def stored_line(
     creation = generation.creations[0]
     facts = {name: getattr(creation, name) for name in _FACTS}
     return {
-        **_of(row, STORED),
+        **_of(row, STORED, job),
         "generation_id": job.id,
         "uri": record.uri,
         "size": record.size,
@@ -103,7 +103,7 @@ def failed_line(
     """
     details = {name: value for name, value in error.details().items() if value is not None}
     line = {
-        **_of(row, FAILED),
+        **_of(row, FAILED, job),
         "generation_id": job.id if job is not None else error.generation_id,
         "error": {**details, "retryable": error.retryable},
     }
@@ -119,8 +119,11 @@ def reused_line(row: Row, earlier: Mapping[str, Any]) -> Line:
     return {**_of(row, STORED), **copied, "reused_from": earlier.get("reused_from") or earlier.get("generation_id")}
 
 
-def _of(row: Row, status: str) -> Line:
-    return {"key": row.key, "index": row.index, "status": status, **shown_of(row)}
+def _of(row: Row, status: str, job: Open | None = None) -> Line:
+    """Return the beginning of a line: prompt and model are those that were ordered, as the row may be another now."""
+    ordered = {} if job is None else {"prompt": job.prompt, "model": job.model}
+    shown = {name: value for name, value in ordered.items() if value} or shown_of(row)
+    return {"key": row.key, "index": row.index, "status": status, **shown}
 
 
 def shown_of(row: Row) -> dict[str, Any]:

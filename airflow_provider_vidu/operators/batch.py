@@ -237,7 +237,8 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.orders.records import order_of, owner_of
         from airflow_provider_vidu.tasks.deferral import retryable_after_wait
 
-        with retryable_after_wait(was_resumed=was_resumed):
+        # A retry also goes on with what is paid for.
+        with retryable_after_wait(was_resumed=was_resumed or waits.was_begun(context)):
             check_mapped(self, context, (*self._defaults(), "batch", "max_credits", "budget"))
             destination, name, rows = self._folder(), batch_name(self, context), self._rows()
             settings = self._settings(rows, context)

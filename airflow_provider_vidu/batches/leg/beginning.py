@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
-from airflow_provider_vidu.batches.jobs import Event, Open, opened
+from airflow_provider_vidu.batches.jobs import Event, Open, opened, row_name
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.values import moment
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.order import Order, OrderRecord
+
+MOST_UNWANTED: Final = 100
+"""How many rows the clip pages are told by name that the batch does not wait for; the note is an XCom."""
 
 
 def reopened(line: Mapping[str, Any]) -> Open | None:
@@ -110,3 +113,16 @@ def _ordered_again(state: BatchState, failed: Iterable[str]) -> list[Event]:
         else:
             back.append(key)
     return [*events, {"e": "back", "keys": back}] if back else events
+
+
+def removed_rows(state: BatchState, owner: str, keys: Collection[str]) -> dict[str, Any]:
+    """Return what the clip pages are told of rows that are no longer among a task's rows; nothing if there are none.
+
+    Nothing either where other task instances have run the batch: then they may be theirs.
+    """
+    if state.has_others(owner):
+        return {}
+    unwanted = [key for key in state.open if key not in keys]
+    count = len(unwanted) + sum(key not in keys for kept in (state.intents, state.lines.ended) for key in kept)
+    named = [row_name(key) for key in unwanted[:MOST_UNWANTED]]
+    return {"removed": count, "unwanted": named} if count else {}

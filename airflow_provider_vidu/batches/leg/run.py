@@ -13,7 +13,7 @@ from airflow_provider_vidu.batches.arguments import Settings
 from airflow_provider_vidu.batches.catalogue import Catalogue
 from airflow_provider_vidu.batches.jobs import Event, Open
 from airflow_provider_vidu.batches.leg.backlog import Backlog
-from airflow_provider_vidu.batches.leg.beginning import begun, changed_rows
+from airflow_provider_vidu.batches.leg.beginning import begun, changed_rows, removed_rows
 from airflow_provider_vidu.batches.leg.collecting import Collected, Collector, QuietHook, Stored, cancelled
 from airflow_provider_vidu.batches.leg.spending import BatchSpending
 from airflow_provider_vidu.batches.leg.submitter import Submitter
@@ -390,7 +390,8 @@ class BatchRun:
         """Where the batch is, what it has spent so far over all of its tries, and what its next rows wait for."""
         generations, priced = self.state.ordered
         spent = {"generations": generations, "priced": priced, "credits": self.state.credits}
-        return {**self.place, **spent, "waits_for": self._backlog.waits_for}
+        removed = removed_rows(self.state, self._owner, self._by_key)
+        return {**self.place, **spent, "waits_for": self._backlog.waits_for, **removed}
 
     def _cancel(self, jobs: Sequence[Open], why: str, beat: Callable[[], None] | None = None) -> None:
         if jobs:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from airflow_provider_vidu.batches.jobs import Intent, Open
+from airflow_provider_vidu.batches.jobs import Intent, Open, row_name
 from airflow_provider_vidu.batches.lines import EndedRow, Line
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.values import moment
@@ -32,8 +31,8 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """What names the row in an address: keys may hold anything."""
-        return hashlib.sha256(self.key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        """What names the row in an address."""
+        return row_name(self.key)
 
     @property
     def line(self) -> Line:

@@ -30,7 +30,7 @@ from airflow_provider_vidu.ui.records.instances import (
     task_in,
     with_trigger,
 )
-from airflow_provider_vidu.ui.records.references import Resolver
+from airflow_provider_vidu.ui.records.references import UNKNOWN, Resolver
 from airflow_provider_vidu.ui.records.store import MAX_MAP_INDEX
 
 MAX_BATCHES: Final = 20
@@ -41,6 +41,10 @@ MAX_NAME_CHARS: Final = 300
 
 class DryRunError(LookupError):
     """A task has no batch because it was a dry run."""
+
+
+class UnreadableError(LookupError):
+    """A task has a batch, and what names it is kept where it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class Batch:
     :param rows: how many rows it has.
     :param next_try: when its task may begin its next try, if it is up for retry and that is known.
     :param waits_for: what its last leg has left its next rows to wait for: ``prices``, ``slot``, or nothing.
+    :param removed: how many rows it has begun that are no longer among those of its task.
+    :param unwanted: the names of those for whose generations it does not wait.
     :param is_shared: whether other task instances have run it, too, so that rows may be theirs.
     """
 
@@ -66,6 +72,8 @@ class Batch:
     rows: int
     next_try: datetime | None = None
     waits_for: str | None = None
+    removed: int = 0
+    unwanted: frozenset[str] = frozenset()
     is_shared: bool = False
 
     @property
@@ -95,6 +103,7 @@ def read_batch(dag_id: str, run_id: str, task_id: str, index: int, region_id: UU
     :param index: the map index (-1 if not mapped), or the index within the region.
     :param region_id: the region of a task instance in a loop.
     :raises DryRunError: when it has none because it was a dry run.
+    :raises UnreadableError: when an XCom back end keeps what names it, and cannot be read.
     :raises NoTaskError: when the run has no such task instance.
     """
     if (
@@ -105,6 +114,8 @@ def read_batch(dag_id: str, run_id: str, task_id: str, index: int, region_id: UU
     found = next(iter(_batches(dag_id, run_id, where)), None)
     if found is not None:
         return found
+    if any(value is UNKNOWN for _, value in _read(dag_id, run_id, BATCH_KEY, where)):
+        raise UnreadableError(task_id)
     if any(_is_dry_run(result) for _, result in _read(dag_id, run_id, RESULT_KEY, where)):
         raise DryRunError(task_id)
     with create_session() as session:
@@ -179,7 +190,10 @@ def batch_of(task: TaskFacts, value: Any) -> Batch | None:
     task = replace(task, watch=note_in(known))
     # A leg that runs decides again.
     waits_for = known.get("waits_for") if task.state == "deferred" else None
+    unwanted = known.get("unwanted")
     return Batch(
         *(task, name, folder.rstrip("/") + "/", manifest, conn_id, max(int(rows or 0), 0)),
         waits_for=waits_for if waits_for in ("prices", "slot") else None,
+        removed=max(int(whole(known.get("removed")) or 0), 0),
+        unwanted=frozenset(name for name in (unwanted if isinstance(unwanted, list) else ()) if isinstance(name, str)),
     )

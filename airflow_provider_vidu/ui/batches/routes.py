@@ -21,10 +21,11 @@ from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.stores.places import Root
 from airflow_provider_vidu.ui.batches import listing, rows
 from airflow_provider_vidu.ui.batches.journals import NO_ROOT, Read, latest_cost, read_journal
-from airflow_provider_vidu.ui.batches.published import Batch, DryRunError, read_batch, read_batches
+from airflow_provider_vidu.ui.batches.published import Batch, DryRunError, UnreadableError, read_batch, read_batches
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.cards import ORDERS, STAGES
 from airflow_provider_vidu.ui.clips.facts import Clip
+from airflow_provider_vidu.ui.clips.failures import BACK_END, UNREADABLE
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
 from airflow_provider_vidu.ui.page_queries import shared_queries
 from airflow_provider_vidu.ui.pages import page
@@ -153,6 +154,8 @@ async def batch_at(
         batch, cost = await shared.get(place, lambda: read_batch(*place))
     except DryRunError as error:
         raise HTTPException(404, DRY_RUN) from error
+    except UnreadableError as error:
+        raise HTTPException(404, f"{UNREADABLE.format(what='The place of this batch')} {BACK_END}") from error
     except NoTaskError as error:
         raise HTTPException(404, NO_TASK) from error
     if batch is None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.batches.jobs import Intent, Open
+from airflow_provider_vidu.batches.jobs import Intent, Open, row_name
 from airflow_provider_vidu.batches.lines import STORED
 from airflow_provider_vidu.batches.manifest import RETRIED
 from airflow_provider_vidu.batches.state import BatchState
@@ -35,7 +35,7 @@ from airflow_provider_vidu.ui.clips.pieces import FileRecord
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.xcoms import record_in, slim, usable_id
 
-_FROM_JOURNAL: Final = ("stored", "failed", "paid", "open", "unknown", "left", "credits", "deadline")
+_FROM_JOURNAL: Final = ("stored", "failed", "paid", "open", "unwanted", "unknown", "left", "credits", "deadline")
 FACTS: Final = ("duration", "fps", "width", "height")
 ADVICE: Final = "The manifest holds the reasons of all rows."
 _UNLESS: Final = 'unless the task has on_clear="new": then it orders, and pays for, every row again.'
@@ -68,6 +68,17 @@ COST_UNKNOWN: Final = (
     "If the list proves that there is none, the clear orders this row again, and pays for it. If it proves nothing, "
     f"the row fails, and the next clear orders it again, {_UNLESS}"
 )
+UNWANTED: Final = "The batch does not wait for this generation"
+NOT_AMONG: Final = (
+    "Its row is no longer among the rows of the task: unless it is put back there, no try and no clear stores its "
+    "file, or orders it again."
+)
+FETCH: Final = (
+    "To store the clip without paying again, run ViduDownloadOperator({known}, destination=…) once the generation has "
+    "succeeded; its file is kept for a day."
+)
+OF_SERVICE: Final = ("since", "asked_at", "answered_at", "ends")
+"""What an outlook says of the generation alone, not of the task that waits for it."""
 CLEARS: Final = (RESUME, LOOK_AGAIN, SEARCH)
 NOT_NOTED: Final = "The batch has not noted this yet: it does at its next poll, or in the next try of its task."
 NOT_YET: Final = (
@@ -147,6 +158,8 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dic
     if entry.is_reused:
         known["reused_from"] = redacted(text(entry.line.get("reused_from")) or view["generation_id"] or "", 300)
     found = {**view, **known, **_ended(batch, entry, {**view, **known}, live)}
+    if entry.name in batch.unwanted:
+        return {**found, **_unwanted(batch, found, live)}
     if found["error"]:
         before, after = SHARED if batch.is_shared else "", later_iterations([batch.task]) if batch.is_over else ""
         cost = " ".join(filter(None, (before, found["error"]["cost"], after)))
@@ -185,6 +198,19 @@ def _ended(batch: Batch, entry: Entry, view: Mapping[str, Any], live: Live) -> d
     if is_paid and isinstance(live.error, exceptions.ViduNotFoundError):
         told |= {"advice": ADVICE, "cost": COST_NOT_FOUND if batch.is_over else told["cost"]}
     return {**known, "state": "failed", "qualifier": None, "notice": None, "error": told}
+
+
+def _unwanted(batch: Batch, view: Mapping[str, Any], live: Live) -> dict[str, Any]:
+    """Return what is different in the view of a row that was submitted, and is no longer among the batch's rows."""
+    if live.generation is not None and live.generation.failed:
+        error = {**view["error"], "advice": "", "cost": NOT_AMONG}
+    elif "task" in view:
+        advice = FETCH.format(known=arguments(view["generation_id"], batch.conn_id, None))
+        error = {"title": UNWANTED, "code": None, "message": NOT_AMONG, "trace_id": None, "advice": advice, "cost": ""}
+    else:  # of the rows on a sheet, the batch's panel says so once
+        return {"error": None}
+    outlook = {name: value for name, value in (view.get("outlook") or {}).items() if name in OF_SERVICE}
+    return {"next_try": None, "is_unattended": False, "outlook": outlook or None, "error": error}
 
 
 def _ended_unknown(batch: Batch, intent: Intent, view: Mapping[str, Any]) -> dict[str, Any]:
@@ -329,18 +355,21 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
     if state is None:
         return {**view, **dict.fromkeys(_FROM_JOURNAL)}
     known = counts(state, is_over=batch.is_over)
-    began = sum(known.values())
+    # Of the rows that are no longer its task's, the batch keeps what it has of them.
+    count = batch.rows + batch.removed
     # The next try begins with a timeout of its own, and each run of a named batch has one.
     is_timed = not batch.is_over and not batch.task.begins_anew
     at = moment(_deadline(batch.task, state) or None) if is_timed else None
     return {
         **view,
+        "rows": count,
         "stored": known["stored"],
         "failed": known["failed"],
         "paid": sum(row.is_paid for row in state.lines.ended.values()) if batch.is_over and known["failed"] else 0,
         "open": known["working"] + known["submitted"],
+        "unwanted": len(batch.unwanted & {row_name(key) for key in state.open}) if batch.unwanted else 0,
         "unknown": len(state.intents) if batch.is_over else 0,
-        "left": None if batch.is_shared else max(batch.rows - began, 0),
+        "left": None if batch.is_shared else max(count - sum(known.values()), 0),
         "credits": whole(state.credits),
         "deadline": at.isoformat() if at else None,
     }

@@ -42,6 +42,8 @@ FAILED_STATES: Final = ("failed", "upstream_failed")
 STORE_AGAIN: Final = (
     "To store it again without paying, run ViduDownloadOperator({known}, destination=…), if the service still has it."
 )
+UNREADABLE: Final = "{what} is kept by this deployment's XCom back end and cannot be read here."
+BACK_END: Final = "The API server needs the settings of the back end, its packages and access to its store."
 AGAIN: Final[Mapping[bool | None, str]] = {True: "task cleared", False: "task retries"}
 LOST: Final[Mapping[Lost, str]] = {"missing": "file not found", "replaced": "file replaced"}
 
@@ -319,7 +321,7 @@ def _canceller(clip: Clip) -> str:
         return "Airflow's records do not show by what it was cancelled."
     # A task may be marked long after its end, and for another reason; what is known of an earlier try is not read.
     if clip.actions is None or paying.was_marked or not paying.has_ended:
-        return f"The log of {name_of(paying)} says by what it was cancelled."
+        return f"The log of {name_of(paying)} says whether the task cancelled it."
     return (
         "Airflow's records show neither a timeout nor an action of a user that ended the wait: the task itself "
         "cancelled it because of its price or its execution_timeout, it was cancelled at the service, or its worker "
@@ -343,8 +345,8 @@ def notice(clip: Clip, live: Live) -> dict[str, Any] | None:
         return None
     if clip.generation_id is None:
         return _notice(
-            "The id of the generation is kept by this deployment's XCom back end and cannot be read here.",
-            "The API server needs the settings of the back end, its packages and access to its store.",
+            UNREADABLE.format(what="The id of the generation"),
+            BACK_END,
         )
     if any(task.is_too_large for task in clip.tasks) and live.generation is None and not clip.result:
         return _notice("The result of the task is too large, or kept where it cannot be read here.")

@@ -183,7 +183,8 @@ def clip_view(
         "tasks": [_task(each) for each in clip.tasks],
         "done": done,
         "now": iso(now),
-        "outlook": None if done else outlook(clip, generation, live, now),
+        # Of a generation without a known id nobody can tell when it is polled next.
+        "outlook": None if done or clip.generation_id is None else outlook(clip, generation, live, now),
         "next_try": next_try(clip, generation, live),
         "support": "" if clip.is_dry_run else support(clip, task, generation, live),
         "refresh": _refresh(clip, done=is_reported or (done and not (live.error and live.error.retryable))),

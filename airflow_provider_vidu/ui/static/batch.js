@@ -2,7 +2,7 @@
 import { airflow, airflowTaskPath, copyable, crumb, el, here, logPath, retryText, retryTitle, runPath, taskName, time } from "./common.js";
 
 const WAITS = {
-  slot: "The next rows wait for a free slot: the account is full, or its connection has a limit (max_in_flight). The task orders them by itself.",
+  slot: "The next rows wait for a free slot: the account is full, the service takes no more for now, or the connection has a limit (max_in_flight). The task orders them by itself.",
   prices: "The next rows wait for prices: open generations whose price is not known yet may cost what max_credits or the budget leaves. Their end names the prices, and the task goes on by itself.",
 };
 
@@ -29,20 +29,21 @@ export function batchPanel(view, batch, { isOwn }) {
     batch.task_state === "failed" && el("p.batch-problem", {}, "The task failed; its ", crumb("log", run + logPath(batch)), ` says why. ${clearing(batch)}`),
     batch.was_marked && el("p.batch-problem", {}, `The task was marked as success before its end: it orders and stores nothing more. ${clearing(batch)}`),
     batch.task_state === "skipped" && el("p.batch-problem", {}, `The task was skipped: it orders and stores nothing more. ${clearing(batch)}`),
+    batch.unwanted > 0 && el("p.batch-problem", {}, `${amount(batch.unwanted)} submitted ${batch.unwanted === 1 ? "row is" : "rows are"} no longer among the rows of the task: unless put back there, no try and no clear stores ${batch.unwanted === 1 ? "its file. Its page says" : "their files. Their pages say"} how to.`),
     batch.removed && el("p.batch-problem", {}, batch.removed),
     batch.problem && el("p.batch-problem", {}, batch.problem),
     isOwn && el("p.quiet.batch-manifest", {}, el("span", {}, "Manifest "), copyable(batch.manifest, "the address of the manifest")),
   );
 }
 
-function clearing({ open, unknown, paid, failed, left, is_shared: isShared, later }) {
+function clearing({ open, unwanted, unknown, paid, failed, left, is_shared: isShared, later }) {
   const unless = `, unless it has on_clear="new".${later && ` ${later}`}`;
   const again = "rows without a file again, as far as its limits (max_credits, budget) allow, and pays for those only";
   if (open === null) return `Clearing it resumes what goes on at the service, and orders the other ${again}${unless}`;
   if (isShared) return `Clearing it resumes what goes on at the service of its own rows, and orders its own ${again}${unless}`;
-  const isResumed = open > 0 || paid > 0;
+  const isResumed = open > unwanted || paid > 0;
   const parts = [
-    open > unknown && "resumes what goes on at the service",
+    open - unwanted > unknown && "resumes what goes on at the service",
     unknown > 0 && "looks for the creates of unknown outcome in the account's list (those that it proves not to be there are ordered again, and paid for)",
     paid === 1 && "resumes the failed row whose generation may have a file (if it was cancelled, it is ordered again, and paid for)",
     paid > 1 && `resumes the ${amount(paid)} failed rows whose generations may have files (those that were cancelled are ordered again, and paid for)`,

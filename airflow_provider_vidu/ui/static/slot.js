@@ -1,7 +1,7 @@
 // The page of a task that waits before its create: what stands on it until there is a generation.
 import { STATES, el, seconds, time, zoneName } from "./common.js";
 
-const FOR_SLOT = "The account is full, or its connection has a limit (max_in_flight, min_balance).";
+const FOR_SLOT = "The account is full, the service takes no more for now, or the connection has a limit (max_in_flight, min_balance).";
 const FOR_PRICES = "Its budget may be spent: generations whose price is not known yet may cost the rest. Their end names the prices, and the task tries again by itself; its log has the numbers.";
 
 /** 1st, 2nd, 3rd, 4th … 11th, 12th, 13th … 21st. */

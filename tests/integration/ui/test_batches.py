@@ -13,10 +13,11 @@ from airflow_provider_vidu.links import has_pages
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
-from airflow_provider_vidu.batches.jobs import opened
+from airflow_provider_vidu.batches.jobs import opened, row_name
 from airflow_provider_vidu.batches.manifest import open_of, repeatable
 from airflow_provider_vidu.exceptions import ViduGenerationFailedError, ViduTimeoutError
 from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.ui.batches.rows import NOT_AMONG
 from tests.integration.ui.batch_folder import BatchFolder
 
 pytestmark = pytest.mark.integration
@@ -160,6 +161,26 @@ def test_an_open_row_of_a_batch_that_failed(pages, generation, status, badge, ti
     assert (row["state"], row["qualifier"], row["error"]["title"]) == (*badge, title)
     assert row["error"]["advice"] == "Clear the task: it resumes this row, and stores its file."
     assert row["error"]["cost"].startswith("That does not order this row again, unless")
+
+
+@pytest.mark.parametrize("state", ["deferred", "failed", "success"])
+@pytest.mark.parametrize("status", ["processing", "success", "failed"])
+def test_a_row_that_is_no_longer_among_the_rows(pages, generation, state, status):
+    """No clear resumes or orders it again, and rows that are yet to be ordered are counted beside it."""
+    known = {"rows": 2, "removed": 1, "unwanted": [row_name("clip-0"), 7]}
+    batch, page = batch_of(pages, f"removed-{status}-{state}", state=state, **known)
+    made, _ = generation(states=[[status, 0]])
+    batch.journal.append(opened("clip-0", open_of(batch.rows[0], made, batch.began, None, "r0", credits=20)))
+    sheet = told(pages, f"{page}/clips.json")
+    assert {name: sheet["batch"][name] for name in ("rows", "open", "unwanted", "left")} == {
+        "rows": 3, "open": 1, "unwanted": 1, "left": 2,
+    }  # fmt: skip
+    row = told(pages, f"{page}/rows/{sheet['clips'][0]['row']}/clip.json")
+    assert NOT_AMONG in (row["error"]["message"], row["error"]["cost"])
+    fetch = f'run ViduDownloadOperator(generation_id="{made}", '
+    assert (fetch in row["error"]["advice"]) == (status != "failed")
+    assert "Clear the task" not in row["error"]["advice"]
+    assert not (row["outlook"] or {}).get("waits")
 
 
 def test_an_open_row_of_a_batch_that_was_marked_as_success(pages, generation):

@@ -97,3 +97,12 @@ def test_what_cannot_be_read_is_unknown(pages, keep, tmp_path):
         assert "back end" in shown["notice"]["message"]
         assert pages.get(pages.at(task, then="/file")).status_code == 410
     assert len(pages.sandbox.requests()) == before
+
+
+def test_a_batch_whose_place_cannot_be_read(pages, keep):
+    """Its page said that the task had begun no batch, or that its XComs were removed."""
+    place = pages.at("kept-batch", then="/batch/clips.json")
+    pages.add("kept-batch", None, state="failed", batch=keep({}).replace(".json", "-gone.json"))
+    answer = pages.get(place)
+    assert answer.status_code == 404
+    assert answer.json()["detail"].startswith("The place of this batch is kept by this deployment's XCom back end and")

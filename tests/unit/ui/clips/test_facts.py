@@ -446,7 +446,7 @@ def test_an_id_that_cannot_be_read_is_unknown():
     assert len(grouped(tasks)) == 2
     assert not views.may_ask(grouped(tasks)[0])
     shown = view(tasks[0])
-    assert (shown["generation_id"], shown["state"]) == (None, "unknown")
+    assert (shown["generation_id"], shown["state"], shown["outlook"]) == (None, "unknown", None)
     assert "back end" in shown["notice"]["message"]
 
 

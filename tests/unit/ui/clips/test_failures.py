@@ -179,7 +179,7 @@ def test_a_marked_task_ends_no_generation():
     cancelled = Live(generation("failed", error_code="UserCancelled"))
     for actions, told in (
         ([Action("success", NOW)], "Airflow cancelled it: a user marked the task film as success."),
-        ((), "The log of film says by what it was cancelled."),
+        ((), "The log of film says whether the task cancelled it."),
     ):
         assert told in view(marked, live=cancelled, actions=actions)["error"]["message"]
     late = replace(marked, watch={**marked.watch, "deadline": NOW.timestamp() - 1})
@@ -442,8 +442,8 @@ def test_who_cancelled_is_not_guessed(tasks, told):
     [
         ({"state": "deferred"}, "Airflow's records do not show by what it was cancelled.", "has not ended yet"),
         ({"state": "running"}, "Airflow's records do not show by what it was cancelled.", "has not ended yet"),
-        ({"state": "up_for_retry"}, "The log of film says by what it was cancelled.", None),
-        ({"state": "queued", "try_number": 2}, "The log of film says by what it was cancelled.", None),
+        ({"state": "up_for_retry"}, "The log of film says whether the task cancelled it.", None),
+        ({"state": "queued", "try_number": 2}, "The log of film says whether the task cancelled it.", None),
         ({"state": None, "max_tries": 2}, "The task film was cleared since: the clear cancelled it, or", None),
     ],
 )
@@ -517,7 +517,7 @@ def test_a_sheet_that_reads_no_actions_does_not_say_that_there_were_none():
     """Only the page of the clip reads Airflow's audit log."""
     killed = Live(generation("failed", error_code="UserCancelled"))
     shown = view(task(state="failed", watch=WATCH), live=killed, actions=None)["error"]["message"]
-    assert shown.startswith("The log of film says by what it was cancelled.")
+    assert shown.startswith("The log of film says whether the task cancelled it.")
 
 
 def test_the_text_for_support():
