@@ -212,10 +212,12 @@ def _goes(airflow: str) -> tuple[str, ...]:
 
 
 def ends(found: list[Cell]) -> list[Cell]:
-    """Return what every change is tested on: the oldest Airflow and the newest, on one Python each."""
-    whole = [cell for cell in found if "run" in cell.goes and not cell.title]
+    """Return what every change is tested on: the oldest Airflow and Python, and the newest of both that run here."""
+    plain = [cell for cell in found if not cell.title]
+    newest = [cell for cell in plain if cell.airflow == plain[-1].airflow]
+    last = next((cell for cell in reversed(newest) if find_python(cell.python)), newest[0])
     runs = (*AT_THE_ENDS, "tests/test_example_dags.py", "tests/test_provider_info.py")
-    return [replace(cell, goes=("tests", "run"), runs=runs) for cell in (whole[0], whole[-1])]
+    return [replace(cell, goes=("tests", "run"), runs=runs) for cell in (plain[0], last)]
 
 
 def find_python(version: str) -> str | None:

@@ -38,6 +38,15 @@ def test_oldest_and_newest_are_of_every_change() -> None:
     oldest, newest = matrix.ends(matrix.cells())
     assert (oldest.airflow, newest.airflow) == (next(iter(matrix.MATRIX)), list(matrix.MATRIX)[-1])
     assert oldest.goes == newest.goes == ("tests", "run")
+    assert oldest.python == matrix.MATRIX[oldest.airflow][0]
+
+
+@each_row("present", [{"3.11"}, {"3.11", "3.12"}, {"3.11", "3.13"}, set()])
+def test_the_newest_end_is_on_the_newest_python_that_runs_here(monkeypatch, present) -> None:
+    """What only Python 3.12 and later do was met by the whole matrix alone: each deferred wait ended with an error."""
+    monkeypatch.setattr(matrix, "find_python", lambda version: version if version in present else None)
+    _, newest = matrix.ends(matrix.cells())
+    assert newest.python == max(present, default="3.11")
 
 
 TESTS = matrix.ROOT / "tests"

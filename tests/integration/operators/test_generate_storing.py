@@ -349,8 +349,9 @@ def test_a_file_in_a_store_that_the_download_that_follows_keeps(
         answer = refusal(403, "AccessDenied")
         return answer.partition(b"<")[0] if request.method == "HEAD" else answer
 
+    task = Task()
     with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
-        film = EmptyOperator(task_id="film")
+        film = ViduGenerateOperator(**task.kwargs)
         film >> download_to(bucket, name, overwrite=overwrite)
     with Door(endpoint, shut) as door:
         point_at(door.url(""), monkeypatch)
