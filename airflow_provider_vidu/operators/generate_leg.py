@@ -13,7 +13,7 @@ from airflow_provider_vidu.events import Turn, callback_in, id_in
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduGenerationFailedError
 from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, Role, publish, published, result_of
 from airflow_provider_vidu.operators.generation_wait import GenerationWait
-from airflow_provider_vidu.operators.mapping.instances import check_mapped, mapped_to_nothing
+from airflow_provider_vidu.operators.mapping.instances import check_mapped, map_index_of, mapped_to_nothing
 from airflow_provider_vidu.operators.reuse import (
     REQUEST_NOTE,
     SHARED_NOTE,
@@ -112,7 +112,7 @@ class GenerateLeg:
                     "submitted."
                 )
         if is_dry(task.is_dry_run) and own_record(self._context, self._log, is_durable=task.durable) is None:
-            check_downstream(task, self._log, rehearses=False)
+            check_downstream(task, self._log, rehearses=False, index=map_index_of(self._context))
             terms = terms_of(self._arguments)
             return dry_run(hook, self._context, request.prepared, request.endpoint, terms, self._log)
         slot = slot_wait(

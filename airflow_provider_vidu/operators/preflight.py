@@ -25,7 +25,7 @@ _AFTER_FAILURES: Final = frozenset({"all_failed", "one_failed", "all_skipped"})
 """The trigger rules of tasks that do not run if all goes well."""
 
 
-def check_downstream(operator: Any, log: Any, *, rehearses: bool) -> None:
+def check_downstream(operator: Any, log: Any, *, rehearses: bool, index: object = -1) -> None:
     """Check the destinations of all downloads downstream of a task, as far as that is possible here at no cost.
 
     To be called in a worker, before the order. It detects: no file system for the scheme of a destination, an Airflow
@@ -39,6 +39,7 @@ def check_downstream(operator: Any, log: Any, *, rehearses: bool) -> None:
     :param operator: the task that is about to order a generation; one without a DAG has no downloads.
     :param log: gets a line for each download that would fail if it ran.
     :param rehearses: whether to ask stores, and to begin and abort an upload, once for each bucket or server.
+    :param index: the map index of the running task: in a mapped group, the files of the other instances may be there.
     :raises ViduConfigError: when a download is certain to run and to fail; nothing has been ordered then.
     :raises ViduStorageError: when a store refuses the upload or cannot be reached, or a local destination's mount is
         missing or does not answer: a retry orders.
@@ -47,7 +48,7 @@ def check_downstream(operator: Any, log: Any, *, rehearses: bool) -> None:
     for task, is_sure in _downloads(operator):
         kind: type[ViduError] = ViduConfigError
         try:
-            problem = _problem_of(operator, task, rehearsed if rehearses and is_sure else None)
+            problem = _problem_of(operator, task, index, rehearsed if rehearses and is_sure else None)
         except ViduStorageError as error:  # a mount that may be back at the next try
             kind, problem = ViduStorageError, error.reason
         except Exception as error:  # noqa: BLE001 - a check that fails must not stop an order
@@ -113,23 +114,28 @@ def _kind(task: Any) -> type:
     return kind if isinstance(kind, type) else type(task)
 
 
-def _problem_of(operator: Any, task: Any, rehearsed: set[tuple[str, str]] | None) -> str | None:
+def _problem_of(operator: Any, task: Any, index: object, rehearsed: set[tuple[str, str]] | None) -> str | None:
     """Return the problem with the destination of a download, as far as it is visible here.
 
+    :param index: as for :func:`check_downstream`.
     :param rehearsed: the servers, each with its connection, where an upload was begun; None if none is to be.
     """
     arguments = getattr(task, "partial_kwargs", None)
     given = vars(task) if arguments is None else arguments
-    is_mapped = arguments is not None or task.get_closest_mapped_task_group() is not None
+    group = task.get_closest_mapped_task_group()
+    is_mapped = arguments is not None or group is not None
+    shares = group is not None and group is operator.get_closest_mapped_task_group()
     here = all((getattr(operator, name, None) or None) == (getattr(task, name, None) or None) for name in _ELSEWHERE)
     written = destinations_of(task) if is_mapped else [given.get("destination")]
-    for destination in written[:_MOST_CHECKED]:
+    for position, destination in enumerate(written[:_MOST_CHECKED]):
         if not isinstance(destination, str) and not hasattr(destination, "parts"):
             continue  # an XCom
         if is_mapped and not _may_be_folder(destination) and is_shared_in(task, destination):
             return one_file_for_all(destination)
         is_final = is_handed(given.get("destination")) or not is_template(str(destination))
-        if problem := _problem(destination, given, here=here, is_final=is_final, rehearsed=rehearsed):
+        is_others = shares and position != index  # that instance may have stored its file by now
+        row = {**given, "overwrite": "skip"} if is_others and given.get("overwrite") == "error" else given
+        if problem := _problem(destination, row, here=here, is_final=is_final, rehearsed=rehearsed):
             return problem
     return None
 

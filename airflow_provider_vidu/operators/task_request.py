@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import is_task_instance, publish_wait
+from airflow_provider_vidu.operators.mapping.instances import map_index_of
 from airflow_provider_vidu.operators.preflight import check_downstream
 from airflow_provider_vidu.orders.arguments import arguments_of
 from airflow_provider_vidu.orders.media.prepared import Prepared
@@ -180,7 +181,7 @@ def submission_for(
 
     def before_order() -> None:
         check()
-        check_downstream(task, task.log, rehearses=True)
+        check_downstream(task, task.log, rehearses=True, index=map_index_of(context))
         if result_store is not None:
             result_store.rehearse()
         slot.before_create()

@@ -39,7 +39,7 @@ def mapped_to_nothing(operator: Any, context: Any) -> set[str]:
     elif expanded is None:
         return set()
     else:
-        given = _given_in_row(expanded, getattr(context.get("ti"), "map_index", -1), operator, task, context.get("dag"))
+        given = _given_in_row(expanded, map_index_of(context), operator, task, context.get("dag"))
     return {name for name in given if getattr(operator, name, None) is None}
 
 
@@ -126,7 +126,7 @@ def own_argument(task: Any, context: Any, name: str, written: object) -> object:
     """
     if path_text(written) is not None or mapped_group_of(task) is None:
         return written
-    expanded, index = expanded_of(task, context), getattr(context.get("ti"), "map_index", -1)
+    expanded, index = expanded_of(task, context), map_index_of(context)
     return expanded[index].get(name, written) if is_listed(expanded) and 0 <= index < len(expanded) else written
 
 
@@ -154,6 +154,11 @@ def is_listed(value: object) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, (list, tuple))
 
 
+def map_index_of(context: Any) -> Any:
+    """Return which instance of a mapped task, or of one in a mapped group, is running; -1 for none."""
+    return getattr(context.get("ti"), "map_index", -1)
+
+
 def task_in_dag(operator: Any, context: Any) -> Any:
     """Return the task as its DAG holds it, mapped or not; None without a DAG, as in a user's unit test."""
     tasks = getattr(context.get("dag"), "task_dict", None)
@@ -162,5 +167,5 @@ def task_in_dag(operator: Any, context: Any) -> Any:
 
 def mapped_task(operator: Any, context: Any) -> Any:
     """Return the task in its DAG if the running instance is one of several of it; None otherwise, or without a DAG."""
-    index = getattr(context.get("ti"), "map_index", -1)
+    index = map_index_of(context)
     return task_in_dag(operator, context) if isinstance(index, int) and index >= 0 else None

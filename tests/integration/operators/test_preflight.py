@@ -370,6 +370,24 @@ def test_one_file_within_a_mapped_group_is_found():
         check_downstream(dag.get_task("film.generate"))
 
 
+@each_row(("index", "is_refused"), [(0, True), (1, False), (-1, False)])
+@pytest.mark.parametrize("has_rows", [True, False])
+def test_a_file_that_another_instance_of_a_mapped_group_has_stored(tmp_path, index, is_refused, has_rows):
+    """Instances that wait for a slot, or are repeated, begin when others have ended."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+
+        @task_group
+        def film(file: str) -> None:
+            first = EmptyOperator(task_id="generate")
+            first >> ViduDownloadOperator(task_id="download", destination=file, overwrite="error", generation_id="x")
+
+        files = [str(tmp_path / f"{name}.mp4") for name in "ab"]
+        (tmp_path / "a.mp4").write_bytes(b"stored")
+        film.expand_kwargs([{"file": file} for file in files]) if has_rows else film.expand(file=files)
+    with pytest.raises(ViduConfigError, match="exists already") if is_refused else contextlib.nullcontext():
+        check(dag.get_task("film.generate"), logging.getLogger("preflight"), rehearses=False, index=index)
+
+
 @each_row(("handed", "is_refused"), [("/tmp/{{ ds }}/", True), ("/tmp/{{ ti.map_index }}.mp4", True), ("/tmp/", False)])
 def test_a_template_that_a_mapped_group_hands_in(handed, is_refused):
     """Airflow does not render it; the download would refuse what is paid for by then."""
