@@ -441,7 +441,7 @@ async def test_tls_on_a_connection_that_has_been_closed_fails_at_once():
 
 
 def test_a_call_that_is_cancelled_while_its_handshake_waits_for_its_turn_on_uvloop(monkeypatch):
-    """uvloop closes the connection without a word: each was a bare RuntimeError in the log of the API server."""
+    """The connection is closed by uvloop without a word: each was a bare RuntimeError in the log of the API server."""
 
     async def main() -> None:
         loop, unhandled, turns = asyncio.get_running_loop(), [], iter([False, False, True])
