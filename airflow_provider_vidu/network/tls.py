@@ -131,7 +131,8 @@ class _Watch:
 
     def reset(self) -> None:
         """Forget everything; in a forked process no other thread lives on, and one of them may have held the lock."""
-        self._lock = threading.Lock()
+        # A signal handler may begin a call in the middle of this: Airflow cancels a killed task's generation in one.
+        self._lock = threading.RLock()
         self._until: dict[socket.socket, float] = {}
         self._overdue: set[socket.socket] = set()
         self._thread: threading.Thread | None = None

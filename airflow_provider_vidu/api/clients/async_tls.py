@@ -7,7 +7,6 @@ import ssl
 import time
 from asyncio.sslproto import SSLProtocol, SSLProtocolState, _SSLProtocolTransport
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final, Protocol, cast
 from weakref import WeakKeyDictionary
 
@@ -145,10 +144,22 @@ class _Tls(SSLProtocol):
     def _go_on(self) -> None:
         raw = cast("asyncio.Transport", self._transport)
         state: SSLProtocolState = self._state  # type: ignore[attr-defined]  # not in typeshed
-        if raw is not None and not raw.is_closing() and state is SSLProtocolState.DO_HANDSHAKE:
-            with suppress(RuntimeError):  # all that uvloop's say of their end
-                raw.resume_reading()
+        if raw is not None and state is SSLProtocolState.DO_HANDSHAKE and self._resumes(raw):
             self._do_handshake()
+
+    def _resumes(self, raw: asyncio.Transport) -> bool:
+        """Read again, unless the connection has ended.
+
+        uvloop closes the connection of a cancelled call at once, which only this error tells.
+        """
+        if raw.is_closing():
+            return False
+        try:
+            raw.resume_reading()
+        except RuntimeError:
+            self._abort()
+            return False
+        return True
 
     def _let_others_run(self) -> None:
         """Read on only after the other work of the loop: uvloop reads a socket up to 32 times before it does that."""
@@ -158,8 +169,8 @@ class _Tls(SSLProtocol):
 
         def read_on() -> None:
             is_held: bool = self._ssl_reading_paused  # type: ignore[attr-defined]  # not in typeshed
-            if not is_held and not raw.is_closing():
-                raw.resume_reading()
+            if not is_held:
+                self._resumes(raw)
 
         raw.pause_reading()
         self._loop.call_soon(read_on)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
+import threading
 
 import pytest
 import trustme
 
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.network.tls import BUNDLE_VARIABLES, _watch, ssl_context
+from airflow_provider_vidu.network.tls import BUNDLE_VARIABLES, _Watch, _watch, ssl_context
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +93,26 @@ def test_a_forked_process_takes_no_lock_with_it():
         if child == 0:
             os._exit(0 if _watch._lock.acquire(timeout=5) else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_signal_handler_may_send_a_request_while_the_watch_begins(monkeypatch):
+    """Airflow cancels a killed task's generation in one: it waited for ever for the lock of what it had interrupted."""
+    watch = _Watch()
+    ours, theirs = socket.socketpair()
+    ours.settimeout(5)
+    theirs.settimeout(5)
+    thread = threading.Thread
+
+    class Interrupted(thread):
+        def start(self) -> None:
+            monkeypatch.setattr(threading, "Thread", thread)
+            watch.begin(theirs)
+            watch.end(theirs)
+            super().start()
+
+    task = thread(target=lambda: (watch.begin(ours), watch.end(ours)), daemon=True)
+    monkeypatch.setattr(threading, "Thread", Interrupted)
+    with ours, theirs:
+        task.start()
+        task.join(5)
+        assert not task.is_alive()

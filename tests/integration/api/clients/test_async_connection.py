@@ -440,6 +440,35 @@ async def test_tls_on_a_connection_that_has_been_closed_fails_at_once():
         await ready
 
 
+def test_a_call_that_is_cancelled_while_its_handshake_waits_for_its_turn_on_uvloop(monkeypatch):
+    """The connection is closed by uvloop without a word: each was a bare RuntimeError in the log of the API server."""
+
+    async def main() -> None:
+        loop, unhandled, turns = asyncio.get_running_loop(), [], iter([False, False, True])
+        loop.set_exception_handler(lambda _, context: unhandled.append(context))
+        monkeypatch.setattr(async_tls._Steps, "take", lambda _, __, step: next(turns) and (step() or True))
+        made = async_tls._Tls.connection_made
+
+        def made_and_cancelled(tls: Any, transport: asyncio.BaseTransport) -> None:
+            made(tls, transport)
+            connecting.cancel()
+
+        monkeypatch.setattr(async_tls._Tls, "connection_made", made_and_cancelled)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            sock = socket.create_connection(listener.getsockname())
+            sock.setblocking(False)
+            connect = async_tls.LoopWithTls(loop).create_connection(
+                asyncio.Protocol, ssl=ssl_context(verify=False), server_hostname="127.0.0.1", sock=sock
+            )
+            connecting = loop.create_task(connect)
+            await asyncio.wait([connecting])
+            await asyncio.sleep(0.05)
+        assert connecting.cancelled()
+        assert not unhandled
+
+    pytest.importorskip("uvloop").run(main())
+
+
 async def test_an_end_whose_last_bytes_close_the_connection():
     """The standard library shut it down once more: each was a bare RuntimeError in the log of the triggerer."""
     tls = tls_of(asyncio.get_running_loop().create_future())
