@@ -136,9 +136,13 @@ def clip_of(batch: Batch, entry: Entry) -> Clip:
 
 
 def with_state(batch: Batch, state: BatchState | None) -> Batch:
-    """Return a batch with what its journal says of the tasks that have run it."""
-    owner = owner_named(batch.task, batch.task.iteration)
-    return replace(batch, is_shared=state is not None and state.has_others(owner))
+    """Return a batch with what its journal says of the tasks that have run it.
+
+    Rows that are no longer this task's may be those of a task that has run it since.
+    """
+    if state is None or not state.has_others(owner_named(batch.task, batch.task.iteration)):
+        return batch
+    return replace(batch, is_shared=True, removed=0, unwanted=frozenset())
 
 
 def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Final
 
 from airflow_provider_vidu.api.settings.connection import aresolve, connection_type
 from airflow_provider_vidu.api.settings.form import CONNECTION_TYPE
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduError, ViduTransportError
 from airflow_provider_vidu.ui.threads import BusyError
 
@@ -81,5 +82,6 @@ async def _looked_up(conn_id: str, slot: AbstractAsyncContextManager[None]) -> _
                 return _Key()
             return _Key((await aresolve(conn_id)).api_key.reveal())
     except (ViduError, TimeoutError) as error:
-        log.info("Signatures of callbacks for connection %r cannot be checked: %s", conn_id, type(error).__name__)
+        shown = redacted(conn_id, 80)
+        log.info("Signatures of callbacks for connection %r cannot be checked: %s", shown, type(error).__name__)
         return _Key(is_certain=not isinstance(error, (ViduTransportError, TimeoutError)))

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from airflow_provider_vidu.api.settings.connection import aresolve, check_type, connection_type
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduConfigError,
@@ -95,7 +96,8 @@ class _Line:
     def failed(self, error: ViduError, conn_id: str) -> None:
         """Note a failure that applies to all generations of the connection for a while."""
         if self.error is None or self.error.reason != error.reason:
-            log.warning("The clip pages cannot query the service of connection %r: %s", conn_id, error)
+            shown = redacted(conn_id, 80)  # an XCom names it: perhaps by an address with a password
+            log.warning("The clip pages cannot query the service of connection %r: %s", shown, error)
         pause = min(ERROR_SECONDS * 2 ** min(self.failures, 10), MAX_ERROR_SECONDS)
         pause = max(pause, min(error.retry_after or 0.0, DONE_SECONDS))
         self.error, self.failures, self.silent_until = error, self.failures + 1, time.monotonic() + pause

@@ -42,9 +42,11 @@ MAX_VALUE_BYTES: Final = 256 * 1024
 MAX_KEPT: Final = 2_000
 MAX_KEPT_CHARS: Final = 16_384
 MAX_AT_ONCE: Final = 4
-"""Concurrent reads: each holds a thread that database queries need, and a silent store holds it for minutes."""
+"""Concurrent reads: a silent store holds the thread of one for minutes."""
 TURN_SECONDS: Final = 2.0
 """A look that waits longer than this for its read reads nothing more."""
+READ_SECONDS: Final = 4.0
+"""A look waits no longer for one value, and reads nothing more; the read goes on, and serves the next look."""
 LOOK_SECONDS: Final = 10.0
 """A look that has read for so long reads nothing more; the next one goes on from there."""
 UNKNOWN_SECONDS: Final = 30.0
@@ -105,12 +107,28 @@ class Resolver:
         if not self._may_read() or not _turns.acquire(timeout=TURN_SECONDS):
             self._reads_left = 0
             return UNKNOWN
+        found: list[Any] = []
+        # Not waited for when the API server stops.
+        reader = threading.Thread(target=self._read_and_keep, args=(key, value, found), daemon=True)
         try:
-            found = decoded(self._read(value))
+            reader.start()
+        except RuntimeError:  # the process has too many threads
+            _turns.release()
+            return UNKNOWN
+        reader.join(READ_SECONDS)
+        if not found:
+            self._reads_left = 0
+            _keep(key, UNKNOWN)
+            if found:  # meanwhile; what it keeps after this is kept last
+                _keep(key, found[0])
+        return found[0] if found else UNKNOWN
+
+    def _read_and_keep(self, key: _Key, value: Any, found: list[Any]) -> None:
+        try:
+            found.append(decoded(self._read(value)))
+            _keep(key, found[0])
         finally:
             _turns.release()
-        _keep(key, found)
-        return found
 
     def _may_read(self) -> bool:
         now = time.monotonic()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from airflow_provider_vidu.batches.jobs import Open, row_name
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.links import has_pages
 from airflow_provider_vidu.models import Generation
@@ -16,7 +17,7 @@ if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
 from airflow_provider_vidu.ui.batches.listing import Entry
-from airflow_provider_vidu.ui.batches.published import Batch
+from airflow_provider_vidu.ui.batches.published import Batch, batch_of
 from airflow_provider_vidu.ui.batches.rows import batch_view, view_of, with_state
 from airflow_provider_vidu.ui.clips.clears import LATER_ITERATIONS
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
@@ -60,6 +61,23 @@ def test_the_rows_of_other_tasks_of_a_named_batch(is_shared):
     assert told["cost"].startswith("Other tasks have run this batch, too" if is_shared else "Clearing the task orders")
     retried = batch_view(replace(batch, task=replace(task, state="up_for_retry")), state)["next_try"]
     assert ("The rows of other tasks" in retried["does"]) is is_shared
+
+
+def test_a_removed_row_that_is_one_of_another_task_since():
+    """Its page said that no try and no clear stores its file, while that task waited for it, or had stored it."""
+    task = TaskFacts("d", "r1", "films", -1, None, state="success")
+    note = {"batch": "spring", "folder": "file:///films/", "manifest": "file:///films/spring.manifest.jsonl", "rows": 1}
+    known = batch_of(task, {**note, "removed": 1, "unwanted": [row_name("k")]})
+    orders_of = {"d/r1/films/-1": OrderRecord(0, "", 1.0)}
+    job = Open("g", 1.0)
+    view = {"generation_id": "g", "error": None, "outlook": None, "task": {}, "qualifier": None}
+    for others, unwanted in (({}, 1), ({"d/r2/films/-1": OrderRecord(0, "", 2.0)}, 0)):
+        state = BatchState(orders_of=orders_of | others, open={"k": job})
+        batch = with_state(known, state)
+        shown = batch_view(batch, state)
+        assert (shown["rows"], shown["unwanted"]) == (1 + unwanted, unwanted)
+        told = view_of(batch, Entry("k", 0, "submitted", job), view, NOT_ASKED)["error"]
+        assert (told is not None) == bool(unwanted)
 
 
 @pytest.mark.parametrize(("state", "begun"), [("up_for_retry", 2), ("scheduled", 1), ("queued", 1), ("running", 2)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from types import SimpleNamespace
 
 import pytest
@@ -40,6 +41,15 @@ async def test_an_outage_does_not_replace_a_signature(monkeypatch, look_up):
     monkeypatch.setattr(keys, "FAILURE_SECONDS", 0.0)
     monkeypatch.setattr(keys, "connection_type", fails(ViduConnectionNotFoundError("there is none")))
     assert await known.get("vidu") is None
+
+
+async def test_the_log_has_no_password_of_an_address(monkeypatch, caplog):
+    """The connection is what a stored argument names."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(keys, "connection_type", fails(ViduConnectionNotFoundError("there is none")))
+    assert await Keys().get("https://viewer:hunter2pw@gateway.example") is None
+    assert "cannot be checked" in caplog.text
+    assert "hunter2pw" not in caplog.text
 
 
 async def test_the_key_of_another_type_is_not_read(monkeypatch):

@@ -116,6 +116,15 @@ def test_a_silent_connection_blocks_no_other(service, clock):
     assert service.count("silent") == MAX_AT_ONCE
 
 
+def test_the_log_has_no_password_of_an_address(service, clock, caplog):
+    """The connection is what an XCom names; beside it, the error was without the password."""
+    address = "https://viewer:hunter2pw@gateway.example"
+    service.errors = {address: ViduConfigError("no such connection")}
+    run(lambda states: states.state(address, "g"))
+    assert "cannot query the service" in caplog.text
+    assert "hunter2pw" not in caplog.text
+
+
 @pytest.mark.fault(
     "attacks",
     "a gateway fails for every clip of a sheet",

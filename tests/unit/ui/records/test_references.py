@@ -57,6 +57,22 @@ def vault(monkeypatch):
     return Vault
 
 
+def test_a_silent_back_end_holds_no_look(vault, monkeypatch):
+    """It held a batch's page for minutes, and with two such pages all of the DAG's: they were refused."""
+    answers = threading.Event()
+    monkeypatch.setattr(references, "READ_SECONDS", 0.1)
+    monkeypatch.setattr(vault, "deserialize_value", lambda row: answers.wait(20) and f"id-{row.value}")
+    resolver, began = Resolver("film", "r"), time.monotonic()
+    try:
+        assert resolver.value("a", None) is resolver.value("b", None) is UNKNOWN
+        assert time.monotonic() - began < 10
+    finally:
+        answers.set()
+    while Resolver("film", "r").value("a", None) is UNKNOWN and time.monotonic() - began < 30:
+        time.sleep(0.01)
+    assert Resolver("film", "r").value("a", None) == "id-a"
+
+
 def test_without_a_back_end(monkeypatch):
     """Values are what they are; an address is not a value, and nothing is read for it."""
     monkeypatch.setattr(references, "_backend", lambda: None)
