@@ -22,17 +22,10 @@ from airflow_provider_vidu.ui.batches.listing import Entry, counts
 from airflow_provider_vidu.ui.batches.published import Batch
 from airflow_provider_vidu.ui.clips.clears import later_iterations
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.failures import (
-    CLEAR_UPSTREAM,
-    CLEARING,
-    STORE_AGAIN,
-    TEMPORARY,
-    arguments,
-    is_empty,
-)
+from airflow_provider_vidu.ui.clips.failures import CLEAR_UPSTREAM, CLEARING, STORE_AGAIN, TEMPORARY, arguments
 from airflow_provider_vidu.ui.clips.outlook import begun_tries, retry_view
 from airflow_provider_vidu.ui.clips.pieces import FileRecord
-from airflow_provider_vidu.ui.clips.service import Live
+from airflow_provider_vidu.ui.clips.service import Live, is_empty
 from airflow_provider_vidu.ui.clips.xcoms import record_in, slim, usable_id
 
 _FROM_JOURNAL: Final = ("stored", "failed", "paid", "open", "unwanted", "unknown", "left", "credits", "deadline")

@@ -17,7 +17,7 @@ from airflow_provider_vidu.ui.clips.cards import model_of
 from airflow_provider_vidu.ui.clips.clears import cost_of_clear, credits_text, is_by_hook, later_iterations, name_of
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.pieces import FileRecord
-from airflow_provider_vidu.ui.clips.service import Live, goes_on
+from airflow_provider_vidu.ui.clips.service import Live, advice_of, goes_on, is_empty
 from airflow_provider_vidu.ui.clips.times import Moment, ended, submitted
 from airflow_provider_vidu.ui.clips.xcoms import MAKING, PAYING
 from airflow_provider_vidu.ui.playing.shelf import Lost
@@ -31,6 +31,7 @@ CLEAR_UPSTREAM: Final = "Clear the task that failed, with its downstream tasks."
 CLEAR_DOWNLOAD: Final = (
     "Clear that task: the clip is paid for, and downloading it again costs nothing, if the service still has it."
 )
+NOTHING_THERE: Final = "The service returned no file: while it has none, clearing that task fails in the same way."
 CLEAR_LATER: Final = "Clear that task once the cause is gone: downloading costs nothing."
 TOO_EARLY: Final = (
     "The generation has not ended yet. Clear that task once it has: before, there is nothing to download. Downloading "
@@ -128,6 +129,8 @@ def _of_download(task: TaskFacts, generation: Generation | None, live: Live) -> 
         advice = CLEAR_UPSTREAM
     elif goes_on(generation, live):
         advice = TOO_EARLY
+    elif generation is not None and is_empty(generation):
+        advice = NOTHING_THERE
     elif generation is None or not generation.succeeded:  # that there is a clip is not known
         is_refused = isinstance(live.error, ViduNotFoundError | ViduRequestError)  # a clear fails in the same way
         advice = "" if is_refused else CLEAR_LATER
@@ -335,7 +338,7 @@ def notice(clip: Clip, live: Live) -> dict[str, Any] | None:
     if live.error is not None:
         # The class's words, not the error's own: host, port and type of a connection are not for every reader.
         return _notice(
-            OWN_CONNECTION if isinstance(live.error, ViduConfigError) else live.error.advice,
+            OWN_CONNECTION if isinstance(live.error, ViduConfigError) else advice_of(live.error, clip.endpoint),
             "The page retries." if live.error.retryable else "",
             code=line(live.error.code),
             trace_id=line(live.error.trace_id),
@@ -387,11 +390,6 @@ def _told(moment: Moment) -> str | None:
     if moment.is_exact:
         return at
     return f"between {moment.since:%Y-%m-%d %H:%M:%S} and {at}" if moment.since else f"seen at {at}"
-
-
-def is_empty(generation: Generation) -> bool:
-    """Whether a generation succeeded, and the service returned no file."""
-    return generation.succeeded and generation.url_of() is None
 
 
 def line(value: Any, limit: int = 200) -> str | None:

@@ -6,10 +6,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.api.endpoints import ENDPOINTS
+from airflow_provider_vidu.exceptions import ViduError, ViduNotFoundError
 from airflow_provider_vidu.models import Generation, GenerationStatus
 
 UNDER_WAY: Final = (GenerationStatus.WAITING, GenerationStatus.RUNNING)
+NO_FILE: Final = "The service reports success, but it returned no file."
+MAKES_NO_FILE: Final = "This product makes no file. Its result is in the task's XCom, under “raw”."
+NO_QUERY: Final = (
+    "The service answers a create of this product at once, with the result, and does not find it later: only what the "
+    "task returned of it is known."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +75,21 @@ NOT_ASKED = Live()
 def goes_on(generation: Generation | None, live: Live) -> bool:
     """Whether the service has answered that a generation goes on: then there is nothing to download yet."""
     return live.error is None and generation is not None and generation.status in UNDER_WAY
+
+
+def is_empty(generation: Generation) -> bool:
+    """Whether a generation succeeded, and the service returned no file."""
+    return generation.succeeded and generation.url_of() is None
+
+
+def why_empty(endpoint: str | None) -> str:
+    """Say why a success has no file: some products make none."""
+    product = ENDPOINTS.get(endpoint or "")
+    return MAKES_NO_FILE if product is not None and product.result == "none" else NO_FILE
+
+
+def advice_of(error: ViduError, endpoint: str | None) -> str:
+    """Return the words of an error's class; of a product that is answered at once, there may be no query."""
+    product = ENDPOINTS.get(endpoint or "")
+    is_kept = product is None or not product.is_synchronous or not isinstance(error, ViduNotFoundError)
+    return error.advice if is_kept else NO_QUERY

@@ -16,7 +16,7 @@ from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.failures import failure_view, line, notice, qualifier, support
 from airflow_provider_vidu.ui.clips.outlook import begun_tries, next_try, outlook
 from airflow_provider_vidu.ui.clips.pieces import FileRecord, Piece, pieces_of
-from airflow_provider_vidu.ui.clips.service import Live
+from airflow_provider_vidu.ui.clips.service import Live, why_empty
 from airflow_provider_vidu.ui.clips.times import iso, timeline
 from airflow_provider_vidu.ui.playing.shelf import Lost
 
@@ -29,7 +29,6 @@ DRY_RUN: Final = (
     "This was a dry run: nothing was submitted, so there is no generation. The task's log shows the request that would "
     "have been sent."
 )
-NO_FILE: Final = "The service reports success, but it returned no file."
 _WHY_LOST: Final[Mapping[Lost, str]] = {
     "missing": "The API server does not find the stored file.",
     "replaced": "Another file has replaced the stored one.",
@@ -95,7 +94,8 @@ def source_of(
     if generation is None or not generation.succeeded:
         return Source(None, None if cover or clip.stage != "stored" else _why_stored_only(piece))
     if url_of(generation, piece, cover=cover) is None:
-        return Source(None, None if cover else _why_stored_only(piece) if clip.stage == "stored" else NO_FILE)
+        missing = _why_stored_only(piece) if clip.stage == "stored" else why_empty(clip.endpoint)
+        return Source(None, None if cover else missing)
     if live.generation or may_ask(clip) or may_be_valid(since, now):
         return Source("service")
     return Source(None, expired(clip))

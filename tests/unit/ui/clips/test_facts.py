@@ -32,7 +32,7 @@ from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts, grouped, with_result
 from airflow_provider_vidu.ui.clips.failures import CLEARING
-from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
+from airflow_provider_vidu.ui.clips.service import MAKES_NO_FILE, NO_FILE, NOT_ASKED, Live
 from airflow_provider_vidu.ui.clips.xcoms import fields_in, note_in, usable_id
 from airflow_provider_vidu.ui.playing.shelf import Known
 from tests.rows import each_row
@@ -328,7 +328,9 @@ def test_a_stored_clip_without_a_link_of_the_service():
         shown = views.clip_view(gone, gone.main, NOT_ASKED, stored={RECORD["uri"]: None}, now=NOW)
         assert shown["pieces"][0]["reason"] == reason
     made_only = view(task(watch={"role": "generate"}, result=made(video_url=None, artifacts=())))
-    assert made_only["pieces"][0]["reason"] == views.NO_FILE
+    assert made_only["pieces"][0]["reason"] == NO_FILE
+    subject = view(task(watch={"role": "generate", "endpoint": "subjects"}, result=made(video_url=None, artifacts=())))
+    assert subject["pieces"][0]["reason"] == MAKES_NO_FILE
 
 
 def test_a_clip_that_is_reused_says_so():

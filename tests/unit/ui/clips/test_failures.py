@@ -10,10 +10,10 @@ import pytest
 
 from airflow_provider_vidu.exceptions import ViduNotFoundError, ViduRateLimitError, ViduRequestError
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.ui.clips import views
+from airflow_provider_vidu.ui.clips import failures, views
 from airflow_provider_vidu.ui.clips.clears import LATER_ITERATIONS
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
+from airflow_provider_vidu.ui.clips.service import NO_QUERY, NOT_ASKED, Live
 from airflow_provider_vidu.ui.clips.xcoms import fields_in, slim
 from airflow_provider_vidu.ui.playing.shelf import Known
 from tests.unit.ui.clips.test_facts import NOW, RECORD, made, task, view
@@ -133,6 +133,22 @@ def test_a_download_that_did_not_wait(status):
     assert unknown["advice"] == "Clear that task once the cause is gone: downloading costs nothing."
     for error in (ViduNotFoundError("no"), ViduRequestError("no")):  # nothing is known to be paid for, or to be there
         assert not view(*tasks, live=Live(error=error))["error"]["advice"]
+
+
+def test_a_download_of_what_has_no_file():
+    """Such as of a subject: a clear would fail as the download did."""
+    keep = task("keep", state="failed", watch={**WATCH, "role": "download"})
+    made_it = task(watch=WATCH, result=made(video_url=None, artifacts=()), has_result=True)
+    assert view(made_it, keep)["error"]["advice"] == failures.NOTHING_THERE
+
+
+def test_what_was_answered_at_once_and_is_not_found():
+    """Speech and subjects may have no query: neither the id nor the host is wrong."""
+    for endpoint, says in (("audio-tts", NO_QUERY), ("text2video", "check the id")):
+        said = view(
+            task(state="failed", watch={**WATCH, "endpoint": endpoint}), live=Live(error=ViduNotFoundError("no"))
+        )
+        assert says in said["notice"]["message"]
 
 
 def test_a_download_that_was_marked():
