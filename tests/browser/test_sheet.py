@@ -134,10 +134,10 @@ def test_the_card_says_what_distinguishes_the_clip(visit, filled):
         assert told in card.inner_text(), told
     assert card.locator(".card-prompt").get_attribute("title").count("kite") == 8
     assert page.locator(".card").count() == 8
-    assert page.locator(".sum").inner_text() == "8 clips · 860 credits · times in UTC"
+    assert page.locator(".sum").inner_text() == "8 clips · 860 credits at the submits · times in UTC"
     page.get_by_role("button", name="Failed").click()
     until(page, "document.querySelectorAll('.card').length === 1")
-    assert "1 clip · 80 credits" in page.locator(".sum").inner_text()
+    assert "1 clip · 80 credits at the submits" in page.locator(".sum").inner_text()
 
 
 def test_sorting_and_the_dense_view(visit, filled):

@@ -17,7 +17,7 @@ from airflow_provider_vidu.ui.clips.cards import model_of
 from airflow_provider_vidu.ui.clips.clears import cost_of_clear, credits_text, is_by_hook, later_iterations, name_of
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.pieces import FileRecord
-from airflow_provider_vidu.ui.clips.service import Live, advice_of, goes_on, is_empty
+from airflow_provider_vidu.ui.clips.service import NO_FILE, Live, advice_of, goes_on, is_empty, why_empty
 from airflow_provider_vidu.ui.clips.times import Moment, ended, submitted
 from airflow_provider_vidu.ui.clips.xcoms import MAKING, PAYING
 from airflow_provider_vidu.ui.playing.shelf import Lost
@@ -208,6 +208,8 @@ def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: L
     elif generation is not None and is_empty(generation):
         title, state = f"{ended}, and there is no file", f"{PAID_FOR[:-1]}, but the service returned no file."
         advice = f"To look again without paying, run {wait}. If it finds none either, ask the service's support."
+        if (reason := why_empty(clip.endpoint)) != NO_FILE:  # there is nothing to look for
+            title, state, advice = ended, PAID_FOR, reason
     elif generation is not None and generation.succeeded:
         title, state = f"{ended}, the clip is fine", PAID_FOR
         advice = f"To use it without paying again, run {download}, or continue from {wait}."

@@ -45,7 +45,7 @@ function show(view) {
   fill(parts.alerts, [view.clips.filter((clip) => clip.is_unattended).length, view.no_generation, all > 0, view.halted], ([count]) => [view.halted ? haltedAlert(view.halted) : [], unattended(count), withoutClip(view, all)].flat());
   fill(parts.filters, [view.counts, stage], () => (all ? filters(view.counts, all) : []));
   fill(parts.views, [all > 0, order, isDense()], () => (all ? views() : []));
-  fill(parts.sum, [view.total, view.credits, stage, zoneName()], () => sum(view));
+  fill(parts.sum, [view.total, view.credits, Boolean(view.batch), stage, zoneName()], () => sum(view));
   showGrid(view.clips);
   fill(parts.empty, [all, view.total, view.is_over, view.is_cut, Boolean(view.batch)], () => (view.batch || view.batches.length ? emptyBatch(view, all) : empty(view, all)));
   fill(parts.pages, [view.total, view.offset], () => pages(view));
@@ -72,10 +72,11 @@ function sum(view) {
   const { sum: cost, clips } = view.credits;
   if (!view.total) return [];
   const known = clips && clips < view.total ? `, known of ${clips}` : "";
+  const when = view.batch ? "" : " at the submits"; // a card shows what a refund has left of it
   const title = "What the service named as the price at the submits. If it refunds failed or cancelled clips, that is not deducted. Rows of a batch that have ended count what the service named at their end.";
   return [
     `${view.total} ${view.total === 1 ? "clip" : "clips"}`,
-    clips ? el("span", { title }, ` · ${cost.toLocaleString("en")} credits${known}`) : null,
+    clips ? el("span", { title }, ` · ${cost.toLocaleString("en")} credits${when}${known}`) : null,
     ` · times in ${zoneName()}`,
   ];
 }

@@ -13,7 +13,7 @@ from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips import failures, views
 from airflow_provider_vidu.ui.clips.clears import LATER_ITERATIONS
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.service import NO_QUERY, NOT_ASKED, Live
+from airflow_provider_vidu.ui.clips.service import MAKES_NO_FILE, NO_QUERY, NOT_ASKED, Live
 from airflow_provider_vidu.ui.clips.xcoms import fields_in, slim
 from airflow_provider_vidu.ui.playing.shelf import Known
 from tests.unit.ui.clips.test_facts import NOW, RECORD, made, task, view
@@ -140,6 +140,10 @@ def test_a_download_of_what_has_no_file():
     keep = task("keep", state="failed", watch={**WATCH, "role": "download"})
     made_it = task(watch=WATCH, result=made(video_url=None, artifacts=()), has_result=True)
     assert view(made_it, keep)["error"]["advice"] == failures.NOTHING_THERE
+    for endpoint, says in (("subjects", MAKES_NO_FILE), ("text2video", "To look again without paying")):
+        watch = {**WATCH, "endpoint": endpoint}
+        marked = task(state="failed", watch=watch, result=made(video_url=None, artifacts=()), has_result=True)
+        assert says in view(marked)["error"]["advice"]
 
 
 def test_what_was_answered_at_once_and_is_not_found():
