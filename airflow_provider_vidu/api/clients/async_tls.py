@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
 from asyncio.sslproto import SSLProtocol, SSLProtocolState, _SSLProtocolTransport
@@ -198,11 +199,23 @@ class LoopWithTls:
     ) -> tuple[asyncio.BaseTransport, asyncio.Protocol]:
         """Connect a socket to a protocol, as asyncio does it."""
         if ssl is None:
-            return await self._loop.create_connection(factory, *args, **options)
+            return await self._connected(factory, *args, **options)
         protocol, ready = factory(), self._loop.create_future()
         tls = _Tls(self._loop, protocol, ssl, ready, False, server_hostname)
-        raw, _ = await self._loop.create_connection(lambda: tls, *args, sock=options["sock"])
+        raw, _ = await self._connected(lambda: tls, *args, sock=options["sock"])
         return await _shaken(tls, raw, ready), protocol
+
+    async def _connected(
+        self, factory: Callable[[], asyncio.Protocol], *args: Any, sock: socket.socket, **options: Any
+    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        try:
+            return await self._loop.create_connection(factory, *args, sock=sock, **options)
+        except (Exception, asyncio.CancelledError):
+            # uvloop up to 0.22 has closed the descriptor. The socket would close it again, with whoever has it then:
+            # https://github.com/MagicStack/uvloop/issues/738
+            if type(self._loop).__module__.startswith("uvloop"):
+                sock.detach()
+            raise
 
     async def start_tls(
         self,
