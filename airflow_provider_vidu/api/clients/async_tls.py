@@ -8,8 +8,10 @@ import ssl
 import time
 from asyncio.sslproto import SSLProtocol, SSLProtocolState, _SSLProtocolTransport
 from collections.abc import Callable
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 _READ_BYTES: Final = 8 * 1024
 _MOST_WITHOUT_DATA: Final = 128 * 1024
@@ -206,8 +208,8 @@ class LoopWithTls:
         return await _shaken(tls, raw, ready), protocol
 
     async def _connected(
-        self, factory: Callable[[], asyncio.Protocol], *args: Any, sock: socket.socket, **options: Any
-    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        self, factory: Callable[[], P], *args: Any, sock: socket.socket, **options: Any
+    ) -> tuple[asyncio.Transport, P]:
         try:
             return await self._loop.create_connection(factory, *args, sock=sock, **options)
         except (Exception, asyncio.CancelledError):
