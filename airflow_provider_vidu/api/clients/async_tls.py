@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
 from asyncio.sslproto import SSLProtocol, SSLProtocolState, _SSLProtocolTransport
 from collections.abc import Callable
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 _READ_BYTES: Final = 8 * 1024
 _MOST_WITHOUT_DATA: Final = 128 * 1024
@@ -198,11 +201,23 @@ class LoopWithTls:
     ) -> tuple[asyncio.BaseTransport, asyncio.Protocol]:
         """Connect a socket to a protocol, as asyncio does it."""
         if ssl is None:
-            return await self._loop.create_connection(factory, *args, **options)
+            return await self._connected(factory, *args, **options)
         protocol, ready = factory(), self._loop.create_future()
         tls = _Tls(self._loop, protocol, ssl, ready, False, server_hostname)
-        raw, _ = await self._loop.create_connection(lambda: tls, *args, sock=options["sock"])
+        raw, _ = await self._connected(lambda: tls, *args, sock=options["sock"])
         return await _shaken(tls, raw, ready), protocol
+
+    async def _connected(
+        self, factory: Callable[[], P], *args: Any, sock: socket.socket, **options: Any
+    ) -> tuple[asyncio.Transport, P]:
+        try:
+            return await self._loop.create_connection(factory, *args, sock=sock, **options)
+        except (Exception, asyncio.CancelledError):
+            # uvloop up to 0.22 has closed the descriptor. The socket would close it again, with whoever has it then:
+            # https://github.com/MagicStack/uvloop/issues/738
+            if type(self._loop).__module__.startswith("uvloop"):
+                sock.detach()
+            raise
 
     async def start_tls(
         self,

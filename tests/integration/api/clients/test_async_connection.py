@@ -465,6 +465,7 @@ def test_a_call_that_is_cancelled_while_its_handshake_waits_for_its_turn_on_uvlo
             await asyncio.sleep(0.05)
         assert connecting.cancelled()
         assert not unhandled
+        assert sock.fileno() == -1  # uvloop has closed it; up to 0.22, the socket would have done so once more
 
     pytest.importorskip("uvloop").run(main())
 
