@@ -203,8 +203,10 @@ def _stop_group(process: subprocess.Popen[str], family: list[psutil.Process]) ->
     for sent, wait in ((signal.SIGINT, GRACE_SECONDS), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
         if process.poll() is None:
             _signal(process.pid, sent)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(wait)
+        until = time.monotonic() + wait
+        while process.poll() is None and time.monotonic() < until:
+            family += _descendants(process.pid)  # it may have started one more before it got the signal
+            time.sleep(0.05)
     _signal(process.pid, signal.SIGKILL)  # children that outlived their parent
     for left in family:
         # A child in a group of its own whose parent had no time to stop it; psutil knows it from a reused id.

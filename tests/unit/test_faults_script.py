@@ -83,6 +83,21 @@ HANGS = """
 """
 
 
+LATE = """
+    import os, pathlib, signal, subprocess, sys, time
+
+    def begin_one_more(*_):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        (pathlib.Path(__file__).parent / "pid").write_text(str(child.pid))
+        time.sleep(1)
+        os._exit(1)
+
+    def test_late():
+        signal.signal(signal.SIGINT, begin_one_more)
+        time.sleep(600)
+"""
+
+
 @pytest.fixture
 def part(tmp_path, monkeypatch):
     """Return a function that makes a run of one small test file."""
@@ -193,9 +208,10 @@ def test_the_suites_run_is_of_marked_files(tmp_path):
 
 
 @pytest.mark.processes
-def test_a_run_that_hangs(part, root, capfd):
+@pytest.mark.parametrize("code", [HANGS, LATE], ids=["before", "when it is stopped"])
+def test_a_run_that_hangs(part, root, capfd, code):
     """A run that takes too long is stopped with all that it has started, and counts as failed."""
-    hanging = part("hangs", HANGS)
+    hanging = part("hangs", code)
     pid = Path(hanging.arguments[-1]).parent / "pid"
     for limit in (2.0, 4.0, 60.0):  # as short as this machine allows: the test has to have begun
         assert faults.main([], [replace(hanging, limit=limit)], root) == 1
