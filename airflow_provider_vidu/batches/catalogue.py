@@ -34,7 +34,7 @@ MOST_BYTES: Final = 16 * 1024
 
 _TEXTS: Final = ("generation_id", "sha256", "content_type")
 """What each entry has. A line without an id would count as the batch's own, and its price, of any sign, as spent; the
-others are the result of a single task, whose outlets are told the medium."""
+others are the result of a single task, whose outlets carry the medium."""
 
 PARKED_SECONDS: Final = 15.0
 LONGEST_PARKED_SECONDS: Final = 120.0

@@ -13,7 +13,7 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.order import Order, OrderRecord
 
 MOST_UNWANTED: Final = 100
-"""How many rows the clip pages are told by name that the batch does not wait for; the note is an XCom."""
+"""How many rows that the batch does not wait for are named to the clip pages; the note is an XCom."""
 
 
 def reopened(line: Mapping[str, Any]) -> Open | None:
@@ -116,7 +116,7 @@ def _ordered_again(state: BatchState, failed: Iterable[str]) -> list[Event]:
 
 
 def removed_rows(state: BatchState, owner: str, keys: Collection[str]) -> dict[str, Any]:
-    """Return what the clip pages are told of rows that are no longer among a task's rows; nothing if there are none.
+    """Return what the clip pages need of rows that are no longer among a task's rows; nothing if there are none.
 
     Nothing either where other task instances have run the batch: then they may be theirs.
     """

@@ -106,9 +106,8 @@ def read_batch(dag_id: str, run_id: str, task_id: str, index: int, region_id: UU
     :raises UnreadableError: when an XCom back end keeps what names it, and cannot be read.
     :raises NoTaskError: when the run has no such task instance.
     """
-    if (
-        not -1 <= index <= MAX_MAP_INDEX or "\0" in dag_id + run_id + task_id
-    ):  # some databases reject them with an error
+    # Some databases reject such values with an error.
+    if not -1 <= index <= MAX_MAP_INDEX or "\0" in dag_id + run_id + task_id:
         return None
     where = stands_at(task_id, index, region_id)
     found = next(iter(_batches(dag_id, run_id, where)), None)

@@ -183,7 +183,7 @@ def clip_view(
         "tasks": [_task(each) for each in clip.tasks],
         "done": done,
         "now": iso(now),
-        # Of a generation without a known id nobody can tell when it is polled next.
+        # When a generation without a known id is polled next is not known here.
         "outlook": None if done or clip.generation_id is None else outlook(clip, generation, live, now),
         "next_try": next_try(clip, generation, live),
         "support": "" if clip.is_dry_run else support(clip, task, generation, live),

@@ -366,7 +366,7 @@ def test_a_failure_of_the_try_before_the_one_that_runs():
     assert "Clearing" not in shown["error"]["cost"]
 
 
-def test_what_somebody_cancelled_is_not_called_temporary():
+def test_a_cancelled_generation_is_not_called_temporary():
     """A new submit would meet the same person, or the same other code."""
     made_by = task("make", watch={**WATCH, "role": "submit"})
     cancelled = generation("failed", error_code="UserCancelled", is_transient=True, was_cancelled=True)
