@@ -213,8 +213,8 @@ class LoopWithTls:
         try:
             return await self._loop.create_connection(factory, *args, sock=sock, **options)
         except (Exception, asyncio.CancelledError):
-            # uvloop up to 0.22 has closed the descriptor (seen with 0.22.1), so its number may be another file's by now:
-            # the socket must not close it again. Later ones have detached the socket.
+            # uvloop up to 0.22 has closed the descriptor (seen with 0.22.1): its number may be another file's by now,
+            # so the socket must not close it again. Later ones have detached the socket.
             if type(self._loop).__module__.startswith("uvloop"):
                 sock.detach()
             raise
