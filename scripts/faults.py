@@ -92,11 +92,13 @@ class Part:
     :param name: also the name of its file of rows.
     :param arguments: what pytest is given.
     :param limit: seconds after which it is stopped.
+    :param has_rows: whether the table shows its tests; those of another run are not shown twice.
     """
 
     name: str
     arguments: tuple[str, ...]
     limit: float
+    has_rows: bool = True
 
 
 def marked_files(root: Path = ROOT) -> list[str]:
@@ -114,6 +116,7 @@ RUNS: Final = (
     Part("batches", ("-m", "nightly", "tests/integration"), 600.0),
     Part("pipelines", ("-m", "e2e", "tests/e2e"), 1500.0),
     Part("airflow", ("-m", "cluster", "tests/cluster"), 900.0),
+    Part("pages", ("-m", "not nightly", "--on-postgres", "tests/integration/ui"), 600.0, has_rows=False),
     Part("soak", ("-m", "soak", "tests/soak/test_soak.py"), 600.0),
     Part("batch", ("-m", "soak", "-o", "faulthandler_timeout=3000", "tests/soak/test_batches.py"), 3000.0),
 )
@@ -149,7 +152,8 @@ def run_part(part: Part, folder: Path, limit: float) -> Result:
     """Run one part, in a process group of its own; nothing of it is left afterwards."""
     table = folder / f"{part.name}.jsonl"
     table.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", *part.arguments, "--fault-table", str(table)]
+    shown = ("--fault-table", str(table)) if part.has_rows else ()
+    command = [sys.executable, "-m", "pytest", *part.arguments, *shown]
     print(f"\n── {part.name}: pytest {' '.join(part.arguments)} (at most {limit:.0f} s)", flush=True)
     began = time.monotonic()
     process = subprocess.Popen(

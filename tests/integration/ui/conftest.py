@@ -23,6 +23,7 @@ import pytest
 import requests
 
 from airflow_provider_vidu.sandbox import Sandbox
+from services import Postgres
 from tests.integration.servers import s3_client, s3_server
 from tests.versions import AIRFLOW
 
@@ -72,6 +73,11 @@ class Pages:
         return self.sessions[user].request(
             method, self.url + path, headers=headers, allow_redirects=False, timeout=60, **more
         )
+
+    @property
+    def keeps_any_text(self) -> bool:
+        """Whether the database keeps XComs that are no JSON, or JSON that only Python reads; PostgreSQL does not."""
+        return self.engine.dialect.name == "sqlite"
 
     def at(self, task: str, *, dag: str = "film", index: int = -1, region: Any = None, then: str = "") -> str:
         """Return the path of a clip's page, or of something below it."""
@@ -290,12 +296,25 @@ def put(s3) -> Callable[[str, bytes], None]:
     return lambda key, body: s3_client(s3).put_object(Bucket="clips", Key=key, Body=body)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--on-postgres``, for ``make faults``."""
+    parser.addoption("--on-postgres", action="store_true", help="the pages read a PostgreSQL instead of SQLite")
+
+
 @pytest.fixture(scope="session")
-def pages(tmp_path_factory, s3) -> Iterator[Pages]:
+def pages(request, tmp_path_factory, s3) -> Iterator[Pages]:
     """Run the API server for all tests of the clip pages."""
+    folder = tmp_path_factory.mktemp("pages")
+    if request.config.getoption("--on-postgres", default=False):
+        with Postgres(folder / "database") as database:
+            yield from _pages(folder, s3, database.url)
+    else:
+        yield from _pages(folder, s3, f"sqlite:///{folder / 'airflow.db'}")
+
+
+def _pages(folder: Path, s3: str, database: str) -> Iterator[Pages]:
     from sqlalchemy import create_engine
 
-    folder = tmp_path_factory.mktemp("pages")
     home, root = folder / "home", folder / "clips"
     for path in (home, root):
         path.mkdir()
@@ -307,8 +326,9 @@ def pages(tmp_path_factory, s3) -> Iterator[Pages]:
         Sandbox(keys=[KEY], speed=50, queue=5, duration=20) as sandbox,
     ):
         port = listener.getsockname()[1]
-        process = _start(home, root, listener, sandbox, s3, f"http://127.0.0.1:{silent.getsockname()[1]}")
-        engine = create_engine(f"sqlite:///{home / 'airflow.db'}")
+        quiet = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = _start(home, root, listener, sandbox, s3, quiet, database)
+        engine = create_engine(database)
         try:
             _await_ready(process, home)
             yield Pages(f"http://localhost:{port}{PATH}", home, root, sandbox, engine, process.pid)
@@ -322,7 +342,7 @@ def pages(tmp_path_factory, s3) -> Iterator[Pages]:
 
 
 def _start(
-    home: Path, root: Path, listener: socket.socket, sandbox: Sandbox, s3: str, silent: str
+    home: Path, root: Path, listener: socket.socket, sandbox: Sandbox, s3: str, silent: str, database: str
 ) -> subprocess.Popen[bytes]:
     settings = {
         "CORE__LOAD_EXAMPLES": "False",
@@ -332,7 +352,7 @@ def _start(
         "CORE__AUTH_MANAGER": "vidu_test_auth.PerDagAuthManager",
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,vera:viewer,nobody:",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
-        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "DATABASE__SQL_ALCHEMY_CONN": database,
         # Another host than the service's: no player is sent to a port of this one.
         "API__BASE_URL": f"http://localhost:{listener.getsockname()[1]}{PATH}",
         "API__SECRET_KEY": "made-up-for-the-tests-of-the-pages",

@@ -563,7 +563,8 @@ def test_a_run_whose_dag_is_paused_or_missing(pages, state, change, why, ending)
     with Session(pages.engine) as session, session.begin():
         if change:
             session.execute(update(DagModel).where(DagModel.dag_id == dag).values(**change))
-        session.add(job := Job(job_type="SchedulerJob", state="running"))
+        # With an id, as the triggerers of other tests: PostgreSQL's counter does not know of theirs.
+        session.add(job := Job(id=7_001, job_type="SchedulerJob", state="running"))
         job.latest_heartbeat = datetime.now(UTC) - timedelta(seconds=90 if change else 150)
     assert [told(pages, path)["halted"] for path in of_all] == [why] * 4
     detail = pages.get(f"{run}/tasks/early/clip.json", user="admin").json()["detail"]

@@ -418,6 +418,8 @@ def test_a_silent_gateway_delays_nobody_else(pages, generation):
 )
 def test_no_stored_text_breaks_its_siblings(pages):
     """One XCom that is nested, long or broken beyond parsing costs its own clip something, and no other anything."""
+    if not pages.keeps_any_text:
+        pytest.skip("PostgreSQL keeps no XCom that it cannot parse")
     texts = {
         "deep": '{"id":' * 3000 + "1" + "}" * 3000,
         "digits": '{"id": "x", "credits": ' + "9" * 5000 + "}",

@@ -209,6 +209,8 @@ def test_a_try_that_is_queued_is_announced(pages, generation):
 @pytest.mark.parametrize("what", ["conf", "DAG", "compressed DAG"])
 def test_nothing_large_is_read_for_the_time_of_a_retry(pages, what):
     """Who triggers a run chooses its conf, and the author the size of the DAG: a look took a gigabyte."""
+    if what == "conf" and not pages.keeps_any_text:
+        pytest.skip("PostgreSQL keeps no conf that it cannot parse")
     from airflow.models.dagrun import DagRun
     from airflow.models.serialized_dag import SerializedDagModel
     from airflow.sdk import DAG

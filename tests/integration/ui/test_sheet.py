@@ -79,9 +79,11 @@ def test_the_database_sorts_as_the_pages_do(pages):
         at, state = now - timedelta(seconds=index * 13 % 41), states[index % 3]
         pages.add("mixed", f"o-{index}", dag="orders", index=index, state=state, watch=note, at=at, label=label)
         facts.append(TaskFacts("orders", pages.run, "mixed", index, f"o-{index}", at, state, watch=note, label=label))
-    # What Python writes and a database cannot parse breaks none of its siblings.
-    pages.spoil("mixed", "vidu_watch", '{"conn_id": "c", "role": "generate", "credits": NaN}', dag="orders", index=38)
-    facts[38] = replace(facts[38], watch=MADE)
+    if pages.keeps_any_text:
+        # What Python writes and a database cannot parse breaks none of its siblings.
+        spoilt = '{"conn_id": "c", "role": "generate", "credits": NaN}'
+        pages.spoil("mixed", "vidu_watch", spoilt, dag="orders", index=38)
+        facts[38] = replace(facts[38], watch=MADE)
     expected = grouped(facts)
     for order in ORDERS:
         told = sheet(pages, "mixed", "orders", f"?limit=100&order={order}")

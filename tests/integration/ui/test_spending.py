@@ -126,7 +126,8 @@ def test_a_batch_counts_once(pages):
     batch("waits", "waits", 0, state="deferred", generations=4, priced=0, credits=0)
     batch("new", "new", 0, state="running", generations=0, priced=0, credits=0)
     batch("older", "older", 0)  # of a version that published no sums
-    pages.spoil("older", "vidu_batch_place", '{"batch": "older", "generations": NaN}', dag=dag)
+    if pages.keeps_any_text:
+        pages.spoil("older", "vidu_batch_place", '{"batch": "older", "generations": NaN}', dag=dag)
     assert settled(pages, dag, 3) == {
         (day(2), "viduq3-turbo", "succeeded"): (9800.5, 500, 490),
         (day(2), "viduq3-turbo", "failed"): (140, 7, 7),
@@ -156,8 +157,9 @@ def test_where_price_and_model_come_from(pages):
     pages.add("late", "c-3", dag=dag, watch=bare, result={"id": "c-3", "credits": 15, "model": "viduq2"}, at=NOW)
     pages.add("fields", "c-4", dag=dag, watch={**bare, "credits": 1}, fields={"model": "viduq2-pro"}, at=NOW)
     pages.add("large", "c-5", dag=dag, watch=bare, result={"credits": 3, "raw": "x" * 20_000}, at=NOW)
-    pages.add("nan", "c-6", dag=dag, watch={**bare, "credits": 1}, at=NOW)
-    pages.spoil("nan", "vidu_watch", '{"role": "generate", "credits": NaN}', dag=dag)
+    if pages.keeps_any_text:
+        pages.add("nan", "c-6", dag=dag, watch={**bare, "credits": 1}, at=NOW)
+        pages.spoil("nan", "vidu_watch", '{"role": "generate", "credits": NaN}', dag=dag)
     told = settled(pages, dag, 4)
     assert told == {
         (day(0), "not known", "succeeded"): (120, 2, 1),
@@ -274,7 +276,8 @@ def test_many_dags_of_one_author_do_not_hide_the_others(pages, monkeypatch):
 def test_half_a_surrogate_pair_breaks_no_page(pages):
     """The XComs of one DAG ended everyone's page with an error, and the sheet of their own run."""
     spend(pages, "spend-halves", 0, {"credits": 5})
-    spend(pages, "spend-halves", 1, {"credits": "\ud800", "model": "\ud800"})
+    if pages.keeps_any_text:
+        spend(pages, "spend-halves", 1, {"credits": "\ud800", "model": "\ud800"})
     spend(pages, "spend-halves", 2, {"model": None, "credits": 5}, fields={"model": "\udfff"})
     # Half a pair behind the letters of the other half.
     spend(pages, "spend-halves", 3, {"model": None, "credits": 5}, fields={"model": "\\ud83d\ude00"})

@@ -13,9 +13,11 @@ def main(descriptor: int) -> None:
     """Make the database and serve on an inherited socket; ``ready`` is printed when requests are taken."""
     gc.disable()  # while it starts: the collector searched all that was imported again and again, for seconds
     import uvicorn
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.utils.db import initdb
 
     initdb()
+    DagBundlesManager().sync_bundles_to_db()  # PostgreSQL refuses DAGs without their bundle
     from airflow.api_fastapi.main import app
 
     class Server(uvicorn.Server):
