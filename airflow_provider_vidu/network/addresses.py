@@ -24,9 +24,10 @@ Resolver = Callable[[str, int], Sequence[str]]
 _REFUSED: Final[tuple[tuple[str, IPv4Network | IPv6Network], ...]] = tuple(
     (kind, IPv6Network(net) if ":" in net else IPv4Network(net))
     for kind, nets in (
-        # These services hand out a machine's credentials: Alibaba, Oracle, Amazon (metadata and pod credentials) and
-        # Google; then Azure's host agent.
-        ("metadata service's", "100.100.100.200/32 192.0.0.192/32 fd00:ec2::/64 fd20:ce::254/128"),
+        # These services hand out a machine's credentials: Alibaba, Oracle, Amazon (metadata and pod credentials),
+        # Google, Scaleway and Akamai; then Azure's host agent.
+        ("metadata service's", "100.100.100.200/32 fd00:100::100:200/128 192.0.0.192/32 fd00:c1::a9fe:a9fe/128"),
+        ("metadata service's", "fd00:ec2::/64 fd20:ce::254/128 fd00:42::42/128 fd00:a9fe:a9fe::1/128"),
         ("cloud host agent's", "168.63.129.16/32"),
         ("unspecified", "0.0.0.0/8 ::/128"),
         ("loopback", "127.0.0.0/8 ::1/128"),
@@ -40,6 +41,7 @@ _REFUSED: Final[tuple[tuple[str, IPv4Network | IPv6Network], ...]] = tuple(
     for net in nets.split()
 )
 _NAT64: Final = IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")
 _SIX_TO_FOUR: Final = IPv6Network("2002::/16")
 _COMPATIBLE: Final = IPv6Network("::/96")
 _TRANSLATED: Final = IPv6Network("::ffff:0:0:0/96")
@@ -57,6 +59,8 @@ def why_refused(address: Address) -> str | None:
     IPv6 addresses that embed an IPv4 address (mapped, compatible, translated, NAT64, 6to4, ISATAP) are checked as both.
     """
     inner = _embedded(address)
+    if isinstance(address, IPv6Address) and address in _LOCAL_NAT64:  # private itself, whatever it leads to
+        inner = IPv4Address(int(address) & 0xFFFFFFFF)
     if inner is not None and (kind := why_refused(inner)):
         return kind
     if isinstance(address, IPv6Address) and (address.ipv4_mapped or address in _NAT64):

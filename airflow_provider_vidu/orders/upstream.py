@@ -6,13 +6,14 @@ mapped together.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_vidu.common.parsing import TooManyValuesError, bounded_json
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import moment, text, web_url, whole
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.orders.media.fields import MOST_VALUES
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.models import Generation
@@ -134,10 +135,16 @@ def handed_over(generation: object) -> Generation | None:
 
 
 def _read(generation: object) -> object:
-    """Return the object or the text whose JSON a template rendered; everything else unchanged."""
+    """Return the object or the text whose JSON a template rendered; everything else unchanged.
+
+    :raises ViduConfigError: when the text holds too many values: who fills the template may be anyone.
+    """
     if isinstance(generation, str) and generation.lstrip().startswith(("{", '"')):
         try:
-            return json.loads(generation)
+            return bounded_json(generation, MOST_VALUES)
+        except TooManyValuesError:
+            problem = f"generation holds more than {MOST_VALUES:,} JSON values, so it is no task's return value."
+            raise ViduConfigError(problem) from None
         except (ValueError, RecursionError):
             return generation
     return generation

@@ -167,29 +167,18 @@ def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
     """Return a subquery with one row for each id of a task instance, and with what its clip's stage depends on."""
     note = aliased(XComModel)
     note_text = cast(note.value, String)
-
-    def says(name: str, *words: str) -> Any:
-        return or_(*(_says(note_text, name, word) for word in words))
-
-    made = says("role", *MAKING)
-    stores = or_(says("role", "download"), and_(made, says("stores", STORES)))
-    stored = and_(stores, not_(says("artifact", *sorted(BESIDE))))
-    was_marked = and_(or_(TaskInstance.next_method.is_not(None), says("result", RESULT_KEY)), not_(HAS_RESULT))
-    is_lost = and_(TaskInstance.state == "removed", not_(HAS_RESULT), says("role", *PAYING))  # as has_failed has it
-    is_kept = and_(TaskInstance.state == "removed", HAS_RESULT)
-    success = or_(and_(TaskInstance.state == "success", not_(was_marked)), is_kept)  # as TaskFacts.has_succeeded has it
-    tasks = placed(
+    read = placed(
         select(
             ID_TEXT.label("id"),
             XComModel.task_id,
             *PLACE,
             XComModel.key.label("key"),
             XComModel.timestamp.label("at"),
-            as_number(text_field(note.value, "credits", 40)).label("credits"),
-            _flag(and_(stored, success)).label("stored"),
-            _flag(and_(or_(made, ID_TEXT.like(f'"{DRY_RUN_PREFIX}%')), success)).label("made"),
-            _flag(or_(TaskInstance.state == "failed", is_lost)).label("failed"),
-            _flag(TaskInstance.state.in_(ENDED)).label("ended"),
+            note_text.label("note"),
+            text_field(note.value, "credits", 40).label("price"),
+            TaskInstance.state.label("state"),
+            TaskInstance.next_method.is_not(None).label("resumes"),
+            HAS_RESULT.label("has_result"),
         )
         .join(TaskInstance, same_task(XComModel, TaskInstance))
         .outerjoin(
@@ -203,8 +192,39 @@ def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
         .where(*is_id)
     )
     if is_cut:
-        tasks = tasks.order_by(*BY_TIME).limit(MAX_TASKS)
-    return tasks.subquery()
+        read = read.order_by(*BY_TIME)
+    row = _once(read).c
+
+    def says(name: str, *words: str) -> Any:
+        return or_(*(_says(row.note, name, word) for word in words))
+
+    made = says("role", *MAKING)
+    stores = or_(says("role", "download"), and_(made, says("stores", STORES)))
+    stored = and_(stores, not_(says("artifact", *sorted(BESIDE))))
+    was_marked = and_(or_(row.resumes, says("result", RESULT_KEY)), not_(row.has_result))
+    is_lost = and_(row.state == "removed", not_(row.has_result), says("role", *PAYING))  # as has_failed has it
+    is_kept = and_(row.state == "removed", row.has_result)
+    success = or_(and_(row.state == "success", not_(was_marked)), is_kept)  # as TaskFacts.has_succeeded has it
+    names = ("id", "task_id", "map_index", "iteration", "region_id", "label", "key", "at")
+    return _once(
+        select(
+            *(row[name] for name in names),
+            as_number(row.price).label("credits"),
+            _flag(and_(stored, success)).label("stored"),
+            _flag(and_(or_(made, row.id.like(f'"{DRY_RUN_PREFIX}%')), success)).label("made"),
+            _flag(or_(row.state == "failed", is_lost)).label("failed"),
+            _flag(row.state.in_(ENDED)).label("ended"),
+        )
+    )
+
+
+def _once(query: Any) -> Any:
+    """Return a subquery whose columns are computed once for each row.
+
+    Without its limit, which cuts nothing here, PostgreSQL computes them wherever what encloses the query names them: a
+    note was made text eighty times.
+    """
+    return query.limit(MAX_TASKS).subquery()
 
 
 def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:

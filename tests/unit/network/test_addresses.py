@@ -210,6 +210,10 @@ def test_allowed_networks(allowed, address, permitted):
         ("gw.internal", "100.100.100.200", False), ("gw.internal", "::ffff:100.100.100.200", False),
         ("gw.internal", "192.0.0.192", False), ("gw.internal", "fd00:ec2::254", False),
         ("gw.internal", "fd00:ec2::23", False), ("gw.internal", "fd20:ce::254", False),
+        ("gw.internal", "fd00:c1::a9fe:a9fe", False), ("gw.internal", "fd00:42::42", False),
+        ("gw.internal", "fd00:a9fe:a9fe::1", False), ("gw.internal", "fd00:100::100:200", False),
+        ("gw.internal", "64:ff9b:1::a9fe:a9fe", False), ("gw.internal", "64:ff9b:1::7f00:1", False),
+        ("gw.internal", "64:ff9b:1::a00:1", True),
         ("gw.internal", "0.0.0.0", False),  # noqa: S104 - nothing is bound to it
         ("localhost", "127.0.0.1", True), ("127.0.0.1", "127.0.0.1", True),
         ("[::1]", "::1", True), ("169.254.10.20", "169.254.10.20", True),

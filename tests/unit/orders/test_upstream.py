@@ -18,6 +18,14 @@ DONE = Generation(
 )
 
 
+@pytest.mark.parametrize("read", [id_of, lambda text: url_of(text, None), lambda text: continued(DONE, text)])
+def test_a_text_of_too_many_values_is_not_parsed(read):
+    """Who fills the template may be anyone: 60 MB of empty lists took a worker 1.4 GB."""
+    text = '{"id": "7", "status": "succeeded", "raw": [' + "[]," * 5_000_000 + "7]}"
+    with pytest.raises(ViduConfigError, match=r"^generation holds more than 5,000,000 JSON values"):
+        read(text)
+
+
 @each_row("handed", [
     DONE, DONE.as_xcom(), {"uri": "s3://b/k", "generation_id": "7"}, {"id": " 7\n"}, "7", " 7\n", '"7"', ' {"id": "7"}',
 ])  # fmt: skip
