@@ -144,7 +144,7 @@ def test_rows_that_were_cancelled_with_their_batch(visit, pages):  # noqa: F811
     pages.add("films", None, dag="kill-ui", state="failed", batch=made.place)
     page = visit(f"{pages.at('films', dag='kill-ui')}/batch")
     panel = page.locator(".batch")
-    panel.get_by_text("the service (rows that were cancelled are ordered again, and paid for), unless it has").wait_for()
+    panel.get_by_text("the service (rows that were cancelled are ordered again, and paid for), unless").wait_for()
     assert " credits before refunds · task failed" in panel.inner_text()
     assert " credits before refunds · times" in page.locator(".sum").inner_text()
     page.get_by_role("button", name="Stored 1").click()

@@ -48,7 +48,8 @@ def spent(pages) -> None:
         pages.add("make", f"spent-{index}", dag=dag, index=index, watch=note, state=state, at=at)
     pages.add("films", None, dag="trailer", state="running", tried=2, operator="ViduBatchOperator")
     # A gateway names no price.
-    pages.add("make", "spent-there", dag="gateway", watch={"conn_id": "c", "role": "generate", "model": "vidu2.0"}, at=now)
+    unpriced = {"conn_id": "c", "role": "generate", "model": "vidu2.0"}
+    pages.add("make", "spent-there", dag="gateway", watch=unpriced, at=now)
 
 
 def test_a_task_in_the_queue(visit, pages, queue, picture):  # noqa: F811
