@@ -168,7 +168,7 @@ function cardOf(clip) {
       el("p.quiet.card-facts", {}, facts(clip)),
       clip.error && el("p.card-error", {}, [clip.error.code, clip.error.message].filter(Boolean).join(" · ")),
       clip.is_unattended && el("p.card-error.is-notice", {}, "No triggerer runs this wait."),
-      !clip.error && clip.state === "unknown" && clip.notice && el("p.card-error.is-notice", {}, clip.notice.message),
+      !clip.error && clip.notice && noticeOn(clip),
     ),
   );
   if (clip.can_play && clip.medium === "video") playOnHover(link, clip);
@@ -177,6 +177,12 @@ function cardOf(clip) {
     clip.can_download && download(`${base}${clipPath(clip)}/file?download=1`, `Download the clip of ${clipName(clip)}`),
   ];
   return [link, el("div.card-actions", {}, actions)];
+}
+
+/** Why a state is not known, or is that of an earlier poll: a generation that has not ended may have gone on since. */
+function noticeOn({ state, done, notice }) {
+  if (state !== "unknown" && (done || !notice.is_old)) return null;
+  return el("p.card-error.is-notice", {}, `${notice.is_old ? "The state is the last known one. " : ""}${notice.message}`);
 }
 
 function progress(percent) {
