@@ -158,7 +158,7 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dic
         known["is_unattended"] = entry.stage == "working" and batch.is_unattended
         if known["is_unattended"] and view["outlook"]:
             known["outlook"] = {**view["outlook"], "waits": "unassigned"}
-    if entry.stage == "submitted" and live.generation is None and view["state"] == "failed":
+    if entry.stage == "submitted" and live.generation is None and view.get("state") == "failed":
         known["state"] = "unknown"  # its task has failed; its generation may go on, and is paid for
     if entry.is_reused:
         known["reused_from"] = redacted(text(entry.line.get("reused_from")) or view["generation_id"] or "", 300)
