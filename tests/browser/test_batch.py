@@ -135,6 +135,23 @@ def test_a_batch_whose_task_was_skipped_or_removed(visit, pages, state, told):  
     page.locator(".batch").get_by_text(told).wait_for()
 
 
+def test_rows_that_were_cancelled_with_their_batch(visit, pages):  # noqa: F811
+    """The panel said that a clear only resumes: it ordered them again. Their cards show 0 credits beneath the sum."""
+    (pages.root / "kill-ui").mkdir()
+    made = BatchFolder(pages.root / "kill-ui", 2, "kill-ui", conn_id="none")
+    made.submit(0, 1)
+    made.store(0, a_clip(0))
+    pages.add("films", None, dag="kill-ui", state="failed", batch=made.place)
+    page = visit(f"{pages.at('films', dag='kill-ui')}/batch")
+    panel = page.locator(".batch")
+    panel.get_by_text("the service (rows that were cancelled are ordered again, and paid for), unless").wait_for()
+    assert " credits before refunds · task failed" in panel.inner_text()
+    assert " credits before refunds · times" in page.locator(".sum").inner_text()
+    page.get_by_role("button", name="Stored 1").click()
+    until(page, "document.querySelectorAll('.card').length === 1")
+    assert "refunds" not in page.locator(".sum").inner_text()
+
+
 def test_the_panel_says_what_a_clear_costs(visit, pages):  # noqa: F811
     """Rows that are paid for are not ordered again; each part of the sentence stands only where there are such rows."""
     (pages.root / "paid-ui").mkdir()

@@ -362,6 +362,26 @@ def test_a_sheet_says_that_no_triggerer_runs(visit, pages):
     assert page.locator(".card", has_text="No triggerer runs this wait").count() == 2
 
 
+def test_cards_say_that_their_state_is_of_an_earlier_poll(visit, pages):
+    """While the service did not answer, they went on showing "Running", as if it had been seen now."""
+    for index in range(2):
+        pages.add("scene", f"silent-{index}", dag="silent-ui", index=index, watch={"role": "generate"}, state="running")
+    page = visit("/vidu/spending")
+    old = {"message": "The service gave no answer.", "advice": "", "code": None, "trace_id": None, "is_old": True}
+    states = [{"state": "running", "done": False}, {"state": "succeeded", "done": True}]
+
+    def silent(route) -> None:
+        sheet = route.fetch().json()
+        clips = [{**clip, **seen, "notice": old} for clip, seen in zip(sheet["clips"], states, strict=True)]
+        route.fulfill(json={**sheet, "clips": clips})
+
+    page.route("**/clips.json**", silent)
+    page.goto(pages.url + pages.at("scene", dag="silent-ui").partition("/tasks")[0])
+    card = page.locator(".card", has_text="Running")
+    card.get_by_text("The state is the last known one. The service gave no answer.").wait_for()
+    assert page.locator(".card .is-notice").count() == 1  # what has ended stays so
+
+
 def test_a_sheet_names_the_tasks_that_failed_without_a_clip(visit, pages):
     """A refused create leaves no card: the sheet says how many there are, and leads to their logs."""
     known = {"dag": "refused-ui", "state": "failed", "operator": "ViduGenerateOperator"}

@@ -47,6 +47,9 @@ def spent(pages) -> None:
         note |= {"model": MODELS[index % 4 % 3], **({} if index % 13 == 7 else {"credits": 20 + index * 5 % 80})}
         pages.add("make", f"spent-{index}", dag=dag, index=index, watch=note, state=state, at=at)
     pages.add("films", None, dag="trailer", state="running", tried=2, operator="ViduBatchOperator")
+    # A gateway names no price.
+    unpriced = {"conn_id": "c", "role": "generate", "model": "vidu2.0"}
+    pages.add("make", "spent-there", dag="gateway", watch=unpriced, at=now)
 
 
 def test_a_task_in_the_queue(visit, pages, queue, picture):  # noqa: F811
@@ -96,6 +99,8 @@ def test_the_page_of_the_navigation(visit, spent, picture, theme):  # noqa: F811
     assert "credits · " in frame.locator(".sum").inner_text()
     assert frame.locator(".spent-days li").count() == 30
     assert frame.get_by_role("link", name="storyboard").count() == 1
+    for name in ("gateway", "vidu2.0"):  # what they cost is not known: that is not nothing
+        assert frame.locator(".spent-groups tr", has_text=name).locator("td").first.inner_text() == "not known"
     assert "1 task has begun another try and published nothing in it" in frame.locator(".spent-notes").inner_text()
     picture(page, f"spending-{theme}")
     frame.get_by_role("button", name="7 days").click()

@@ -39,6 +39,11 @@ _AGAIN: Final = (
 COST: Final = f"Clearing the task {_AGAIN}"
 COST_LOST: Final = f"For the batch this row has its file: clearing the task does not store it again, {_UNLESS}"
 COST_RESUMED: Final = f"That does not order this row again, {_UNLESS}"
+_UNSEEN: Final = (
+    'unless the generation was cancelled, or the task has on_clear="new": a clear orders a cancelled row again, and '
+    'pays for it, and with "new" every row.'
+)
+COST_UNSEEN: Final = f"That does not order this row again, {_UNSEEN}"
 RESUME: Final = "Clear the task: it resumes this row, and stores its file."
 LOOK_AGAIN: Final = (
     "Clear the task: it looks for the file of this row again. If it finds none, ask the service's support."
@@ -79,6 +84,7 @@ NOT_YET: Final = (
     "allows, unless the task has cancel_on_kill=False."
 )
 COST_PAID: Final = f"The generation itself is paid for: clearing the task only stores its file, {_UNLESS}"
+COST_PAID_UNSEEN: Final = f"Clearing the task only stores its file, {_UNSEEN}"
 REMOVED: Final = "The task is not in the DAG any more, so clearing it orders and stores nothing."
 RETRY: Final = (
     "It resumes what goes on at the service, orders the rows again that failed for a temporary reason, and pays for "
@@ -152,6 +158,8 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dic
         known["is_unattended"] = entry.stage == "working" and batch.is_unattended
         if known["is_unattended"] and view["outlook"]:
             known["outlook"] = {**view["outlook"], "waits": "unassigned"}
+    if entry.stage == "submitted" and live.generation is None and view.get("state") == "failed":
+        known["state"] = "unknown"  # its task has failed; its generation may go on, and is paid for
     if entry.is_reused:
         known["reused_from"] = redacted(text(entry.line.get("reused_from")) or view["generation_id"] or "", 300)
     found = {**view, **known, **_ended(batch, entry, {**view, **known}, live)}
@@ -190,7 +198,7 @@ def _ended(batch: Batch, entry: Entry, view: Mapping[str, Any], live: Live) -> d
         "message": redacted((text(error.get("message")) or "").removesuffix(RETRIED), 1000),
         "trace_id": redacted(text(error.get("trace_id")) or "", 100) or None,
         "advice": _advice_on(error, live.generation if is_paid else None),
-        "cost": _cost_of_clear(batch, is_paid=is_paid),
+        "cost": _cost_of_clear(batch, is_paid=is_paid, is_seen=_is_seen(live)),
     }
     if is_paid and isinstance(live.error, exceptions.ViduNotFoundError):
         told |= {"advice": ADVICE, "cost": COST_NOT_FOUND if batch.is_over else told["cost"]}
@@ -239,15 +247,22 @@ def _error_of_open(batch: Batch, view: Mapping[str, Any], live: Live) -> dict[st
     if not has_failed:
         resume = CLEAR_UPSTREAM if batch.task.state == "upstream_failed" else _resume(generation)
         advice = view["error"]["advice"] and resume  # none where the service does not find the generation
-        cost = COST_NOT_FOUND if isinstance(live.error, exceptions.ViduNotFoundError) else COST_RESUMED
+        cost = COST_RESUMED if _is_seen(live) else COST_UNSEEN
+        if isinstance(live.error, exceptions.ViduNotFoundError):
+            cost = COST_NOT_FOUND
         return {**view["error"], "advice": advice, "cost": cost} if "task" in view else None
     return _error_since(view, "The batch's task has ended: its log says whether it cancelled its open generations.")
 
 
-def _cost_of_clear(batch: Batch, *, is_paid: bool) -> str:
+def _is_seen(live: Live) -> bool:
+    """Whether the service has just said what a generation is: one that the end of its batch has cancelled shows it."""
+    return live.generation is not None and live.error is None
+
+
+def _cost_of_clear(batch: Batch, *, is_paid: bool, is_seen: bool) -> str:
     """Say what a clear does for a failed row; empty where the batch was cleared already, or is retried."""
     if batch.is_over:
-        return COST_PAID if is_paid else COST
+        return (COST_PAID if is_seen else COST_PAID_UNSEEN) if is_paid else COST
     return "" if batch.task.begins_anew else NOT_YET
 
 

@@ -43,7 +43,7 @@ function clearing({ open, unwanted, unknown, paid, failed, left, is_shared: isSh
   if (isShared) return `Clearing it resumes what goes on at the service of its own rows, and orders its own ${again}${unless}`;
   const isResumed = open > unwanted || paid > 0;
   const parts = [
-    open - unwanted > unknown && "resumes what goes on at the service",
+    open - unwanted > unknown && "resumes what goes on at the service (rows that were cancelled are ordered again, and paid for)",
     unknown > 0 && "looks for the creates of unknown outcome in the account's list (those that it proves not to be there are ordered again, and paid for)",
     paid === 1 && "resumes the failed row whose generation may have a file (if it was cancelled, it is ordered again, and paid for)",
     paid > 1 && `resumes the ${amount(paid)} failed rows whose generations may have files (those that were cancelled are ordered again, and paid for)`,
@@ -62,9 +62,14 @@ function progressText(batch) {
     batch.unknown > 0 && `${amount(batch.unknown)} of unknown outcome`,
     batch.open > batch.unknown && `${amount(batch.open - batch.unknown)} ${batch.is_shared ? "submitted" : batch.is_over ? "submitted and not collected" : "at the service"}`,
     batch.left > 0 && `${amount(batch.left)} to order`,
-    batch.credits > 0 && `${amount(batch.credits)} credits`,
+    batch.credits > 0 && `${amount(batch.credits)} credits${beforeRefunds(batch)}`,
   ].filter(Boolean);
   return [parts.join(" · "), task, ...(batch.deadline ? [" · timeout ", time(batch.deadline)] : [])];
+}
+
+/** Of a row that was cancelled with its batch, the batch has not seen the end: it counts what the submit named. */
+export function beforeRefunds({ is_over: isOver, open, paid }) {
+  return paid > 0 || (isOver && open > 0) ? " before refunds" : "";
 }
 
 function bar(batch) {

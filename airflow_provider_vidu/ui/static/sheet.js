@@ -1,6 +1,6 @@
 // The contact sheet: every clip of a DAG run.
 import { airflow, airflowTaskPath, announce, badge, bytes, clipPath, crumb, download, el, fill, getJson, haltedAlert, here, isFramed, keepAsking, logPath, plainCrumb, runPath, seconds, SHEET_SIZE as SIZE, STAGES, taskName, time, topBar, zoneName } from "./common.js";
-import { batchPanel, batchPath } from "./batch.js";
+import { batchPanel, batchPath, beforeRefunds } from "./batch.js";
 
 const ORDERS = { scene: "In order of the scenes", newest: "Newest first", cost: "Most credits first", state: "Failed first", label: "By label" };
 const DENSE = "vidu-sheet-dense";
@@ -45,7 +45,7 @@ function show(view) {
   fill(parts.alerts, [view.clips.filter((clip) => clip.is_unattended).length, view.no_generation, all > 0, view.halted], ([count]) => [view.halted ? haltedAlert(view.halted) : [], unattended(count), withoutClip(view, all)].flat());
   fill(parts.filters, [view.counts, stage], () => (all ? filters(view.counts, all) : []));
   fill(parts.views, [all > 0, order, isDense()], () => (all ? views() : []));
-  fill(parts.sum, [view.total, view.credits, Boolean(view.batch), stage, zoneName()], () => sum(view));
+  fill(parts.sum, [view.total, view.credits, view.batch && beforeRefunds(view.batch), stage, zoneName()], () => sum(view));
   showGrid(view.clips);
   fill(parts.empty, [all, view.total, view.is_over, view.is_cut, Boolean(view.batch)], () => (view.batch || view.batches.length ? emptyBatch(view, all) : empty(view, all)));
   fill(parts.pages, [view.total, view.offset], () => pages(view));
@@ -72,8 +72,9 @@ function sum(view) {
   const { sum: cost, clips } = view.credits;
   if (!view.total) return [];
   const known = clips && clips < view.total ? `, known of ${clips}` : "";
-  const when = view.batch ? "" : " at the submits"; // a card shows what a refund has left of it
-  const title = "What the service named as the price at the submits. If it refunds failed or cancelled clips, that is not deducted. Rows of a batch that have ended count what the service named at their end.";
+  // A card shows what a refund has left of it. A stored row has none.
+  const when = !view.batch ? " at the submits" : stage === "stored" ? "" : beforeRefunds(view.batch);
+  const title = "What the service named as the price at the submits. If it refunds failed or cancelled clips, that is not deducted. Rows of a batch that have ended count what the service named at their end, except rows that were cancelled with the batch.";
   return [
     `${view.total} ${view.total === 1 ? "clip" : "clips"}`,
     clips ? el("span", { title }, ` · ${cost.toLocaleString("en")} credits${when}${known}`) : null,
@@ -167,7 +168,7 @@ function cardOf(clip) {
       el("p.quiet.card-facts", {}, facts(clip)),
       clip.error && el("p.card-error", {}, [clip.error.code, clip.error.message].filter(Boolean).join(" · ")),
       clip.is_unattended && el("p.card-error.is-notice", {}, "No triggerer runs this wait."),
-      !clip.error && clip.state === "unknown" && clip.notice && el("p.card-error.is-notice", {}, clip.notice.message),
+      !clip.error && clip.notice && noticeOn(clip),
     ),
   );
   if (clip.can_play && clip.medium === "video") playOnHover(link, clip);
@@ -176,6 +177,12 @@ function cardOf(clip) {
     clip.can_download && download(`${base}${clipPath(clip)}/file?download=1`, `Download the clip of ${clipName(clip)}`),
   ];
   return [link, el("div.card-actions", {}, actions)];
+}
+
+/** Why a state is not known, or is that of an earlier poll: a generation that has not ended may have gone on since. */
+function noticeOn({ state, done, notice }) {
+  if (state !== "unknown" && (done || !notice.is_old)) return null;
+  return el("p.card-error.is-notice", {}, `${notice.is_old ? "The state is the last known one. " : ""}${notice.message}`);
 }
 
 function progress(percent) {

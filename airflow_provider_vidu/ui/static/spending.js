@@ -6,7 +6,7 @@ const OUTCOMES = {
   succeeded: ["Succeeded", "The task has succeeded."],
   working: ["In progress", "The task has not ended."],
   submitted: ["Submitted", "The task has submitted without waiting for the result."],
-  failed: ["Failed", "The task has failed or was skipped. Refunds are not deducted, except after a cancel because of max_credits, and in batches."],
+  failed: ["Failed", "The task has failed or was skipped. Refunds are not deducted, except after a cancel because of max_credits, and of rows of batches that were not cancelled with the batch."],
 };
 const main = document.getElementById("main");
 const parts = {};
@@ -42,6 +42,10 @@ function show(view) {
 
 function amount(credits) {
   return credits.toLocaleString("en", { maximumFractionDigits: 2 });
+}
+
+function cost({ credits, with_price: priced }) {
+  return priced ? amount(credits) : "not known";
 }
 
 function sum({ credits, generations, with_price: priced }) {
@@ -114,7 +118,7 @@ function group(title, column, sums, name) {
   const line = (each) => {
     const bar = el("i.spent-bar", { "aria-hidden": "true" });
     bar.style.width = most ? `${(100 * each.credits) / most}%` : "0";
-    return el("tr", {}, el("th", { scope: "row" }, name(each), bar), el("td", {}, amount(each.credits)), el("td", {}, amount(each.generations)));
+    return el("tr", {}, el("th", { scope: "row" }, name(each), bar), el("td", {}, cost(each)), el("td", {}, amount(each.generations)));
   };
   return el("section.panel", {}, el("h2", {}, title), table([column, "Credits", "Generations"], sums.map(line)));
 }
@@ -133,14 +137,14 @@ function rows(view) {
       el("td.is-text", {}, row.dag_id),
       el("td.is-text", {}, row.model),
       el("td.is-text", {}, OUTCOMES[row.outcome][0]),
-      el("td", {}, row.with_price ? amount(row.credits) : "not known"),
+      el("td", {}, cost(row)),
       el("td", {}, amount(row.generations)),
     );
   const shown = view.rows.length < view.row_count ? `the newest ${amount(view.rows.length)} of ${amount(view.row_count)}; the CSV has all` : null;
   return [
     el("h2", {}, "By day, DAG, model and outcome", shown && ` (${shown})`),
     table(["Day (UTC)", "DAG", "Model", "Outcome", "Credits", "Generations"], view.rows.map(line)),
-    el("p.quiet", {}, "Prices are those that the service named at the submits. Refunds of failed or cancelled generations are not deducted, except for a cancel because of max_credits. A task that has ordered several times, in retries or after clears, counts as one generation with the credits of all. A batch counts as a whole, on the day when its task last worked on it; its ended rows count what the service named at their end, refunds deducted."),
+    el("p.quiet", {}, "Prices are those that the service named at the submits. Refunds of failed or cancelled generations are not deducted, except for a cancel because of max_credits. A task that has ordered several times, in retries or after clears, counts as one generation with the credits of all. A batch counts as a whole, on the day when its task last worked on it; its ended rows count what the service named at their end, refunds deducted, except rows that were cancelled with the batch."),
   ];
 }
 

@@ -225,6 +225,30 @@ def test_an_open_row_of_which_the_service_says_nothing(pages, monkeypatch):
     assert error["cost"].startswith("That does not order this row again, unless")
 
 
+def test_an_open_row_is_not_said_to_have_failed_with_its_batch(pages):
+    """Where the API server has no connection, the badges said "Failed" of generations that may go on."""
+    batch, page = batch_of(pages, "failed-unseen", state="failed")
+    batch.submit(0)
+    sheet = told(pages, f"{page}/clips.json")
+    (card,) = sheet["clips"]
+    assert (card["stage"], card["state"], sheet["counts"]["failed"]) == ("submitted", "unknown", 0)
+    assert card["notice"]["message"]
+    assert told(pages, f"{page}/rows/{card['row']}/clip.json")["state"] == "unknown"
+
+
+@pytest.mark.parametrize("is_given_up", [False, True])
+def test_a_row_of_which_the_service_says_nothing_may_have_been_cancelled(pages, is_given_up):
+    """The end of its batch may have cancelled it, and a clear then orders it again: its page said that none does."""
+    batch, page = batch_of(pages, f"cancelled-silent-{is_given_up}", state="failed")
+    batch.submit(0)
+    if is_given_up:
+        batch.fail(0, ViduTimeoutError("The timeout of 40 s expired."), is_paid=True)
+    (card,) = told(pages, f"{page}/clips.json")["clips"]
+    error = told(pages, f"{page}/rows/{card['row']}/clip.json")["error"]
+    assert "unless the generation was cancelled" in error["cost"]
+    assert "a clear orders a cancelled row again, and pays for it" in error["cost"]
+
+
 @pytest.mark.parametrize(
     ("status", "told_cost"),
     [("processing", "only stores its file"), ("success", "only stores its file"), ("failed", "the next clear")],
