@@ -26,7 +26,7 @@ export function batchPanel(view, batch, { isOwn }) {
     batch.is_unattended && el("p.batch-problem", { role: "alert" }, "No triggerer runs this wait: check that a triggerer runs, and its capacity. What is at the service does not depend on it, and is not paid for again."),
     batch.next_try && el("p.batch-problem", { role: "status" }, `${retryTitle(batch.next_try, view.halted)}. `, ...retryText(batch.next_try, view.halted)),
     batch.waits_for && !batch.is_unattended && el("p.batch-problem", { role: "status" }, WAITS[batch.waits_for]),
-    batch.task_state === "failed" && el("p.batch-problem", {}, "The task failed; its ", crumb("log", run + logPath(batch)), ` says why. ${clearing(batch)}`),
+    batch.task_state === "failed" && el("p.batch-problem", {}, "The task failed; its ", crumb("log", run + logPath(batch)), ` says why, unless a user marked it so. ${clearing(batch)}`),
     batch.was_marked && el("p.batch-problem", {}, `The task was marked as success before its end: it orders and stores nothing more. ${clearing(batch)}`),
     batch.task_state === "skipped" && el("p.batch-problem", {}, `The task was skipped: it orders and stores nothing more. ${clearing(batch)}`),
     batch.unwanted > 0 && el("p.batch-problem", {}, `${amount(batch.unwanted)} submitted ${batch.unwanted === 1 ? "row is" : "rows are"} no longer among the rows of the task: unless put back there, no try and no clear stores ${batch.unwanted === 1 ? "its file. Its page says" : "their files. Their pages say"} how to.`),
