@@ -37,6 +37,9 @@ MAX_ROWS: Final = 100_000
 _NOTHING: Final[dict[str, Any]] = dict.fromkeys(NAMES)
 _OWN: Final = frozenset({KEY, NAME, *NAMES})
 """The fields of a row that are not parameters."""
+_CONTENT: Final = frozenset({"prompt", "images", "parameters", "body"})
+_FIELD = re.compile(r"[A-Za-z_$][A-Za-z0-9_$.:\[\]-]*")
+"""The name of a parameter. A text, or a line of a page, is none."""
 _DERIVED_CHARS: Final = 12
 _NAMED_DUPLICATES: Final = 10
 _INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")
@@ -148,6 +151,11 @@ def _fields(given: object) -> dict[str, Any]:
         raise ViduConfigError(
             f"A row has the field {wrong[0]!r}. Write it in lower case: otherwise it is an unknown parameter, and "
             "the row would be ordered without it."
+        )
+    if not _CONTENT & fields.keys() and not all(map(_FIELD.fullmatch, fields)):  # not quoted, like no line of a file
+        raise ViduConfigError(
+            "A row has neither prompt, images, parameters nor body, and a field whose name no request has: it would be "
+            "ordered without what the row says. The first line of a CSV file must name its columns, such as prompt."
         )
     filled = {name: value for name, value in fields.items() if not is_empty(value)}
     if fields and not filled:  # a blank line of a table, or an empty prompt: the defaults alone would be paid for

@@ -29,8 +29,12 @@ _GZIP_TRAILER: Final = 8
 _BEGINS_TEXT: Final = re.compile(rb"(?:\xef\xbb\xbf)?(?:[ \t\r\n]{1000}|[ \t\r\n]*[{\[\"<])")
 _ANY_TEXT: Final = re.compile(rb"[\t\r\n\x20-\x7e]|\xef\xbb|\xff\xfe|\xfe\xff")
 """Text of any kind; no gzip begins so, and other codings may."""
+_MUCH_TEXT: Final = re.compile(rb"[\t\r\n\x20-\x7e]{16}|\xef\xbb|\xff\xfe|\xfe\xff")
+"""So much text that no coding begins so, but by a chance of one in millions."""
 _UNDECIDED: Final = re.compile(rb".?|(?:\xef(?:\xbb(?:\xbf)?)?)?[ \t\r\n]{0,1000}", re.DOTALL)
 """What the beginning of a body may be before it shows whether the rest is text."""
+_UNDECIDED_PACKED: Final = re.compile(rb"(?s:%b)|[\t\r\n\x20-\x7e]{0,15}" % _UNDECIDED.pattern)
+"""The same, if the header names a coding."""
 _BEGINS_ZLIB: Final = re.compile(rb"x[\x01\x9c\xda]")
 
 
@@ -76,7 +80,8 @@ class BodyUnpacker:
         """Yield ``data`` unpacked; raises BodyError when it is too large, corrupt, or in an unsupported coding."""
         if self._first is not None:
             self._first += data
-            if _UNDECIDED.fullmatch(self._first):
+            undecided = _UNDECIDED_PACKED if self._codings else _UNDECIDED
+            if undecided.fullmatch(self._first):
                 return
             data, self._first = bytes(self._first), None
             self._inflater = self._inflater_for(data)
@@ -105,8 +110,8 @@ class BodyUnpacker:
             return _Inflater("gzip", self._limit)
         if _BEGINS_ZLIB.match(first):
             return _Inflater("deflate", self._limit)
-        if not self._codings or _BEGINS_TEXT.match(first):
-            return None
+        if not self._codings or _BEGINS_TEXT.match(first) or _MUCH_TEXT.match(first):
+            return None  # or unpacked on its way, and the header passed on: JSON, events, UTF-16
         outermost = self._codings[-1]
         if outermost == "deflate":
             # Some servers omit zlib's header (RFC 9110, 8.4.1.2).
@@ -115,7 +120,7 @@ class BodyUnpacker:
             if _has_zlib_header(first):
                 return _Inflater("deflate", self._limit)
             if _ANY_TEXT.match(first):
-                return None  # unpacked on its way, and the header passed on: events, UTF-16
+                return None
             raise BodyError(f"The answer is not valid {', '.join(self._codings)}.")
         raise BodyError(
             f"The answer is encoded as {', '.join(self._codings)!r}, although no encoding was requested. "

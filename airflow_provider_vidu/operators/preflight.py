@@ -10,7 +10,7 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.operators.mapping.groups import is_handed
-from airflow_provider_vidu.operators.mapping.instances import destinations_of
+from airflow_provider_vidu.operators.mapping.instances import arguments_of_all, destinations_of
 from airflow_provider_vidu.operators.mapping.shared_names import is_shared_in, one_file_for_all
 from airflow_provider_vidu.stores.paths import checked_destination, is_template, local_path
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
@@ -121,12 +121,12 @@ def _problem_of(operator: Any, task: Any, index: object, rehearsed: set[tuple[st
     :param rehearsed: the servers, each with its connection, where an upload was begun; None if none is to be.
     """
     arguments = getattr(task, "partial_kwargs", None)
-    given = vars(task) if arguments is None else arguments
+    given = vars(task) if arguments is None else arguments_of_all(task)
     group = task.get_closest_mapped_task_group()
     is_mapped = arguments is not None or group is not None
     shares = group is not None and group is operator.get_closest_mapped_task_group()
     here = all((getattr(operator, name, None) or None) == (getattr(task, name, None) or None) for name in _ELSEWHERE)
-    written = destinations_of(task) if is_mapped else [given.get("destination")]
+    written = (destinations_of(task) if is_mapped else []) or [given.get("destination")]
     for position, destination in enumerate(written[:_MOST_CHECKED]):
         if not isinstance(destination, str) and not hasattr(destination, "parts"):
             continue  # an XCom

@@ -11,6 +11,7 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators.mapping.groups import (
     MOST_COMPARED,
+    OwnReference,
     expanded_in_group,
     inputs_of,
     mapped_group_of,
@@ -117,6 +118,23 @@ def partial_of(task: Any) -> Mapping[str, Any]:
     """Return the arguments that all instances of a mapped task have, or of one in a mapped group."""
     group = mapped_group_of(task)
     return getattr(task, "partial_kwargs", {}) if group is None else same_in_group(task, group)
+
+
+def arguments_of_all(task: Any) -> dict[str, Any]:
+    """Return the arguments that all instances of a mapped operator certainly have, with the defaults of DAG and group.
+
+    Airflow adds the defaults when it makes an instance. In place of a connection that may differ is a reference.
+    """
+    partial, expanded = task.partial_kwargs, task.expand_input.value
+    rows = [expanded] if isinstance(expanded, Mapping) else expanded
+    if is_listed(rows):
+        varied = {name for row in rows if isinstance(row, Mapping) for name in row}
+        owners = (task.dag if task.has_dag() else None, getattr(task, "task_group", None))
+        defaults = [getattr(owner, "default_args", None) or {} for owner in owners]
+        known = {name: value for each in (*defaults, partial) for name, value in each.items() if name not in varied}
+    else:  # of an upstream task: they may hold anything
+        varied, known = {"storage_conn_id"} - set(partial), dict(partial)
+    return {**known, **dict.fromkeys(varied & {"storage_conn_id"}, OwnReference("the connection of each instance"))}
 
 
 def own_argument(task: Any, context: Any, name: str, written: object) -> object:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, task_group
+from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, TaskGroup, XComArg, task_group
 
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
@@ -437,3 +437,65 @@ def test_the_password_of_a_destination_is_not_shown(password, scheme, caplog):
         check_downstream(order(destination=f"{scheme}://user:{password}@h/clips/"))
     assert not re.search("cret|Passw", f"{caught.value}{caplog.text}")
     assert "user:***" in str(caught.value)
+
+
+class Recorded(destinations.Destination):
+    """A destination whose store is not asked, but noted."""
+
+    seen: list[tuple[str | None, str | None]]
+
+    def __init__(self, text, conn_id=None, options=None):
+        self._noted = [conn_id, None]
+
+    def keeps(self, overwrite, artifact=None):
+        """Note how an existing file is treated."""
+        self._noted[1] = overwrite
+        return False
+
+    def rehearse(self, artifact=None):
+        """Note the store."""
+        self.seen.append(tuple(self._noted))
+
+
+ROWS = {
+    "defaults": ({}, {"generation_id": ["a", "b"]}, [("ours", "skip")]),
+    "defaults, rows": ({}, [{"generation_id": "a"}], [("ours", "skip")]),
+    "its own": ({"storage_conn_id": "own", "overwrite": "replace"}, {"generation_id": ["a"]}, [("own", "replace")]),
+    "each its own": ({}, {"generation_id": ["a"], "storage_conn_id": ["b", "c"]}, []),
+    "rows with their own": ({}, [{"generation_id": "a", "storage_conn_id": "b"}, {"generation_id": "c"}], []),
+    "rows with their own file": ({}, [{"generation_id": "a", "overwrite": "error"}], [("ours", "replace")]),
+    "rows of a task": ({}, None, []),
+    "rows of a task, its own": ({"storage_conn_id": "own"}, None, [("own", "replace")]),
+}
+
+
+@each_row("kind", ROWS)
+@each_row("is_group", [False, True])
+def test_the_store_of_a_mapped_download_is_the_one_that_it_will_use(kind, is_group, monkeypatch):
+    """Airflow adds the defaults when it makes an instance: another store was tried, which refused, and all orders."""
+    partial, mapped, seen = ROWS[kind]
+    defaults = {"storage_conn_id": "ours", "overwrite": "skip"}
+    Recorded.seen = []
+    monkeypatch.setattr(destinations, "Destination", Recorded)
+    monkeypatch.setattr(destinations, "missing_file_system", lambda *_: None)
+    of_dag = {"storage_conn_id": "not this"} if is_group else defaults
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    with DAG("d", schedule=None, start_date=start, default_args=of_dag):
+        first, rows = EmptyOperator(task_id="generate"), EmptyOperator(task_id="rows")
+        with TaskGroup("g", default_args=defaults) if is_group else contextlib.nullcontext():
+            kept = ViduDownloadOperator.partial(task_id="keep", destination="s3://bucket/clips/", **partial)
+            given = XComArg(rows) if mapped is None else mapped
+            rows >> first >> (kept.expand(**given) if isinstance(given, dict) else kept.expand_kwargs(given))
+    check(first, logging.getLogger("preflight"), rehearses=True)
+    assert Recorded.seen == seen
+
+
+def test_a_default_destination_of_a_mapped_download_is_looked_at(tmp_path):
+    """The download would take it."""
+    (tmp_path / "a file").touch()
+    defaults = {"destination": f"{tmp_path}/a file/clips/"}
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), default_args=defaults):
+        first = EmptyOperator(task_id="generate")
+        first >> ViduDownloadOperator.partial(task_id="keep").expand(generation_id=["a", "b"])
+    with pytest.raises(ViduConfigError, match="Nothing was ordered"):
+        check_downstream(first)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from airflow_provider_vidu.batches.arguments import check_naming
+from airflow_provider_vidu.batches.reading.files import read_rows
 from airflow_provider_vidu.batches.rows import Row, check_names, rows_of, stem
 from airflow_provider_vidu.exceptions import ViduConfigError
 from tests.rows import each_row
@@ -223,3 +224,42 @@ def test_a_key_is_no_message():
     """Passwords are masked in messages; two keys must stay two, and the rows of a batch that was begun its own."""
     keys = ["sftp://user:one@h/a", "sftp://user:two@h/a"]
     assert [row.key for row in rows_of([{"key": key, "prompt": "x"} for key in keys], {})] == keys
+
+
+NO_ROWS = {
+    "no heading": "a red kite\na blue kite\na green kite\n",
+    "no heading, two columns": "a red kite,4\na blue kite,4\n",
+    "a web page": "<!DOCTYPE html>\n<html>\n<body>\nSign in\n",
+    "an error of S3": "<?xml version='1.0'?>\n<Error>\n<Code>AccessDenied</Code>\n",
+    "an error in words": "Error: the export failed\nPlease try again later\n",
+    "a pointer of Git LFS": "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    "JSON": '{\n "error": "expired"\n}\n',
+    "a heading in Chinese": "提示词\n红色的风筝\n",
+    "a heading in words": "key,model,The prompt\na,viduq2,a red kite\n",
+}
+
+
+@each_row("kind", NO_ROWS)
+def test_a_file_that_is_none_of_rows_orders_nothing(kind, tmp_path):
+    """A gateway ignores, or passes on, parameters that it does not know: each line was ordered without its prompt."""
+    path = tmp_path / "rows.csv"
+    path.write_text(NO_ROWS[kind], "utf-8")
+    rows = rows_of(read_rows(str(path)), {"model": "viduq2", "images": ["https://example.com/a.png"]})
+    assert rows
+    for row in rows:
+        assert "must name its columns" in str(row.problem)
+        assert "kite" not in str(row.problem)
+
+
+@each_row(
+    "row",
+    [
+        {"seed": 1, "camera-control": "pan", "$ref": "x", "a.b[0]": 2, "_x": 3},
+        {"Unnamed: 0": 7, "duration": 4},
+        {"prompt": "a kite", "My notes": "x"},
+        {"images": ["https://example.com/a.png"], "备注": "x"},
+    ],
+)
+def test_parameters_alone_are_a_row(row):
+    """Such as seeds for one picture; beside what is ordered, any field is a parameter, as documented."""
+    assert [one.problem for one in rows_of([row], {"images": ["https://example.com/a.png"]})] == [None]

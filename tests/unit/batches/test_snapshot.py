@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_vidu.batches import snapshot
 from airflow_provider_vidu.batches.snapshot import packed, unpacked
 from airflow_provider_vidu.batches.state import BatchState
+from airflow_provider_vidu.exceptions import ViduConfigError
 from tests.rows import each_row
 
 ORDER = {"e": "order", "since": 1, "deadline": 2, "dag": "d", "order": {"order": 0}}
@@ -109,3 +110,23 @@ def test_a_state_that_is_cut_off_is_refused(cut):
     """The packed bytes end too early."""
     with pytest.raises((EOFError, OSError)):
         unpacked(packed(8, state_of(3))[:-cut])
+
+
+@each_row("count", [0, 1, 2, 7, 9_999])
+def test_the_newest_state_is_found_by_its_neighbour(count: int) -> None:
+    """States follow one another without a gap."""
+    names = {snapshot.state_name(number + 1) for number in range(count)}
+    assert snapshot.latest_generation(0, names.__contains__) == count
+
+
+def test_a_store_that_has_every_name_is_told_at_once() -> None:
+    """To ask for each name took a worker a quarter of an hour: two requests for each of ten thousand."""
+    asked: list[str] = []
+
+    def is_there(name: str) -> bool:
+        asked.append(name)
+        return True
+
+    with pytest.raises(ViduConfigError, match="Check that the store's address is that of a store"):
+        snapshot.latest_generation(0, is_there)
+    assert asked == ["state-000001.json.gz", "state-010000.json.gz"]

@@ -9,7 +9,7 @@ import zlib
 
 import pytest
 
-from airflow_provider_vidu.network.codings import BodyError, BodyUnpacker
+from airflow_provider_vidu.network.codings import CODINGS, BodyError, BodyUnpacker
 from tests.rows import each_row
 
 TEXT = b'{"id": "a", "status": "processing", "prompt": "a cat with wings"}'
@@ -64,6 +64,9 @@ PACKED = {
     "an event, called gzip": (b"data: " + TEXT, "gzip"),
     "an event, called x-gzip": (b"data: " + TEXT, "x-gzip"),
     "UTF-16, called gzip": (b"\xff\xfe" + TEXT.decode().encode("utf-16-le"), "gzip"),
+    **{f"an event, called {name}": (b"event: created\ndata: " + TEXT, name) for name in sorted(CODINGS)},
+    **{f"UTF-16, called {name}": (b"\xff\xfe" + TEXT.decode().encode("utf-16-le"), name) for name in sorted(CODINGS)},
+    **{f"an event as short as an id, called {name}": (b"9112345678", name) for name in sorted(CODINGS)},
 }
 
 
