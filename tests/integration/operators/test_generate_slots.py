@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
@@ -111,7 +112,10 @@ def test_a_task_that_was_woken_early_submits_after_the_end(dialect, sandbox, mon
             sandbox.set_speed(1000)
 
     monkeypatch.setitem(slot_wait.SlotWait.__init__.__kwdefaults__, "sleep", sleep)
-    monkeypatch.setattr(slot_wait, "PREDECESSOR_SECONDS", 0.2 if ends == "later" else 60)
+    monkeypatch.setattr(slot_wait, "PREDECESSOR_SECONDS", 60)
+    if ends == "later":  # each pause takes a minute: on a busy machine, a poll alone took longer than a short patience
+        clock = SimpleNamespace(time=time.time, monotonic=lambda: time.monotonic() + 60 * len(pauses))
+        monkeypatch.setattr(slot_wait, "time", clock)
     with pytest.raises(TaskDeferred) as deferred:
         task.wake(waiting, turn)
     trigger = deferred.value.trigger
