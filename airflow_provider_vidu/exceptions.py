@@ -43,7 +43,9 @@ message of an error answer, after the service's own words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import traceback
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from airflow.providers.common.compat.sdk import (
@@ -344,6 +346,25 @@ class ViduStorageError(ViduDownloadError):
     """The destination could not be written; nothing was published."""
 
     advice = "The destination could not be written: if this persists, check its path and its credentials."
+
+
+@contextlib.contextmanager
+def forgetting_variables() -> Iterator[None]:
+    """Clear the variables of the frames that an error has left on its way here, and of those of the errors behind it.
+
+    A timeout or a signal may raise within a library that holds the request, and so the key. Error trackers collect
+    variables; the lines of the traceback stay.
+    """
+    try:
+        yield
+    except BaseException as error:
+        left, seen = [error], set[int]()
+        while left:
+            if id(item := left.pop()) not in seen:
+                seen.add(id(item))
+                traceback.clear_frames(item.__traceback__)
+                left += [behind for behind in (item.__cause__, item.__context__) if behind is not None]
+        raise
 
 
 def from_details(details: Mapping[str, Any]) -> ViduError:

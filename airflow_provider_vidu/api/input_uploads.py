@@ -16,6 +16,7 @@ from airflow_provider_vidu.exceptions import (
     ViduResponseError,
     ViduServerError,
     ViduTransportError,
+    forgetting_variables,
 )
 from airflow_provider_vidu.network.addresses import is_allowed_host
 from airflow_provider_vidu.network.connection import Connection, Response
@@ -52,8 +53,9 @@ def put(url: str, content: BinaryIO, size: int, content_type: str, access: Downl
         _check_scheme(target, access)
         connection = Connection(target, access, sockets.append)
         try:
-            _send(connection, target, content, size, content_type, access.timeout)
-            return _etag(connection.answer(), access, url)
+            with forgetting_variables():  # such as the password of a proxy
+                _send(connection, target, content, size, content_type, access.timeout)
+                return _etag(connection.answer(), access, url)
         finally:
             connection.close()
             for sock in sockets:

@@ -31,6 +31,7 @@ from airflow_provider_vidu.network.tls import ssl_context
 MOST_HEADERS: Final = 100
 _MOST_LINE: Final = 64 * 1024
 """The limits of ``http.client``."""
+_LAST_LOOK_SECONDS: Final = 1.0
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """The name of a header (RFC 9110, 5.1)."""
 
@@ -49,24 +50,26 @@ class DeadlineReader(io.RawIOBase):
         self._raw = raw
         self._sock = sock
         self._silence: float = sock.gettimeout() or DEFAULT_TIMEOUT
-        self._until: float | None
+        self._until: float
         self.renew(SLOW_TIMEOUTS * self._silence)
 
     def renew(self, seconds: float) -> None:
         """Set the deadline for all following reads to ``seconds`` from now."""
         self._until = time.monotonic() + seconds
+        self._waits = True
         self._heard = False
 
     def end(self) -> None:
-        """Stop waiting: return only what has already arrived."""
-        self._until = None
+        """Stop waiting: return only what has already arrived. TLS messages without data may arrive without end."""
+        self.renew(_LAST_LOOK_SECONDS)
+        self._waits = False
 
     def limit(self) -> float:
         """Return the seconds that the next read may wait; raises TooSlowError after the deadline."""
-        left = 0.0 if self._until is None else self._until - time.monotonic()
-        if left <= 0 and self._until is not None:
+        left = self._until - time.monotonic()
+        if left <= 0:
             raise TooSlowError
-        return min(left, self._silence)
+        return min(left, self._silence) if self._waits else 0.0
 
     def readable(self) -> bool:
         """Return True."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.text import sanitized
-from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.exceptions import ViduError, forgetting_variables
 from airflow_provider_vidu.network.connection import Connection, Response, TooSlowError
 from airflow_provider_vidu.network.download_url import DownloadAccess, DownloadURL
 from airflow_provider_vidu.network.framing import Answer
@@ -41,8 +41,9 @@ class Stream:
         self._response: Response
         self._connection = Connection(target, access, self._remember)
         try:
-            self._send(headers, access.headers if own else ())
-            self._response = self._connection.answer()
+            with forgetting_variables():
+                self._send(headers, access.headers if own else ())
+                self._response = self._connection.answer()
             head = self._response.headers
             lowered = {name.lower(): ", ".join(head.get_all(name, ())) for name in head}
             # The headers are read as Latin-1, which would garble a raw UTF-8 path, and hide a secret in it.

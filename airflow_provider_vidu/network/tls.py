@@ -138,9 +138,9 @@ class _Watch:
         self._thread: threading.Thread | None = None
 
     def begin(self, sock: socket.socket) -> None:
-        """Shut ``sock`` down if the call that begins takes longer than its timeout."""
+        """Shut ``sock`` down if the call that begins takes longer than its timeout, which may be zero."""
         timeout = sock.gettimeout()
-        if not timeout:
+        if timeout is None:
             return
         with self._lock:
             self._until[sock] = time.monotonic() + timeout + _ROUND_SECONDS

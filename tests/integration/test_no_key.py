@@ -8,6 +8,8 @@ import dataclasses
 import io
 import json
 import pickle
+import signal
+import socket
 import ssl
 import traceback
 from collections.abc import Callable, Iterator
@@ -228,6 +230,48 @@ def test_a_broken_stream_leaves_no_trace_of_its_request(monkeypatch) -> None:
     monkeypatch.setattr(Connection, "send", broken)
     with Server(_breaking) as server, pytest.raises(BrokenPipeError) as caught:
         Stream(DownloadURL.parse(server.url()), access(server), {}, own=True)
+    assert_clean(caught.value)
+
+
+class _Interrupt(BaseException):
+    """As Airflow's ``execution_timeout``, which no handler of errors catches."""
+
+
+def _interrupt(*_: object) -> None:
+    raise _Interrupt
+
+
+async def _cancelled() -> None:
+    await asyncio.wait_for(ViduHook().aget_generation("g", retries=0), 0.5)
+
+
+@pytest.mark.fault(
+    "secrets",
+    "an execution_timeout, a signal or a cancel in the middle of a request",
+    outcome="clear error",
+    seen="no key in the variables of its frames",
+)
+@pytest.mark.parametrize("ask", ["sync", "async", "download"])
+def test_an_interrupt_within_a_request(connect, ask: str) -> None:
+    """It is raised within libraries whose variables hold the headers, and error trackers collect variables."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        connect(f"http://127.0.0.1:{port}")
+        secret = (("Authorization", Secret(f"Bearer {KEY}")),)
+        own = DownloadAccess(("https", "127.0.0.1", port), secret, allowed_hosts=frozenset({"127.0.0.1"}), verify=False)
+        asks = {
+            "sync": ASKS["sync"],
+            "async": lambda: asyncio.run(_cancelled()),
+            "download": lambda: Stream(DownloadURL.parse(f"https://127.0.0.1:{port}/a.mp4"), own, {}, own=True),
+        }
+        before = signal.signal(signal.SIGALRM, _interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0 if ask == "async" else 0.5)
+        try:
+            with pytest.raises((_Interrupt, TimeoutError)) as caught:
+                asks[ask]()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
     assert_clean(caught.value)
 
 

@@ -25,9 +25,11 @@ KEY_UPDATE = bytes.fromhex("18 000001 01")
 """A new key, and a request for one (RFC 8446, 4.6.3)."""
 HANDSHAKE, DATA = b"\x16", b"\x17"
 """The types of records."""
-DATA_BYTES = {"tickets": 0, "tickets and data": 600, "key updates and data": 40}
+DATA_BYTES = {"tickets": 0, "a file, then tickets": 0, "tickets and data": 600, "key updates and data": 40}
 """How many bytes of data follow each record of other messages."""
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n"
+FILE = b"\0\0\0\x18ftypisom\0\0\0\0isommp42\0\0\x20\0mdat" + bytes(8192 - 8)
+WHOLE_FILE = b"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: %d\r\n\r\n%b" % (len(FILE), FILE)
 
 
 class _Keys:
@@ -76,6 +78,10 @@ def _after_the_handshake(kind: str, sock: socket.socket, log: Path) -> Iterator[
     data = b" " * DATA_BYTES[kind]
     if data:
         yield keys.record(ANSWER, DATA)
+    if kind == "a file, then tickets":
+        tickets = TICKET * (RECORD // len(TICKET))
+        # Ahead, because they must arrive faster than they are taken.
+        yield keys.record(WHOLE_FILE, DATA) + b"".join(keys.record(tickets, HANDSHAKE) for _ in range(400))
     while True:
         is_update = kind == "key updates and data"
         other = keys.update() if is_update else keys.record(TICKET * (RECORD // len(TICKET)), HANDSHAKE)
@@ -92,8 +98,8 @@ def _hello_requests(sock: socket.socket) -> Iterator[bytes]:
 def flooding(kind: str, seconds: float, folder: Path) -> Iterator[str]:
     """Provide the address of a server that floods each client for so many seconds, then ends the connection.
 
-    :param kind: ``hello requests``, during the handshake, ``tickets``, in place of an answer, ``tickets and data`` or
-        ``key updates and data``.
+    :param kind: ``hello requests``, during the handshake, ``tickets``, in place of an answer, ``a file, then
+        tickets``, ``tickets and data`` or ``key updates and data``.
     :param folder: for the keys of the connections.
     """
 

@@ -33,6 +33,7 @@ IO = frozenset(
 SHELLS = {
     "batches.trigger",
     "api.clients.async_client", "api.clients.async_connection", "api.clients.request_template", "api.clients.async_tls",
+    "api.clients.async_names",
     "api.clients.sync_client", "api.clients.sync_connection", "api.shared_polls", "api.polls",
     "downloads.transfer",
     "event_triggers", "triggers",

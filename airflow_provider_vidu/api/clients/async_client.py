@@ -37,7 +37,13 @@ from airflow_provider_vidu.api.settings.config import ViduConfig
 from airflow_provider_vidu.api.settings.connection import aresolve
 from airflow_provider_vidu.api.shared_polls import SharedPolls
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduConnectionNotFoundError, ViduError, ViduResponseError
+from airflow_provider_vidu.exceptions import (
+    ViduConfigError,
+    ViduConnectionNotFoundError,
+    ViduError,
+    ViduResponseError,
+    forgetting_variables,
+)
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation, Snapshot
 from airflow_provider_vidu.network.bodies import BodyError, IncomingBody, is_kept_whole
 from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS
@@ -229,7 +235,8 @@ class AsyncClient:
         """
         # The slot is acquired outside the timeout: waiting for it is not the server's silence.
         async with self._slots:
-            outcome = await self._limited(config, request)
+            with forgetting_variables():  # of a cancel
+                outcome = await self._limited(config, request)
             if isinstance(outcome, ApiAnswer) and outcome.is_large:
                 async with self._reading:
                     reader = _readers[len(outcome.body) > _HUGE_BYTES]

@@ -15,6 +15,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 
+from airflow_provider_vidu.api.clients.async_names import resolver
 from airflow_provider_vidu.api.clients.async_tls import LoopWithTls
 from airflow_provider_vidu.api.clients.canonical import canonically
 from airflow_provider_vidu.api.clients.request_template import RequestTemplate
@@ -321,7 +322,7 @@ class Connector(aiohttp.TCPConnector):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(resolver=resolver(), **options)
         self._loop = cast("asyncio.AbstractEventLoop", LoopWithTls(self._loop))
         self._factory = functools.partial(_Protocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]  # a subclass
         self._kept: list[Connection] = []

@@ -41,6 +41,7 @@ from airflow_provider_vidu.exceptions import (
     ViduRequestError,
     ViduResponseError,
     ViduTransportError,
+    forgetting_variables,
 )
 from airflow_provider_vidu.models import Generation, SearchResult
 from airflow_provider_vidu.network.bodies import BodyError, IncomingBody
@@ -281,7 +282,7 @@ class _Transport:
             # On an idle connection that was closed, or silently dropped in between, the outcome would be unknown.
             self._session.close()  # closes only the open sockets: it reconnects
         exchange = Exchange(self.config.timeout, TOTAL_TIMEOUTS * self.config.timeout)
-        with running(exchange):
+        with running(exchange), forgetting_variables():
             outcome = self._exchange(request, url, proxy, exchange)
         if exchange.is_spoiled:
             self._session.close()  # further bytes on its connection belong to no request

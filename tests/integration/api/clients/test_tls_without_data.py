@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import time
 from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable
@@ -16,11 +17,15 @@ import trustme
 
 from airflow_provider_vidu.api.clients import async_tls
 from airflow_provider_vidu.api.clients.async_client import async_client
+from airflow_provider_vidu.common.redaction import Secret
+from airflow_provider_vidu.downloads.transfer import Transfer
 from airflow_provider_vidu.exceptions import ViduTransportError
 from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.network.download_url import DownloadAccess
 from airflow_provider_vidu.network.tls import ssl_context
 from airflow_provider_vidu.sandbox import Sandbox
-from tests.integration.tls_flood import flooding
+from tests.integration.servers import Server, tunnel
+from tests.integration.tls_flood import FILE, flooding
 
 pytestmark = pytest.mark.integration
 
@@ -57,6 +62,52 @@ def test_a_worker_is_not_held(monkeypatch, tmp_path, kind) -> None:
         with pytest.raises(ViduTransportError):
             ViduHook().get_generation("g", retries=0)
         assert time.monotonic() - began < SOON
+
+
+class _Memory:
+    """A writer that keeps the file."""
+
+    uri = "memory:///a.mp4"
+
+    def __init__(self) -> None:
+        self.content = b""
+        self.is_published = False
+
+    def write(self, data: memoryview) -> None:
+        self.content += bytes(data)
+
+    def publish(self) -> None:
+        self.is_published = True
+
+    def discard(self) -> None:
+        """Nothing is left of it."""
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a file server sends TLS messages without data behind the whole file, and never stops",
+    outcome="survived",
+    side="sync",
+    seen="the file, after a second",
+)
+@pytest.mark.parametrize("way", ["direct", "through a proxy with TLS"])
+def test_a_worker_is_not_held_behind_the_last_byte(tmp_path, way) -> None:
+    """The look for bytes beyond the announced ones waits for nothing, but there is always a message to take."""
+    stored, context = _Memory(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with Server(tunnel, tls=context) as server, flooding("a file, then tickets", FLOOD_SECONDS, tmp_path) as host:
+        access = DownloadAccess(
+            timeout=1.0,
+            max_retries=0,
+            verify=False,
+            allowed_hosts=frozenset({"127.0.0.1"}),
+            proxy=None if way == "direct" else Secret(server.url("")),
+        )
+        began = time.monotonic()
+        Transfer(f"{host}/a.mp4", lambda *_: stored, access=access).run()
+        assert time.monotonic() - began < SOON
+    assert stored.is_published
+    assert stored.content == FILE
 
 
 def _on_uvloop(main: Callable) -> None:
