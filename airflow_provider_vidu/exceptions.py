@@ -44,6 +44,7 @@ message of an error answer, after the service's own words.
 from __future__ import annotations
 
 import contextlib
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
@@ -353,12 +354,13 @@ def forgetting_variables() -> Iterator[None]:
     """Clear the variables of the frames that an error has left on its way here, and of those of the errors behind it.
 
     A timeout or a signal may raise within a library that holds the request, and so the key. Error trackers collect
-    variables; the lines of the traceback stay.
+    variables; the lines of the traceback stay. An error that is being handled by the caller keeps its variables.
     """
+    before = sys.exception()
     try:
         yield
     except BaseException as error:
-        left, seen = [error], set[int]()
+        left, seen = [error], {id(before)}
         while left:
             if id(item := left.pop()) not in seen:
                 seen.add(id(item))

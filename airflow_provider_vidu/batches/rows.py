@@ -16,11 +16,11 @@ from airflow_provider_vidu.batches.arguments import DEFAULT_NAMING, OBJECTS, is_
 from airflow_provider_vidu.batches.lines import Lines, keys_by_file_name
 from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.media_types import without_suffix
+from airflow_provider_vidu.common.parsing import MOST_VALUES
 from airflow_provider_vidu.common.text import printable, sanitized
 from airflow_provider_vidu.common.urls import without_store_signatures
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.orders.arguments import NAMES
-from airflow_provider_vidu.orders.media.fields import MOST_VALUES
 from airflow_provider_vidu.orders.request import json_object
 from airflow_provider_vidu.stores.naming import stem_of
 

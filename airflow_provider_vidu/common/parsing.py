@@ -12,6 +12,8 @@ from typing import Any, Final, NamedTuple
 from airflow_provider_vidu.common.json_size import marks, value_count, without_texts
 from airflow_provider_vidu.common.values import MAX_DEPTH, decoded, embedded_count, integer, plain, shortened
 
+MOST_VALUES: Final = 5_000_000
+"""The most values of JSON text in a field: as objects, they take a gigabyte. 50 MB of ``[],`` are sixteen million."""
 # Possibly an integer of more than 64 bits; ids have 18 or 19 digits. A search in two passes: a pattern would read each
 # digit of an id up to 19 times, which took half the time of a page of them.
 _DIGITS_AS_ZEROS: Final = bytes(48 if code in b"0123456789" else code for code in range(256))

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_vidu.common.parsing import TooManyValuesError, bounded_json
+from airflow_provider_vidu.common.parsing import MOST_VALUES, TooManyValuesError, bounded_json
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import moment, text, web_url, whole
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.orders.media.fields import MOST_VALUES
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.models import Generation

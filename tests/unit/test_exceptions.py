@@ -7,6 +7,7 @@ import inspect
 import json
 import pickle
 import re
+import traceback
 from typing import Any
 
 import pytest
@@ -18,7 +19,13 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.exceptions import ViduError, ViduTimeoutError, ViduTransportError, from_details
+from airflow_provider_vidu.exceptions import (
+    ViduError,
+    ViduTimeoutError,
+    ViduTransportError,
+    forgetting_variables,
+    from_details,
+)
 from tests.rows import each_row
 
 CLASSES = {
@@ -211,3 +218,36 @@ def test_every_error_has_advice(kind: type[ViduError]) -> None:
     """What to do is a matter of the class: of its own, but where it would say whether a connection exists."""
     assert kind.advice.endswith(".")
     assert ("advice" in vars(kind)) is (kind not in (exceptions.ViduAPIError, exceptions.ViduConnectionNotFoundError))
+
+
+def _keys(error: BaseException | None) -> list[str]:
+    """Return what the frames of an error hold as ``key``."""
+    assert error is not None
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return [frame.f_locals["key"] for frame in frames if "key" in frame.f_locals]
+
+
+def _raised(error: type[Exception], key: str) -> None:
+    raise error
+
+
+def test_the_variables_behind_an_error_are_forgotten() -> None:
+    """Also those of the error behind it, and not those of one that is being handled outside."""
+
+    def _fails() -> None:
+        try:
+            _raised(ValueError, "of the caller")
+        except ValueError:
+            with forgetting_variables():
+                try:
+                    _raised(TypeError, "sk-1")
+                except TypeError:
+                    _raised(KeyError, "sk-1")
+
+    with pytest.raises(KeyError) as caught:
+        _fails()
+    error = caught.value
+    assert isinstance(error.__context__, TypeError)
+    assert [_keys(each) for each in (error, error.__context__, error.__context__.__context__)] == [
+        [], [], ["of the caller"],
+    ]  # fmt: skip

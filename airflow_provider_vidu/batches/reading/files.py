@@ -14,9 +14,10 @@ from typing import Any, Final
 from airflow_provider_vidu.batches.arguments import FORMATS, RowsFormat
 from airflow_provider_vidu.batches.reading.parquet import check_unpacked, parquet_rows
 from airflow_provider_vidu.common.json_size import value_count
+from airflow_provider_vidu.common.parsing import MOST_VALUES
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.orders.media.fields import MOST_VALUES, read_json
+from airflow_provider_vidu.orders.media.fields import read_json
 from airflow_provider_vidu.orders.media.files import opened_input
 from airflow_provider_vidu.stores.places import split_connection
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from airflow_provider_vidu.api.json_values import as_json
-from airflow_provider_vidu.common.parsing import TooManyValuesError, bounded_json
+from airflow_provider_vidu.common.parsing import MOST_VALUES, TooManyValuesError, bounded_json
 from airflow_provider_vidu.common.text import redacted, without_data_uris
 from airflow_provider_vidu.common.values import trimmed
 from airflow_provider_vidu.exceptions import ViduConfigError
@@ -71,8 +71,6 @@ _ADDRESS = re.compile(r"(?i)(https?://|data:|ssupload:)")
 _BROKEN = re.compile(r"(?:http|ssupload).*[\r\n\t]")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{64}")
 _MAX_PATH_CHARS: Final = 4096
-MOST_VALUES: Final = 5_000_000
-"""The most values of JSON text: as objects, they take about a gigabyte. 50 MB of ``[],`` are sixteen million."""
 _LISTS: Final = frozenset({"images", "videos", "sounds"})
 """The fields that take several."""
 # Commas occur in signed URLs and in every data URI, so only the beginning of another address counts.
