@@ -8,6 +8,7 @@ lowest version, and every extra. The tests see the installed package only: they 
 from __future__ import annotations
 
 import argparse
+import functools
 import glob
 import os
 import re
@@ -220,6 +221,7 @@ def ends(found: list[Cell]) -> list[Cell]:
     return [replace(cell, goes=("tests", "run"), runs=runs) for cell in (plain[0], last)]
 
 
+@functools.cache
 def find_python(version: str) -> str | None:
     """Return a Python of this version that runs, or None."""
     folder = os.environ.get("PYENV_ROOT", str(Path.home() / ".pyenv"))
