@@ -20,7 +20,7 @@ from airflow_provider_vidu.ui.playing.preview import preview_root
 from airflow_provider_vidu.ui.records import store
 from airflow_provider_vidu.ui.records.circumstances import why_halted
 from airflow_provider_vidu.ui.shared import Shared
-from airflow_provider_vidu.ui.threads import QUERIES, VIEWS, Reads, Threads
+from airflow_provider_vidu.ui.threads import QUERIES, VIEWS, QueryThreads, Reads, Threads
 
 STORE_PATIENCE_SECONDS: Final = 3.0
 """A page waits no longer for a look at stored files; then their records and names decide."""
@@ -30,7 +30,7 @@ class PageQueries:
     """Queries the database, the service and the stores for all requests. Lives on one event loop."""
 
     def __init__(self) -> None:
-        threads = Threads(QUERIES)
+        threads = QueryThreads(QUERIES)
         self.states = LiveStates()
         self.reads = Reads()
         self.views = Threads(VIEWS)

@@ -6,8 +6,8 @@ The application behind it is built at the first request, which only the API serv
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Final
 
 from airflow.plugins_manager import AirflowPlugin
 from airflow.providers.common.compat.sdk import conf
@@ -21,6 +21,8 @@ allow_models()
 
 Message = MutableMapping[str, Any]
 App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+
+_PLAYERS: Final = frozenset({b"video", b"audio", b"track"})
 
 
 class LateApp:
@@ -49,6 +51,42 @@ class LateApp:
         return self._app
 
 
+class PlayerGuard:
+    """Refuses what a player of these pages requests from the rest of Airflow.
+
+    Chromium and Safari play HLS. The file of a clip may be a list of further addresses then, and those of this host are
+    requested with the viewer's cookie: Airflow's log-out address ended the session of whoever opened the page.
+
+    :param app: the API server.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(
+        self,
+        scope: Message,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        """Pass the request on, or refuse it."""
+        is_ours = scope.get("path", "").removeprefix(scope.get("root_path", "")).startswith(f"{PAGE_PREFIX}/")
+        if is_ours or scope["type"] != "http" or not _is_of_our_player(dict(scope["headers"])):
+            await self._app(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 403, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _is_of_our_player(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a player may have sent a request, on a page that tells no referrer, as these do and Airflow's do not."""
+    if b"referer" in headers:
+        return False
+    # Browsers do not send Sec-Fetch-Dest to servers on plain http. Players always ask for a range.
+    dest = headers.get(b"sec-fetch-dest")
+    return dest in _PLAYERS if dest is not None else b"range" in headers and b"cookie" in headers
+
+
 def _view(name: str, path: str, destination: str, route: str) -> dict[str, Any]:
     """Return a page of this plugin as Airflow's UI shows it; relative, so that the UI completes its own path."""
     root = PAGE_PREFIX[1:]
@@ -72,4 +110,5 @@ class ViduPlugin(AirflowPlugin):
     name = "vidu"
     if has_pages():
         fastapi_apps = [{"name": "vidu", "app": LateApp(), "url_prefix": PAGE_PREFIX}]
+        fastapi_root_middlewares = [{"name": "vidu players", "middleware": PlayerGuard, "args": [], "kwargs": {}}]
         external_views = _views()

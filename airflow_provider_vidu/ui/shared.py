@@ -1,7 +1,8 @@
 """One database query for all pages that need the same answer, fewer queries the longer they take, and few at once.
 
 The API server has forty threads for all requests. These queries have threads of their own, and each DAG may use a few
-of them: a reader who requests a hundred expensive pages delays the pages of that DAG, and nothing else.
+of them: a reader who requests a hundred expensive pages delays the pages of that DAG, and nothing else. The queries of
+DAGs that are known to take long have a share of the threads together.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import asyncio
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Hashable
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -91,12 +92,13 @@ class Shared(Generic[T]):
         lane = self._lanes.setdefault(key[0], _Lane())
         lane.users += 1
         try:
-            await _turn(lane, own)
-            try:
+            async with AsyncExitStack() as turns:
+                for slots in (lane.slots, self._threads.share_of(key[0])):
+                    if slots is not None:
+                        await _turn(slots, own)
+                        turns.callback(slots.release)
                 began = time.monotonic()
-                found = await self._threads.run(read)
-            finally:
-                lane.slots.release()
+                found = await self._threads.run(self._timed, key[0], read)
             cost = time.monotonic() - began
             lasts = cost * KEPT_FOR if cost > CHEAP_SECONDS else 0.0
             own.chars = self._weigh(found) if lasts else 0
@@ -109,6 +111,14 @@ class Shared(Generic[T]):
             if not lasts and self._answers.get(key) is own:
                 del self._answers[key]
             self._forget()
+
+    def _timed(self, dag_id: Hashable, read: Callable[[], T]) -> T:
+        """Run in a thread, and note how long that took, without the wait for the thread."""
+        began = time.monotonic()
+        try:
+            return read()
+        finally:
+            self._threads.took(dag_id, time.monotonic() - began)
 
     def _forget(self) -> None:
         """Forget what is too old, and the oldest of what is too much; a read that is under way stays: it is shared."""
@@ -124,7 +134,7 @@ class Shared(Generic[T]):
             chars -= held
 
 
-async def _turn(lane: _Lane, own: _Answer[Any]) -> None:
+async def _turn(slots: asyncio.Semaphore, own: _Answer[Any]) -> None:
     """Wait for a slot, as long as a request waits for the answer.
 
     :raises BusyError: when no request has waited for it for a while.
@@ -133,10 +143,10 @@ async def _turn(lane: _Lane, own: _Answer[Any]) -> None:
         left = own.wanted_at + WANTED_SECONDS - time.monotonic()
         with suppress(TimeoutError):
             async with asyncio.timeout(max(left, 0.0)):
-                await lane.slots.acquire()
+                await slots.acquire()
             if time.monotonic() - own.wanted_at <= WANTED_SECONDS:
                 return
-            lane.slots.release()
+            slots.release()
         if time.monotonic() - own.wanted_at >= WANTED_SECONDS:
             raise BusyError("Too many requests for the clips of this DAG at once; try again in a moment.")
 

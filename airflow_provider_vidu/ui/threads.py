@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -21,6 +24,12 @@ READS_EACH: Final = 8
 """Threads that read the files of one place: a store may be slow, or never answer."""
 TURN_SECONDS: Final = 10.0
 """Work that waits longer than this for its turn is dropped."""
+SLOW_SECONDS: Final = 2.0
+"""A DAG with a query that took longer is slow."""
+SLOW_FOR: Final = 3600.0
+"""How many seconds a DAG is slow after such a query: another kind of page may be quick."""
+MAX_PACES: Final = 10_000
+"""Of how many DAGs it is known whether they are slow: those that were looked at last."""
 
 
 class BusyError(Exception):
@@ -42,6 +51,44 @@ class Threads:
         if self._limiter is None:  # it belongs to the loop on which it is made
             self._limiter = CapacityLimiter(self._most)
         return await run_sync(partial(function, *args), limiter=self._limiter)
+
+    def share_of(self, dag_id: Hashable) -> asyncio.Semaphore | None:
+        """Return the slots of the share that a DAG's work runs in; None if it may have all threads."""
+        return None
+
+    def took(self, dag_id: Hashable, seconds: float) -> None:
+        """Note how long work of a DAG took; called in the thread."""
+
+
+class QueryThreads(Threads):
+    """Threads of which the slow DAGs have a half, and those whose pace is not known a quarter.
+
+    A query of the database cannot be broken off, and the author of four DAGs can make each look at them take half a
+    minute: with a few looks at a time, they held all threads, and the pages of every other DAG with them.
+
+    :param most: how many run at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self._slow, self._new = asyncio.Semaphore(most // 2), asyncio.Semaphore(max(most // 4, 1))
+        self._paces: OrderedDict[Hashable, float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def share_of(self, dag_id: Hashable) -> asyncio.Semaphore | None:
+        """Return the slots of the share that a DAG's queries run in; None if they may have all threads."""
+        slow_until = self._paces.get(dag_id)
+        if slow_until is None:
+            return self._new
+        return self._slow if time.monotonic() < slow_until else None
+
+    def took(self, dag_id: Hashable, seconds: float) -> None:
+        """Note how long a query of a DAG took."""
+        with self._lock:
+            slow_until = self._paces.pop(dag_id, 0.0)
+            self._paces[dag_id] = time.monotonic() + SLOW_FOR if seconds > SLOW_SECONDS else slow_until
+            if len(self._paces) > MAX_PACES:
+                self._paces.popitem(last=False)
 
 
 class Reads:

@@ -153,3 +153,16 @@ def test_another_port_of_the_same_host_gets_no_session(visit, pages, elsewhere):
     load = "(url) => new Promise((done) => { const i = new Image(); i.onload = () => done(i.width); i.src = url })"
     assert page.evaluate(load, url) > 0
     assert elsewhere.cookies == {"picture": None}
+
+
+def test_a_list_of_addresses_ends_no_session(visit, pages, elsewhere):
+    """Chromium plays HLS: a file that lists Airflow's own addresses has it request them with the viewer's cookie."""
+    log_out = f"{pages.url}/api/v2/auth/logout"
+    listed = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{log_out}\n#EXT-X-ENDLIST\n"
+    elsewhere.files["list.m3u8"] = listed.encode()
+    result = {"id": "list", "status": "succeeded", "video_url": elsewhere.url("list.m3u8")}
+    pages.add("list", "list", dag=OWN, result=result, watch=MADE)
+    page = visit(pages.at("list", dag=OWN))
+    page.locator(".stage video, .stage img, .stage .still").first.wait_for()
+    page.wait_for_timeout(3_000)  # a browser that plays no HLS requests nothing
+    assert pages.get(pages.at("list", dag=OWN, then="/clip.json"), user="admin").status_code == 200

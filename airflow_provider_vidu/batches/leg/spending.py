@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.orders.money.spending import Spending
 
 READ_SECONDS: Final = 2.0
-"""What others have spent is read at most this often: a batch makes many creates a second, and the list is long."""
+"""What others have spent is read at least this often: before each create would be too much, as the list is long."""
+UNREAD_SHARE: Final = 0.05
+"""The share of what was left that a batch spends before it reads again: each of four batches that began together spent
+the whole budget within two seconds."""
 
 
 class BatchSpending:
@@ -31,6 +34,7 @@ class BatchSpending:
         self._spending = spending
         self._clock = clock
         self._left = math.inf if spending is None else 0.0
+        self._floor = 0.0
         self._read_at: float | None = None
         self._pending: ViduPricePendingError | None = None
 
@@ -40,7 +44,7 @@ class BatchSpending:
         return self._left != math.inf
 
     def check(self, *, queries: bool = False) -> None:
-        """Refuse a create if the budget is spent: by the ledger, and by what this batch has spent since.
+        """Refuse a create if the budget is spent: by the ledger, which is read again when this batch has spent a share.
 
         :param queries: whether open generations of others are queried if they may have spent the rest.
         :raises ViduBudgetError: when it is.
@@ -50,11 +54,12 @@ class BatchSpending:
         if self._spending is None:
             return
         now = self._clock()
-        is_known = self._left > 0 or self._pending is not None
+        is_known = self._left > self._floor or self._pending is not None
         if self._read_at is None or now - self._read_at >= READ_SECONDS or not is_known:
             self._read_at = self._pending = None
             try:
                 self._left = self._spending.checked_left(queries=queries)
+                self._floor = self._left * (1 - UNREAD_SHARE) if self.is_limited else 0.0
             except ViduPricePendingError as error:
                 self._pending = error
             self._read_at = now

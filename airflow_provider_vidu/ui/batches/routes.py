@@ -35,7 +35,7 @@ from airflow_provider_vidu.ui.records.absences import NoTaskError
 from airflow_provider_vidu.ui.refusals import NO_TASK
 from airflow_provider_vidu.ui.sending import send
 from airflow_provider_vidu.ui.shared import Shared, pause_after
-from airflow_provider_vidu.ui.threads import Threads
+from airflow_provider_vidu.ui.threads import QueryThreads, Threads
 
 NO_BATCH: Final = (
     "This task has begun no batch, or has begun another try and not resumed its batch in it, or its XComs were removed "
@@ -80,7 +80,7 @@ router = APIRouter(dependencies=GUARDS)
 
 def prepare(state: Any) -> None:
     """Put into the application's state what the requests share."""
-    state.batches = Shared[Any](Threads(THREADS))
+    state.batches = Shared[Any](QueryThreads(THREADS))
     state.rows = Shared[Any](Threads(ROW_THREADS), _weight)
 
 

@@ -350,6 +350,29 @@ def test_what_is_loaded_from_elsewhere_gets_no_cookies(pages):
 
 @pytest.mark.fault(
     "attacks",
+    "the file of a clip is an HLS list of Airflow's own addresses",
+    outcome="refused",
+    side="pages",
+    seen="403: the viewer stays logged in",
+)
+@pytest.mark.parametrize(
+    "sent",
+    [{"Sec-Fetch-Dest": "video"}, {"Sec-Fetch-Dest": "audio"}, {"Range": "bytes=0-"}],
+    ids=str,
+)
+def test_a_player_requests_nothing_of_airflow_itself(pages, sent):
+    """Its requests carry the cookie, and no referrer: they would end the session."""
+    log_out = "/api/v2/auth/logout"
+    assert pages.get(log_out, headers=sent).status_code == 403
+    assert pages.get(pages.at("any", then="/clip.json")).status_code == 404  # not 401
+    # A player of another page, which tells where it is, and a program with a token are none of our business.
+    for headers in ({**sent, "Referer": pages.url + "/another/page"}, {}):
+        assert pages.get("/api/v2/version", headers=headers).status_code == 200
+    assert pages.get("/api/v2/version", None, headers={"Range": "bytes=0-"}).status_code == 200
+
+
+@pytest.mark.fault(
+    "attacks",
     "an XCom leads the player to plain http or a private address",
     outcome="refused",
     side="pages",

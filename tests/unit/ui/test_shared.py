@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("starlette", reason="the pages need the API server of Airflow 3")
 
-from airflow_provider_vidu.ui import shared
+from airflow_provider_vidu.ui import shared, threads
 from airflow_provider_vidu.ui.shared import Shared, pause_after
-from airflow_provider_vidu.ui.threads import BusyError, Threads
+from airflow_provider_vidu.ui.threads import BusyError, QueryThreads, Threads
 
 
 def run(what: Callable[[Shared[Any]], Awaitable[None]]) -> None:
@@ -180,3 +180,34 @@ def test_nobody_waits_for_ever_for_a_turn(monkeypatch):
 def test_pages_back_off(cost, pause):
     """A page asks again after twenty times what its answer has cost."""
     assert pause_after(cost) == pause
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_slow_dags_do_not_hold_all_threads(monkeypatch, is_known):
+    """However many DAGs have slow queries, the page of a DAG whose queries are quick is answered at once."""
+    gate = threading.Event()
+    monkeypatch.setattr(threads, "SLOW_SECONDS", 0.0 if is_known else 60.0)
+
+    async def main() -> None:
+        pool = QueryThreads(8)
+        sheets, pages = Shared[Any](pool), Shared[Any](pool)
+        if is_known:
+            for number in range(8):
+                await sheets.get((f"slow{number}",), lambda: time.sleep(0.001))
+            monkeypatch.setattr(threads, "SLOW_SECONDS", 60.0)
+        assert await sheets.get(("film",), lambda: 5)
+        floods = [
+            asyncio.create_task(each.get((f"slow{number}", run), lambda: gate.wait(20)))
+            for each in (sheets, pages)
+            for number in range(8)
+            for run in range(4)
+        ]
+        try:
+            async with asyncio.timeout(5):
+                assert (await sheets.get(("film", 1), lambda: 6))[0] == 6
+                assert (await pages.get(("film", 1), lambda: 7))[0] == 7
+        finally:
+            gate.set()
+            await asyncio.gather(*floods)
+
+    asyncio.run(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 
 import pytest
@@ -60,15 +61,15 @@ def job(price=40):
 
 
 def test_the_ledger_is_read_now_and_then():
-    """At first, when time has passed, and when this batch alone may have spent the rest."""
+    """At first, when time has passed, and when this batch alone has spent a twentieth of the rest."""
     now, ledger = [0.0], Ledger()
     spending = BatchSpending(ledger, lambda: now[0])
     for _ in range(2):
         spending.check()
-        spending.count_paid(job(), BatchState())
+        spending.count_paid(job(2), BatchState())
     assert ledger.reads == 1
     spending.check()
-    spending.count_paid(job(), BatchState())
+    spending.count_paid(job(96), BatchState())
     with pytest.raises(ViduBudgetError):
         spending.check()
     assert ledger.reads == 2
@@ -77,6 +78,25 @@ def test_the_ledger_is_read_now_and_then():
     now[0] = READ_SECONDS
     other.check()
     assert other._spending.reads == 2
+
+
+@pytest.mark.parametrize("price", [0.5, 4, 30])
+def test_batches_that_begin_together_do_not_spend_the_budget_once_each(price):
+    """Above the limit is at most what each of them was submitting when it was reached."""
+    ledger, batches = Ledger(), 8
+    all_of_them = [BatchSpending(ledger, lambda: 0.0) for _ in range(batches)]
+    while all_of_them:
+        allowed = []
+        for spending in all_of_them:  # each decides before the others have submitted
+            with suppress(ViduBudgetError):
+                spending.check()
+                allowed.append(spending)
+        for spending in all_of_them:
+            if spending in allowed:
+                spending.count_paid(job(price), BatchState())
+        all_of_them = allowed
+    assert ledger.spent <= 100 + batches * price
+    assert ledger.reads <= batches * (20 + 20 * 3)
 
 
 def test_a_generation_without_a_price_is_counted_until_a_file_shows_that_there_are_none():
