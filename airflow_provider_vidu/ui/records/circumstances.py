@@ -97,7 +97,7 @@ def _new_state(row: Any, task: TaskFacts) -> str | None:
         entities = (each for action in objects(extra.get("actions")) for each in objects(action.get("entities")))
         named = (each for each in entities if each.get("task_id") == task.task_id and _is_of(each, task))
         state = next((each.get("new_state") for each in named), None)
-    return state if state in ("failed", "success") else None
+    return state if state in ("failed", "success", "skipped") else None
 
 
 def _is_of(entity: Mapping[str, Any], task: TaskFacts) -> bool:

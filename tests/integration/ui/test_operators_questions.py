@@ -75,14 +75,15 @@ def test_a_task_that_was_marked_as_success(pages, generation):
     assert sheet["counts"] == {"working": 0, "submitted": 1, "ready": 1, "stored": 0, "failed": 0}
 
 
-def test_a_mark_as_success_cancels_a_clip(pages, generation):
-    """Airflow's audit log is read although the task is a success; one that returned its result needs no look."""
-    now = datetime.now(UTC)
+@pytest.mark.parametrize("state", ["success", "skipped"])
+def test_a_mark_cancels_a_clip(pages, generation, state):
+    """Airflow's audit log is read although no task has failed; one that returned its result needs no look."""
+    now, dag = datetime.now(UTC), f"marked-cancel-{state}"
     generation_id, _ = generation(states=[["failed", 0]], error="UserCancelled")
-    pages.add("marked", generation_id, dag="marked-cancel", watch=MADE, at=now, ended=now, resumes=True)
-    pages.act("patch_task_instance", {"new_state": "success"}, dag="marked-cancel", at=now, task="marked")
-    shown = pages.get(pages.at("marked", dag="marked-cancel", then="/clip.json"), user="admin").json()
-    assert "a user marked the task marked as success" in shown["error"]["message"]
+    pages.add("marked", generation_id, dag=dag, state=state, watch=MADE, at=now, ended=now, resumes=True)
+    pages.act("patch_task_instance", {"new_state": state}, dag=dag, at=now, task="marked")
+    shown = pages.get(pages.at("marked", dag=dag, then="/clip.json"), user="admin").json()
+    assert f"a user marked the task marked as {state}" in shown["error"]["message"]
 
 
 @pytest.mark.parametrize("states", [("success", "failed"), ("failed", "success")])
