@@ -112,6 +112,17 @@ def test_an_action_long_before_the_end_is_not_the_cause(pages, generation):
     assert "neither a timeout nor an action" in shown["error"]["message"]
 
 
+def test_an_action_right_after_the_end_is_not_the_cause(pages, generation):
+    """The task had failed by itself before a user marked it so: Airflow refuses that, and logs it nevertheless."""
+    now = datetime.now(UTC)
+    generation_id, _ = generation(states=[["processing", 0]])
+    pages.add("refused", generation_id, dag="refused", state="failed", watch=MADE, at=now, ended=now)
+    at = now + timedelta(seconds=20)
+    pages.act("patch_task_instance", {"new_state": "failed"}, dag="refused", at=at, task="refused")
+    shown = pages.get(pages.at("refused", dag="refused", then="/clip.json"), user="admin").json()
+    assert shown["error"]["message"].startswith("The task refused failed; its log says why.")
+
+
 def test_a_wait_before_the_create_is_no_part_of_what_others_took(pages, generation):
     """With a full account a mapped task waits for hours and generates for a minute: only that is the next clip's."""
     from airflow.models.taskinstance import TaskInstance
