@@ -123,6 +123,19 @@ def test_an_action_right_after_the_end_is_not_the_cause(pages, generation):
     assert shown["error"]["message"].startswith("The task refused failed; its log says why.")
 
 
+def test_the_pages_of_a_run_that_was_deleted(pages):
+    """Its clips are on no tab, and what links name of it is not there: the page is told so, of a batch as well."""
+    pages.add("kept", None, dag="has-a-run")
+    for then in ("/clip.json", "/batch/clips.json"):
+        gone = pages.get(pages.at("film", dag="has-no-run", then=then), user="admin")
+        assert (gone.status_code, gone.headers["Vidu-Address"]) == (404, "no-run")
+        assert "the run was deleted, or the address is wrong." in gone.json()["detail"]
+        assert "tab" not in gone.json()["detail"]
+        there = pages.get(pages.at("film", dag="has-a-run", then=then), user="admin")
+        assert (there.status_code, there.headers.get("Vidu-Address")) == (404, None)
+        assert "on its tab “Vidu clips”." in there.json()["detail"]
+
+
 def test_a_wait_before_the_create_is_no_part_of_what_others_took(pages, generation):
     """With a full account a mapped task waits for hours and generates for a minute: only that is the next clip's."""
     from airflow.models.taskinstance import TaskInstance
