@@ -161,7 +161,7 @@ async def clip_at(
     try:
         found, cost = await shared_queries(request).page(dag_id, run_id, task_id, map_index, region_id, number)
     except absences.NoTaskError as error:
-        raise HTTPException(404, refusals.NO_TASK) from error
+        raise refusals.not_there(error) from error
     except absences.NoIterationError as error:
         # Airflow's page of the task would need the iteration as well, so there must be no link to it.
         raise HTTPException(404, NO_ITERATION, headers={"Vidu-Address": "ambiguous"}) from error

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.ui.pages import depth_of, refusal
+from airflow_provider_vidu.ui.records.absences import NoRunError, NoTaskError
 from airflow_provider_vidu.ui.shared import MAX_PAUSE
 from airflow_provider_vidu.ui.threads import BusyError
 
@@ -25,6 +26,10 @@ NO_SUCH_PAGE: Final = (
 NO_TASK: Final = (
     "This run has no such task instance, or no longer: the address may be of another run, or lack the map index. The "
     "clips of the run are on its tab “Vidu clips”."
+)
+NO_RUN: Final = (
+    "This run has no such task instance, or no longer: the run was deleted, or the address is wrong. With a run, "
+    "Airflow also deletes what it knows of its clips; the files that its tasks have stored are kept."
 )
 NO_ACCESS: Final = (
     "You may not see the clips of this DAG. That requires the permission to read its task instances and its XComs."
@@ -37,6 +42,13 @@ def explain(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _misspelt)
     app.add_exception_handler(BusyError, _busy)
+
+
+def not_there(error: NoTaskError) -> HTTPException:
+    """Return the answer for an address without a task instance; without a run there must be no link to it, either."""
+    if isinstance(error, NoRunError):
+        return HTTPException(404, NO_RUN, headers={"Vidu-Address": "no-run"})
+    return HTTPException(404, NO_TASK)
 
 
 def _busy(request: Request, error: Exception) -> Response:

@@ -407,6 +407,9 @@ def test_an_unknown_address_leads_on(visit, pages):
     page.get_by_text("There is no page at this address").wait_for()
     page.get_by_role("link", name="The DAG in Airflow").click()
     page.get_by_text("Airflow's own page").wait_for()
+    page = visit(pages.at("film", dag="has-no-run"))  # as after the run was deleted: no link leads there
+    page.get_by_text("the run was deleted, or the address is wrong").wait_for()
+    assert [link.inner_text() for link in page.locator(".ways a").all()] == [*of_names[3:], "Airflow's home page"]
 
 
 def test_an_address_of_several_iterations_leads_to_none(visit, pages):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
+from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
@@ -17,7 +18,7 @@ from airflow_provider_vidu.common.values import mapping, text, whole
 from airflow_provider_vidu.links import BATCH_KEY, RESULT_KEY
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed
-from airflow_provider_vidu.ui.records.absences import NoTaskError
+from airflow_provider_vidu.ui.records.absences import NoRunError, NoTaskError
 from airflow_provider_vidu.ui.records.circumstances import next_tries
 from airflow_provider_vidu.ui.records.earlier_tries import earlier_task_in, of_earlier_tries, with_next
 from airflow_provider_vidu.ui.records.instances import (
@@ -104,7 +105,7 @@ def read_batch(dag_id: str, run_id: str, task_id: str, index: int, region_id: UU
     :param region_id: the region of a task instance in a loop.
     :raises DryRunError: when it has none because it was a dry run.
     :raises UnreadableError: when an XCom back end keeps what names it, and cannot be read.
-    :raises NoTaskError: when the run has no such task instance.
+    :raises NoTaskError: when the run has no such task instance; NoRunError when there is no such run.
     """
     # Some databases reject such values with an error.
     if not -1 <= index <= MAX_MAP_INDEX or "\0" in dag_id + run_id + task_id:
@@ -119,7 +120,8 @@ def read_batch(dag_id: str, run_id: str, task_id: str, index: int, region_id: UU
         raise DryRunError(task_id)
     with create_session() as session:
         if not is_there(session, dag_id, run_id, task_id, index, region_id):
-            raise NoTaskError(task_id)
+            run = session.scalar(select(DagRun.state).where(*of_run(DagRun, dag_id, run_id)))
+            raise NoRunError(run_id) if run is None else NoTaskError(task_id)
     return None
 
 

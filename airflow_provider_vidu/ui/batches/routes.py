@@ -32,7 +32,7 @@ from airflow_provider_vidu.ui.pages import page
 from airflow_provider_vidu.ui.playing.preview import preview_root
 from airflow_provider_vidu.ui.playing.shelf import SHEET_SECONDS
 from airflow_provider_vidu.ui.records.absences import NoTaskError
-from airflow_provider_vidu.ui.refusals import NO_TASK
+from airflow_provider_vidu.ui.refusals import not_there
 from airflow_provider_vidu.ui.sending import send
 from airflow_provider_vidu.ui.shared import Shared, pause_after
 from airflow_provider_vidu.ui.threads import QueryThreads, Threads
@@ -157,7 +157,7 @@ async def batch_at(
     except UnreadableError as error:
         raise HTTPException(404, f"{UNREADABLE.format(what='The place of this batch')} {BACK_END}") from error
     except NoTaskError as error:
-        raise HTTPException(404, NO_TASK) from error
+        raise not_there(error) from error
     if batch is None:
         raise HTTPException(404, NO_BATCH)
     read = await _read(request, batch)

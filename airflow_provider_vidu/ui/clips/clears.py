@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from airflow_provider_vidu.common.values import mapping, number
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import HOOK
 
@@ -29,7 +30,8 @@ def _price_of_clear(clip: Clip, failed: TaskFacts | None) -> str:
     for task in (failed, paying or reusing):
         if task is not None and task.state == "removed":
             return f"The task {name_of(task)} is not in the DAG any more, so clearing it submits nothing."
-    unless = ' unless it has on_clear="resume"' if failed is not None else ""
+    # No try uses a generation above the cap, whatever the task's on_clear.
+    unless = ' unless it has on_clear="resume"' if failed is not None and exceeded(clip) is None else ""
     if reusing is not None and reusing.is_reuse and (failed is not None or paying is None):
         return f"Clearing {name_of(reusing)} submits a generation of its own and pays for it{unless}."
     if failed is not None and failed.role == "wait":
@@ -42,6 +44,12 @@ def _price_of_clear(clip: Clip, failed: TaskFacts | None) -> str:
     new = f"Clearing {name_of(paying)} submits a new generation and pays for it{price}{unless}."
     also = reusing is not None and reusing.is_reuse and reusing is not paying and reusing.state == "failed"
     return f"{new} Clearing {name_of(reusing)} submits one of its own, and pays for that." if also and reusing else new
+
+
+def exceeded(clip: Clip) -> float | None:
+    """Return the ``max_credits`` of the task that submitted a clip, if the price is higher."""
+    cap = number(mapping(clip.paying.fields).get("max_credits")) if clip.paying is not None else None
+    return cap if cap is not None and clip.credits is not None and clip.credits > cap else None
 
 
 def later_iterations(tasks: Iterable[TaskFacts]) -> str:

@@ -228,7 +228,7 @@ class TaskFacts:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """How a user ended a task: marked as ``failed`` or ``success``, and whether that was done to the whole run."""
+    """How a user ended a task: marked as ``failed``, ``success`` or ``skipped``, and whether that was of the run."""
 
     state: str
     at: datetime

@@ -8,13 +8,19 @@ from typing import Any, Final
 from airflow_provider_vidu import __version__
 from airflow_provider_vidu.api.dialects.errors import failure_advice
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.common.values import mapping, number
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduNotFoundError, ViduRequestError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.polling.failures import trace_of
 from airflow_provider_vidu.ui.clips.cards import model_of
-from airflow_provider_vidu.ui.clips.clears import cost_of_clear, credits_text, is_by_hook, later_iterations, name_of
+from airflow_provider_vidu.ui.clips.clears import (
+    cost_of_clear,
+    credits_text,
+    exceeded,
+    is_by_hook,
+    later_iterations,
+    name_of,
+)
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.pieces import FileRecord
 from airflow_provider_vidu.ui.clips.service import NO_FILE, Live, advice_of, goes_on, is_empty, why_empty
@@ -27,6 +33,7 @@ OWN_CONNECTION: Final = (
     "The API server cannot use the connection: it is missing there, or invalid. The tasks may have a working one "
     "nevertheless: see their log. An administrator finds the reason in the API server's log."
 )
+_SKIPPED: Final = "as when a run's timeout expires, another task of a DAG with fail_fast fails, or a user marks it so"
 CLEAR_UPSTREAM: Final = "Clear the task that failed, with its downstream tasks."
 CLEAR_DOWNLOAD: Final = (
     "Clear that task: the clip is paid for, and downloading it again costs nothing, if the service still has it."
@@ -97,7 +104,7 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
     code = line(generation.error_code)
     reason = line(generation.error_message, 1000) or ("" if code else "The service gave no reason.")
     cancelled = generation.was_cancelled
-    advice = _of_cancel(clip) if cancelled else failure_advice(generation).removesuffix(CLEARING)
+    advice = _of_price(clip) if cancelled else failure_advice(generation).removesuffix(CLEARING)
     # No retry submits another one: its task is in another run, or has ended well, or the author's own code decides.
     is_others = clip.paying is None or clip.paying.role == "submit" or is_by_hook(clip.paying)
     if generation.is_transient and is_others and not cancelled:
@@ -223,7 +230,7 @@ def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: L
     else:
         title, state = ended, "The state of the generation itself is not known; it may be fine."
         advice = f"To wait for it without paying again, run {wait}."
-    cost = cost_of_clear(clip, task)
+    advice, cost = f"{advice} {_of_price(clip)}".strip(), cost_of_clear(clip, task)
     return {"title": title, "code": None, "message": f"{why} {state}", "trace_id": None, "advice": advice, "cost": cost}
 
 
@@ -237,10 +244,10 @@ def _why_ended(clip: Clip, task: TaskFacts) -> tuple[str, str]:
     elif task.state == "upstream_failed":
         why, ended = _did_not_run(task), "The task did not run"
     elif task is clip.dropped:
-        why, ended = _dropped(task), f"The task was {task.state}"
+        why, ended = _dropped(clip, task), f"The task was {task.state}"
     elif task.timed_out:
         why = f"The task {name_of(task)} failed: its timeout expired."
-    elif (cap := _exceeded(clip)) is not None and clip.credits is not None:
+    elif (cap := exceeded(clip)) is not None and clip.credits is not None:
         price = credits_text(clip.credits)
         why = f"The task {name_of(task)} failed: the price, {price}, is above its max_credits ({cap:g})."
     elif clip.kills and clip.kills[0].state == "failed":
@@ -248,13 +255,12 @@ def _why_ended(clip: Clip, task: TaskFacts) -> tuple[str, str]:
     return why, ended
 
 
-def _dropped(task: TaskFacts) -> str:
+def _dropped(clip: Clip, task: TaskFacts) -> str:
     if task.state == "removed":
         return f"The task {name_of(task)} is not in the DAG any more, and Airflow has removed it without a result."
-    return (
-        f"The task {name_of(task)} was skipped before it had a result, as when the run's timeout expires, or another "
-        "task of a DAG with fail_fast fails."
-    )
+    if clip.kills:
+        return f"A user marked the task {name_of(task)} as skipped before it had a result."
+    return f"The task {name_of(task)} was skipped before it had a result, {_SKIPPED}."
 
 
 def arguments(generation_id: str | None, conn_id: str | None, endpoint: str | None) -> str:
@@ -278,15 +284,9 @@ def _charged(clip: Clip, generation: Generation) -> str:
     return "The service does not report whether the credits were returned: compare the balance."
 
 
-def _exceeded(clip: Clip) -> float | None:
-    """Return the ``max_credits`` of the task that submitted a clip, if the price is higher."""
-    cap = number(mapping(clip.paying.fields).get("max_credits")) if clip.paying is not None else None
-    return cap if cap is not None and clip.credits is not None and clip.credits > cap else None
-
-
-def _of_cancel(clip: Clip) -> str:
-    """Say what to do about a cancelled clip; empty where there is nothing to say."""
-    if _exceeded(clip) is None:
+def _of_price(clip: Clip) -> str:
+    """Say what to do about a price above the cap; empty where it is not above it."""
+    if clip.dropped is not None or exceeded(clip) is None:
         return ""
     return "If it may cost that much, raise max_credits before you clear the task."
 
@@ -311,7 +311,7 @@ def _canceller(clip: Clip) -> str:
         action = clip.kills[-1]
         what = "run" if action.of_run else f"task {name_of(paying or clip.main)}"
         return f"Airflow cancelled it: a user marked the {what} as {action.state}."
-    if (cap := _exceeded(clip)) is not None and paying is not None:
+    if (cap := exceeded(clip)) is not None and paying is not None:
         return f"Airflow cancelled it: its price is above the max_credits of the task {name_of(paying)} ({cap:g})."
     if paying is None:
         return (
@@ -319,7 +319,7 @@ def _canceller(clip: Clip) -> str:
             "another run, or at the service."
         )
     if paying.state == "skipped":
-        return f"Airflow cancelled it: the task {name_of(paying)} was skipped, as when a run's timeout expires."
+        return f"Airflow cancelled it: the task {name_of(paying)} was skipped, {_SKIPPED}."
     if paying.was_cleared:
         return f"The task {name_of(paying)} was cleared since: the clear cancelled it, or the task's log says what did."
     if not paying.has_ended and not paying.begins_anew:
@@ -329,8 +329,8 @@ def _canceller(clip: Clip) -> str:
         return f"The log of {name_of(paying)} says whether the task cancelled it."
     return (
         "Airflow's records show neither a timeout nor an action of a user that ended the wait: the task itself "
-        "cancelled it because of its price or its execution_timeout, it was cancelled at the service, or its worker "
-        "was stopped. "
+        "cancelled it because of its price or its execution_timeout, it was cancelled at the service, its worker was "
+        "stopped, or a user marked several tasks at once, which Airflow may not record. "
         f"The log of {name_of(paying)} says which."
     )
 

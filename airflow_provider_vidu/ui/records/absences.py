@@ -9,6 +9,10 @@ class NoTaskError(LookupError):
     """The run has no such task instance."""
 
 
+class NoRunError(NoTaskError):
+    """There is no such run, or no longer: its task instances were deleted with it."""
+
+
 class NoIterationError(LookupError):
     """The address of a task in a loop names no iteration."""
 

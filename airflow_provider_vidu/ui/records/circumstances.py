@@ -41,6 +41,8 @@ SILENT: Final = timedelta(minutes=2)
 """A scheduler that runs is heard of more often, even under load."""
 PROMPT_WITHIN: Final = timedelta(seconds=60)
 """A task ends so soon after it was marked. Airflow also logs what it then refuses, so the times are compared."""
+EARLIER_BY: Final = timedelta(seconds=5)
+"""A task does not end before it was marked, but for clocks that differ."""
 
 # The names of Airflow's routes (core_api/routes/public), under which it logs who changed a state.
 _OF_RUN: Final = "patch_dag_run"
@@ -76,7 +78,7 @@ def _ending(task: TaskFacts, actions: Sequence[Action]) -> list[Action]:
     A mark of a task that has ended leaves the time of its end: then another action has ended it, right before that.
     """
     at = task.ended_at
-    ends = [action for action in actions if at and action.at and abs(action.at - at) <= PROMPT_WITHIN]
+    ends = [action for action in actions if at and action.at and -EARLIER_BY <= at - action.at <= PROMPT_WITHIN]
     if own := [action for action in ends if action.state == task.state]:
         return own
     since = [action for action in actions if at and action.at and action.at > at and action.state == task.state]
@@ -97,7 +99,7 @@ def _new_state(row: Any, task: TaskFacts) -> str | None:
         entities = (each for action in objects(extra.get("actions")) for each in objects(action.get("entities")))
         named = (each for each in entities if each.get("task_id") == task.task_id and _is_of(each, task))
         state = next((each.get("new_state") for each in named), None)
-    return state if state in ("failed", "success") else None
+    return state if state in ("failed", "success", "skipped") else None
 
 
 def _is_of(entity: Mapping[str, Any], task: TaskFacts) -> bool:

@@ -27,6 +27,7 @@ from airflow_provider_vidu.ui.records.absences import (
     BatchError,
     EndedError,
     NoIterationError,
+    NoRunError,
     NoTaskError,
     NotYetError,
 )
@@ -118,7 +119,7 @@ def read_page(
     :param region_id: the region of a task instance in a loop. A clear may have put the loop's later iterations into a
         new one since: an address from before leads to the same iteration.
     :param number: which of the generations that the task has published.
-    :raises NoTaskError: when the run has no such task instance.
+    :raises NoTaskError: when the run has no such task instance; NoRunError when there is no such run.
     :raises NoIterationError: when the task is in a loop and there is no region.
     :raises BatchError: when it is a batch.
     :raises EndedError: when it has ended and has no id.
@@ -137,7 +138,7 @@ def read_page(
             if region_id is None and is_in_loop(session, dag_id, run_id, task_id):
                 raise NoIterationError(task_id)
             if (found := reader.state(task_id, index, region_id)) is None:
-                raise NoTaskError(task_id)
+                raise NoRunError(run_id) if _is_over(session, dag_id, run_id) is None else NoTaskError(task_id)
             state, try_number, is_batch, is_open, ran, key = found
             if is_batch:
                 raise BatchError(task_id)

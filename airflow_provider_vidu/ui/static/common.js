@@ -316,18 +316,18 @@ export function keepAsking(load) {
 }
 
 export class Refused extends Error {
-  constructor(status, detail, isAmbiguous = false) {
+  constructor(status, detail, fault = null) {
     super(detail);
     this.status = status;
-    this.isAmbiguous = isAmbiguous; // the address names several task instances
+    this.fault = fault; // of the address: "ambiguous" (of several task instances), or "no-run" (that is there)
   }
 }
 
 export async function getJson(address) {
   const answer = await fetch(address, { headers: { Accept: "application/json" }, cache: "no-store" });
   const body = await answer.json().catch(() => null);
-  const isAmbiguous = answer.headers.get("Vidu-Address") === "ambiguous";
-  if (!answer.ok) throw new Refused(answer.status, typeof body?.detail === "string" ? body.detail : "", isAmbiguous);
+  const fault = answer.headers.get("Vidu-Address");
+  if (!answer.ok) throw new Refused(answer.status, typeof body?.detail === "string" ? body.detail : "", fault);
   if (body === null) throw new Refused(0, ""); // cut off, or not the server's own
   document.querySelector(".trouble")?.remove();
   document.getElementById("main").classList.remove("is-gone");
@@ -351,7 +351,7 @@ function trouble(error, pause) {
   main.querySelector(".loading")?.remove();
   if (status === 404) main.classList.add("is-gone"); // such as what a task had made before it was cleared
   const isOfTask = here.includes("/tasks/"); // else it is the run that does not exist
-  const ways = status === 404 || status === 403 ? waysOut(status, isOfTask, !error.isAmbiguous) : [];
+  const ways = status === 404 || status === 403 ? waysOut(status, isOfTask, error.fault) : [];
   const top = document.getElementById("top");
   if (!top.hasChildNodes()) fill(top, "trouble", () => topBar([], []));
   main.prepend(el("div.alert.is-notice.trouble", { role: "alert" }, el("p", {}, text, " ", again), ...ways));
@@ -374,15 +374,15 @@ function namesInAddress() {
 }
 
 /** Links that lead on from a page that has nothing to show, by what its address names; without access, out of it. */
-export function waysOut(status, hasRun = true, isOfOneTask = true) {
+export function waysOut(status, hasRun = true, fault = null) {
   const home = crumb("Airflow's home page", airflow.pathname);
   if (status === 403) return [el("ul.ways", {}, el("li", {}, home))]; // the others would be refused as well
   const { dag, run, task, index, region, position } = namesInAddress();
   const base = new URL("dags/", airflow).pathname;
-  const own = dag && run && `${base}${dag}/runs/${run}`;
+  const own = dag && run && fault !== "no-run" && `${base}${dag}/runs/${run}`;
   const place = index ? `/mapped/${index}` : region ? `?region_id=${region}&region_index=${position}` : "";
   const links = [
-    own && task && isOfOneTask && crumb("The task and its log in Airflow", `${own}/tasks/${task}${place}`),
+    own && task && fault !== "ambiguous" && crumb("The task and its log in Airflow", `${own}/tasks/${task}${place}`),
     own && el("a", { href: `${root.pathname}dags/${dag}/runs/${run}` }, "All clips of this run"),
     own && hasRun && crumb("The run in Airflow", own),
     dag && crumb("The DAG in Airflow", `${base}${dag}`),

@@ -75,14 +75,15 @@ def test_a_task_that_was_marked_as_success(pages, generation):
     assert sheet["counts"] == {"working": 0, "submitted": 1, "ready": 1, "stored": 0, "failed": 0}
 
 
-def test_a_mark_as_success_cancels_a_clip(pages, generation):
-    """Airflow's audit log is read although the task is a success; one that returned its result needs no look."""
-    now = datetime.now(UTC)
+@pytest.mark.parametrize("state", ["success", "skipped"])
+def test_a_mark_cancels_a_clip(pages, generation, state):
+    """Airflow's audit log is read although no task has failed; one that returned its result needs no look."""
+    now, dag = datetime.now(UTC), f"marked-cancel-{state}"
     generation_id, _ = generation(states=[["failed", 0]], error="UserCancelled")
-    pages.add("marked", generation_id, dag="marked-cancel", watch=MADE, at=now, ended=now, resumes=True)
-    pages.act("patch_task_instance", {"new_state": "success"}, dag="marked-cancel", at=now, task="marked")
-    shown = pages.get(pages.at("marked", dag="marked-cancel", then="/clip.json"), user="admin").json()
-    assert "a user marked the task marked as success" in shown["error"]["message"]
+    pages.add("marked", generation_id, dag=dag, state=state, watch=MADE, at=now, ended=now, resumes=True)
+    pages.act("patch_task_instance", {"new_state": state}, dag=dag, at=now, task="marked")
+    shown = pages.get(pages.at("marked", dag=dag, then="/clip.json"), user="admin").json()
+    assert f"a user marked the task marked as {state}" in shown["error"]["message"]
 
 
 @pytest.mark.parametrize("states", [("success", "failed"), ("failed", "success")])
@@ -109,6 +110,30 @@ def test_an_action_long_before_the_end_is_not_the_cause(pages, generation):
     )
     shown = pages.get(pages.at("outlived", dag="outlived", then="/clip.json"), user="admin").json()
     assert "neither a timeout nor an action" in shown["error"]["message"]
+
+
+def test_an_action_right_after_the_end_is_not_the_cause(pages, generation):
+    """The task had failed by itself before a user marked it so: Airflow refuses that, and logs it nevertheless."""
+    now = datetime.now(UTC)
+    generation_id, _ = generation(states=[["processing", 0]])
+    pages.add("refused", generation_id, dag="refused", state="failed", watch=MADE, at=now, ended=now)
+    at = now + timedelta(seconds=20)
+    pages.act("patch_task_instance", {"new_state": "failed"}, dag="refused", at=at, task="refused")
+    shown = pages.get(pages.at("refused", dag="refused", then="/clip.json"), user="admin").json()
+    assert shown["error"]["message"].startswith("The task refused failed; its log says why.")
+
+
+def test_the_pages_of_a_run_that_was_deleted(pages):
+    """Its clips are on no tab, and what links name of it is not there: the page is told so, of a batch as well."""
+    pages.add("kept", None, dag="has-a-run")
+    for then in ("/clip.json", "/batch/clips.json"):
+        gone = pages.get(pages.at("film", dag="has-no-run", then=then), user="admin")
+        assert (gone.status_code, gone.headers["Vidu-Address"]) == (404, "no-run")
+        assert "the run was deleted, or the address is wrong." in gone.json()["detail"]
+        assert "tab" not in gone.json()["detail"]
+        there = pages.get(pages.at("film", dag="has-a-run", then=then), user="admin")
+        assert (there.status_code, there.headers.get("Vidu-Address")) == (404, None)
+        assert "on its tab “Vidu clips”." in there.json()["detail"]
 
 
 def test_a_wait_before_the_create_is_no_part_of_what_others_took(pages, generation):

@@ -314,6 +314,9 @@ def test_a_price_above_the_limit_cancelled_it():
         assert ("raise max_credits" in error["advice"]) is (cap < 20)
         goes_on = view(task(state="failed", watch=WATCH, fields=fields), live=Live(generation("running")))["error"]
         assert ("the price, 20 credits, is above its max_credits (19)" in goes_on["message"]) is (cap < 20)
+        # A clear pays again even with on_clear="resume": no try uses a generation above the cap.
+        assert ('unless it has on_clear="resume"' in goes_on["cost"]) is (cap == 20)
+        assert ("raise max_credits before you clear the task." in goes_on["advice"]) is (cap < 20)
 
 
 def gone(record: TaskFacts, size: int | None) -> Clip:
@@ -455,6 +458,21 @@ def test_whether_credits_came_back(price, told):
 def test_who_cancelled_is_not_guessed(tasks, told):
     """Without a record of a timeout or a kill the page says so."""
     assert told in view(*tasks, live=Live(generation("failed", error_code="UserCancelled")))["error"]["message"]
+
+
+def test_a_task_was_skipped_by_a_user():
+    """It is the user who ended it; without a record of that, no cause is left out."""
+    skipped = task(state="skipped", watch=WATCH, ended_at=NOW)
+    cancelled, running = Live(generation("failed", error_code="UserCancelled")), Live(generation("running"))
+
+    def told(actions: list[Action] | None, live: Live) -> str:
+        return str(view(skipped, live=live, actions=actions)["error"]["message"])
+
+    marked = [Action("skipped", NOW)]
+    assert told(marked, cancelled).startswith("Airflow cancelled it: a user marked the task film as skipped.")
+    assert told(marked, running).startswith("A user marked the task film as skipped before it had a result.")
+    causes = "as when a run's timeout expires, another task of a DAG with fail_fast fails, or a user marks it so."
+    assert all(causes in told(actions, live) for actions in ([], None) for live in (cancelled, running))
 
 
 @pytest.mark.parametrize(
