@@ -20,6 +20,7 @@ from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.stores.base import MIB
 from airflow_provider_vidu.stores.places import Root, Spot, read_roots, root_of
+from airflow_provider_vidu.stores.remote import part_of_s3
 from airflow_provider_vidu.stores.roots import is_really_beneath
 from airflow_provider_vidu.stores.schemes import STORES
 
@@ -211,15 +212,12 @@ class _RemoteFile(Preview):
 
     def read(self, start: int, length: int) -> bytes:
         """Fetch one piece."""
-        from fsspec.asyn import sync
-
         stop = min(start + length, self.size)
         if start >= stop:
             return b""
         try:
             if hasattr(self._store, "_call_s3"):
-                part: bytes = sync(self._store.loop, _part_of_s3, self._store, self._path, start, stop)
-                return part
+                return part_of_s3(self._store, self._path, start, stop)
             if self._is_object:
                 data: bytes = self._store.cat_file(self._path, start=start, end=stop)
                 return data
@@ -229,26 +227,6 @@ class _RemoteFile(Preview):
                 return bytes(file.read(stop - start))
         except Exception as error:  # any error of a client library
             raise _unreadable(error) from error
-
-
-async def _part_of_s3(fs: Any, path: str, start: int, stop: int) -> bytes:
-    """Return a part of an object; what a store sends beyond it is not read.
-
-    Some stores that are compatible with S3 ignore a range: s3fs took the whole object into memory for each piece.
-    """
-    bucket, key, version = fs.split_path(path)
-    named = {"VersionId": version} if version else {}
-    wanted = f"bytes={start}-{stop - 1}"
-    answer = await fs._call_s3("get_object", Bucket=bucket, Key=key, Range=wanted, **named)
-    body, part = answer["Body"], bytearray()
-    skipped = 0 if answer.get("ContentRange") else start
-    try:
-        while (left := skipped + stop - start - len(part)) and (data := await body.read(min(left, MIB))):
-            part += data[skipped:]
-            skipped -= min(skipped, len(data))
-    finally:
-        body.close()
-    return bytes(part)
 
 
 def _unreadable(error: Exception) -> PreviewError:
