@@ -330,7 +330,7 @@ def test_an_object_that_is_too_large_is_not_read(monkeypatch):
     with Server(answer) as store:
         extra = {"endpoint_url": store.url("").rstrip("/"), "region_name": "us-east-1"}
         stored = {"conn_type": "aws", "login": "someone", "password": "something", "extra": extra}
-        monkeypatch.setenv("AIRFLOW_CONN_RANGELESS", json.dumps(stored))
+        monkeypatch.setenv("AIRFLOW_CONN_TOO_LARGE", json.dumps(stored))
         with pytest.raises(exceptions.ViduConfigError, match="larger than 50,000,000 bytes"):
-            MediaFile("s3://rangeless@clips/a.png", "image", "images", None).load()
+            MediaFile("s3://too_large@clips/a.png", "image", "images", None).load()
     assert {request.method for request in store.requests} == {"HEAD"}
