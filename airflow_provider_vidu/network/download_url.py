@@ -15,7 +15,7 @@ from airflow_provider_vidu.common.text import sanitized, signatures
 from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.common.urls import shown_url, url_problem
 from airflow_provider_vidu.common.values import web_url, whole
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError, forgetting_variables
 from airflow_provider_vidu.network.addresses import Resolver
 from airflow_provider_vidu.network.allowed_hosts import parse_allowed
 from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT
@@ -91,6 +91,10 @@ class DownloadAccess:
 
     def redaction(self, url: str | None = None) -> Callable[[str], str]:
         """Return what :meth:`redact_text` does, for several texts: spelling the secrets takes longer than a search."""
+        with forgetting_variables():
+            return self._redaction(url)
+
+    def _redaction(self, url: str | None) -> Callable[[str], str]:
         hidden = {secret.reveal() for secret in self.secrets} | signatures(url) | environment_secrets()
         hidden |= secrets_of(self.proxy) if self.proxy else set()
         return Redactor(hidden).redact if hidden else str

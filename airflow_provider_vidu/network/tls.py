@@ -22,7 +22,7 @@ _ROUND_SECONDS: Final = 1.0
 """How often calls are checked, and how much longer than its timeout one may take."""
 
 
-def ssl_context(verify: bool | str = True, environ: Mapping[str, str] = os.environ) -> ssl.SSLContext:
+def ssl_context(verify: bool | str = True, environ: Mapping[str, str] | None = None) -> ssl.SSLContext:
     """Return the TLS context for a connection's ``verify``. It is cached and shared: do not change it.
 
     With True, a bundle named by ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE`` or ``SSL_CERT_FILE`` is the only one
@@ -38,7 +38,8 @@ def ssl_context(verify: bool | str = True, environ: Mapping[str, str] = os.envir
     if isinstance(verify, str):
         return _trusting("the connection's verify", verify, _fingerprint(verify))
     for name in BUNDLE_VARIABLES:
-        if path := environ.get(name):
+        # In no variable: error trackers collect those of a timeout or an error, and the environment holds connections.
+        if path := (os.environ if environ is None else environ).get(name):
             return _trusting(f"the environment variable {name}", path, _fingerprint(path))
     return _default()
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.stores.base import (
+    MIB,
     READ_BYTES,
     FsspecWriter,
     StoredFile,
@@ -127,6 +128,34 @@ def existing_names(fs: Any, protocol: str, folder: str, names: Sequence[str]) ->
     except Exception:  # noqa: BLE001 - the check of a single name reports the problem
         return names
     return [name for name in names if f"{folder}/{name}" in keys] if len(keys) < MOST_LISTED else names
+
+
+def part_of_s3(fs: Any, path: str, start: int, stop: int) -> bytes:
+    """Return a part of an object; what a store sends beyond it is not read.
+
+    Some stores that are compatible with S3 ignore a range: s3fs took the whole object into memory for each part.
+
+    :param fs: a file system of s3fs.
+    """
+    from fsspec.asyn import sync
+
+    async def read() -> bytes:
+        bucket, key, version = fs.split_path(path)
+        named = {"VersionId": version} if version else {}
+        wanted = f"bytes={start}-{stop - 1}"
+        answer = await fs._call_s3("get_object", Bucket=bucket, Key=key, Range=wanted, **named)
+        body, part = answer["Body"], bytearray()
+        skipped = 0 if answer.get("ContentRange") else start
+        try:
+            while (left := skipped + stop - start - len(part)) and (data := await body.read(min(left, MIB))):
+                part += data[skipped:]
+                skipped -= min(skipped, len(data))
+        finally:
+            body.close()
+        return bytes(part)
+
+    found: bytes = sync(fs.loop, read)
+    return found
 
 
 class MovedWriter(FsspecWriter):

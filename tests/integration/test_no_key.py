@@ -7,7 +7,9 @@ import base64
 import dataclasses
 import io
 import json
+import os
 import pickle
+import pkgutil
 import signal
 import socket
 import ssl
@@ -27,6 +29,7 @@ from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.network.connection import Connection
 from airflow_provider_vidu.network.download_url import DownloadAccess, DownloadURL
 from airflow_provider_vidu.network.stream import NETWORK_ERRORS, Stream
+from airflow_provider_vidu.network.tls import ssl_context
 from fault_table import CLEAR_ERROR
 from tests.integration.downloads.test_transfer import Shelf
 from tests.integration.servers import Request, Server, Wire, fixed
@@ -272,6 +275,52 @@ def test_an_interrupt_within_a_request(connect, ask: str) -> None:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
+    assert_clean(caught.value)
+
+
+WRONG: dict[str, dict[str, object]] = {
+    "number": {"timeout": "soon"},
+    "headers": {"headers": {"X-Api-Token": PASSWORD, "X-Other": "a\r\nb"}},
+    "proxy": {"proxy": f"socks5://user:{PASSWORD}@127.0.0.1:1"},
+    "bundle": {"verify": "/nowhere/ca.pem"},
+    "dialect": {"dialect": "ent-v7"},
+}
+
+
+@pytest.mark.parametrize("ask", ASKS)
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_field_of_a_connection(connect, name: str, ask: str) -> None:
+    """The variables of what reads a connection hold all of it."""
+    connect("http://127.0.0.1:9", **WRONG[name])
+    with pytest.raises(ViduError) as caught:
+        ASKS[ask]()
+    assert_clean(caught.value)
+
+
+def test_a_bundle_that_the_environment_names(connect, monkeypatch) -> None:
+    """The environment holds connections."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
+    connect("https://127.0.0.1:9")
+    with pytest.raises(ViduError, match="CA bundle") as caught:
+        ssl_context()
+    assert_clean(caught.value)
+
+
+@pytest.mark.parametrize("step", ["ViduConfig.from_connection", "_get", "mask_secret"])
+def test_an_interrupt_while_a_connection_is_looked_up(connect, monkeypatch, step: str) -> None:
+    """Airflow's own look-up holds the connection, too."""
+    connect("http://127.0.0.1:9")
+    module = "airflow_provider_vidu.api.settings.connection"
+    name = f"{module}.{step}"
+    real = pkgutil.resolve_name(f"{module}:{step}")
+
+    def interrupted(*args: object) -> object:
+        held = [real(*args), os.environ["AIRFLOW_CONN_VIDU_DEFAULT"]]
+        raise _Interrupt(len(held))
+
+    monkeypatch.setattr(name, interrupted)
+    with pytest.raises(_Interrupt) as caught:
+        resolve("vidu_default")
     assert_clean(caught.value)
 
 

@@ -23,6 +23,7 @@ from airflow_provider_vidu.exceptions import (
     ViduError,
     ViduResponseError,
     ViduTransportError,
+    forgetting_variables,
 )
 from airflow_provider_vidu.network.proxies import proxy_for, without_login
 from airflow_provider_vidu.network.secrets_backends import is_there_after_all, kinds_of
@@ -41,6 +42,11 @@ def resolve(conn_id: str, hook: type[BaseHook] = BaseHook) -> ViduConfig:
     :raises ViduConfigError: when a field is missing or wrong.
     """
     _check_id(conn_id)
+    with forgetting_variables():  # they hold the connection
+        return _resolved(conn_id, hook)
+
+
+def _resolved(conn_id: str, hook: type[BaseHook]) -> ViduConfig:
     conn = _looked_up(conn_id, lambda: _get(conn_id, hook))
     config = _checked(conn_id, conn, lambda: conn.extra_dejson)
     for secret in config.secrets():
@@ -77,9 +83,13 @@ async def aresolve(conn_id: str) -> ViduConfig:
     :raises ViduTransportError: when the look-up itself failed (API server or secrets backend unreachable): a trigger
         tolerates it like a failed poll.
     """
-    from airflow.providers.common.compat.connection import get_async_extra_dejson
-
     _check_id(conn_id)
+    with forgetting_variables():
+        return await _aresolved(conn_id)
+
+
+async def _aresolved(conn_id: str) -> ViduConfig:
+    from airflow.providers.common.compat.connection import get_async_extra_dejson
 
     async def look_up() -> tuple[Any, Any]:
         conn = await _aget(conn_id)
@@ -162,7 +172,8 @@ def _looked_up(conn_id: str, look_up: Callable[[], T]) -> T:
     so it must not stay attached as the context of an error that is logged or sent elsewhere.
     """
     try:
-        return look_up()
+        with forgetting_variables():  # of what is no Exception, such as a timeout
+            return look_up()
     except Exception as error:  # noqa: BLE001 - raised below, as our own
         failure = _failure(conn_id, error)
     raise failure
@@ -170,7 +181,8 @@ def _looked_up(conn_id: str, look_up: Callable[[], T]) -> T:
 
 async def _alooked_up(conn_id: str, look_up: Awaitable[T]) -> T:
     try:
-        return await look_up
+        with forgetting_variables():
+            return await look_up
     except Exception as error:  # noqa: BLE001 - raised below, as our own
         failure = _failure(conn_id, error)
     raise failure

@@ -83,6 +83,9 @@ class MediaFile:
         digest = hashlib.sha256()
         try:
             with self._opened() as source:
+                announced = getattr(source, "size", None)  # by a store, some of which ignore which part is requested
+                if isinstance(announced, int) and announced > MAX_UPLOAD_BYTES:
+                    raise self._too_large()
                 while self.size <= MAX_UPLOAD_BYTES and (piece := source.read(_PIECE_BYTES)):
                     content.write(piece)
                     digest.update(piece)
@@ -111,9 +114,12 @@ class MediaFile:
         name = _USER.sub(r"\1***@", str(self._source))
         return ViduConfigError(f"{self._where}: the file {redacted(name)} {problem}")
 
+    def _too_large(self) -> ViduConfigError:
+        return self.error(f"is larger than {MAX_UPLOAD_BYTES:,} bytes, the most that the service takes. {ADVICE}")
+
     def _check(self, content: BinaryIO) -> None:
         if self.size > MAX_UPLOAD_BYTES:
-            raise self.error(f"is larger than {MAX_UPLOAD_BYTES:,} bytes, the most that the service takes. {ADVICE}")
+            raise self._too_large()
         content.seek(0)
         proven = sniffed(content.read(SNIFF_BYTES))
         detail = f"; its first bytes say {proven}" if proven else ""

@@ -20,6 +20,7 @@ from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.stores.base import MIB
 from airflow_provider_vidu.stores.places import Root, Spot, read_roots, root_of
+from airflow_provider_vidu.stores.remote import part_of_s3
 from airflow_provider_vidu.stores.roots import is_really_beneath
 from airflow_provider_vidu.stores.schemes import STORES
 
@@ -212,7 +213,11 @@ class _RemoteFile(Preview):
     def read(self, start: int, length: int) -> bytes:
         """Fetch one piece."""
         stop = min(start + length, self.size)
+        if start >= stop:
+            return b""
         try:
+            if hasattr(self._store, "_call_s3"):
+                return part_of_s3(self._store, self._path, start, stop)
             if self._is_object:
                 data: bytes = self._store.cat_file(self._path, start=start, end=stop)
                 return data

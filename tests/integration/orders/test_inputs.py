@@ -18,10 +18,12 @@ import pytest
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduGenerateOperator
+from airflow_provider_vidu.orders.media.files import MAX_UPLOAD_BYTES, MediaFile
 from airflow_provider_vidu.orders.media.prepared import MAX_IMAGE_BYTES, Prepared
 from airflow_provider_vidu.orders.order import Order
 from airflow_provider_vidu.orders.records import RecordStore
 from airflow_provider_vidu.orders.submission import OrderRecord, Submission
+from tests.integration.servers import Request, Server, Wire
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("quick_backoff")]
 
@@ -315,3 +317,20 @@ def test_a_destination_outside_of_its_roots(service, connect, context, tmp_path,
     with pytest.raises(exceptions.ViduConfigError, match=r"dags/a.mp4' is not beneath .*\[vidu\] destination_roots"):
         operator.execute(context)
     assert service.requests == []
+
+
+def test_an_object_that_is_too_large_is_not_read(monkeypatch):
+    """A store that ignores which part is requested would send all of it into the worker's memory."""
+
+    def answer(request: Request, wire: Wire) -> None:
+        wire.head(200, Content_Length=MAX_UPLOAD_BYTES + 1, ETag='"v1"', Last_Modified="Wed, 21 Oct 2015 07:28:00 GMT")
+        if request.method == "GET":
+            wire.send(PNG)
+
+    with Server(answer) as store:
+        extra = {"endpoint_url": store.url("").rstrip("/"), "region_name": "us-east-1"}
+        stored = {"conn_type": "aws", "login": "someone", "password": "something", "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_TOO_LARGE", json.dumps(stored))
+        with pytest.raises(exceptions.ViduConfigError, match="larger than 50,000,000 bytes"):
+            MediaFile("s3://too_large@clips/a.png", "image", "images", None).load()
+    assert {request.method for request in store.requests} == {"HEAD"}

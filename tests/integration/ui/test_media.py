@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import socket
 import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +19,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from airflow_provider_vidu.links import has_pages
+from airflow_provider_vidu.stores.base import MIB
+from airflow_provider_vidu.stores.places import Root, Spot
+from airflow_provider_vidu.ui.playing.preview import open_beneath
+from tests.integration.servers import Request, Server, Wire, video
 
 pytestmark = [
     pytest.mark.integration,
@@ -489,3 +496,36 @@ def test_readers_who_leave_keep_no_file_open(pages, film):
     while descriptors(pages) > before + 4 and time.monotonic() < until:
         pages.get(path, method="HEAD")
     assert descriptors(pages) <= before + 4
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a store that ignores the range of a request, or lies about it",
+    outcome="survived",
+    side="pages",
+    seen="each piece as it is, and no more of an answer in memory",
+)
+def test_a_piece_of_a_store_that_ignores_ranges(monkeypatch):
+    """Eight looks at the first bytes of a clip took the whole object into the API server's memory eight times."""
+    content = video(64 * MIB)
+    sent: list[int] = []
+
+    def answer(request: Request, wire: Wire) -> None:
+        wire.head(200, Content_Length=len(content), ETag='"v1"', Last_Modified="Wed, 21 Oct 2015 07:28:00 GMT")
+        if request.method == "HEAD":
+            return
+        count = 0
+        with suppress(OSError):
+            while count < len(content):
+                count += wire.sock.send(content[count : count + MIB])
+        sent.append(count)
+
+    with Server(answer) as store:
+        extra = {"endpoint_url": store.url("").rstrip("/"), "region_name": "us-east-1"}
+        stored = {"conn_type": "aws", "login": "someone", "password": "something", "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_RANGELESS", json.dumps(stored))
+        spot = Spot("s3", "clips", ("a.mp4",))
+        opened = open_beneath(Root(replace(spot, parts=()), "rangeless"), spot)
+        assert opened.read(0, 100) == content[:100]
+        assert opened.read(3_000_000, 2 * MIB) == content[3_000_000 : 3_000_000 + 2 * MIB]
+    assert max(sent) < 32 * MIB
