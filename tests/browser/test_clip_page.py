@@ -95,7 +95,8 @@ def test_a_clip_in_the_frame_leads_on(visit, pages, generation):
         pages.add("framed", generation_id if index == 1 else f"framed-{index}", index=index, state="failed", watch=MADE)
     frame = visit(pages.at("framed", index=0), framed=True)
     first = int(frame.locator(".place").inner_text().partition(" ")[0])  # other tests have clips in this run, too
-    frame.locator("body").press("n")
+    frame.locator(".place").click()  # keys go to the frame that was clicked last
+    frame.owner.page.keyboard.press("n")
     frame.locator(".place").get_by_text(f"{first + 1} of ").wait_for()
     assert frame.locator(".crumbs").count() == 0
     names = [link.inner_text() for link in frame.locator("#top .actions a").all()]
