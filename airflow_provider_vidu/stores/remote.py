@@ -143,7 +143,7 @@ def part_of_s3(fs: Any, path: str, start: int, stop: int) -> bytes:
         bucket, key, version = fs.split_path(path)
         named = {"VersionId": version} if version else {}
         wanted = f"bytes={start}-{stop - 1}"
-        answer = await fs._call_s3("get_object", Bucket=bucket, Key=key, Range=wanted, **named)
+        answer = await fs._call_s3("get_object", Bucket=bucket, Key=key, Range=wanted, **named, **fs.req_kw)
         body, part = answer["Body"], bytearray()
         skipped = 0 if answer.get("ContentRange") else start
         try:
