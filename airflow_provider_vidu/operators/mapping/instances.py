@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice, product
@@ -129,12 +130,47 @@ def arguments_of_all(task: Any) -> dict[str, Any]:
     rows = [expanded] if isinstance(expanded, Mapping) else expanded
     if is_listed(rows):
         varied = {name for row in rows if isinstance(row, Mapping) for name in row}
-        owners = (task.dag if task.has_dag() else None, getattr(task, "task_group", None))
-        defaults = [getattr(owner, "default_args", None) or {} for owner in owners]
-        known = {name: value for each in (*defaults, partial) for name, value in each.items() if name not in varied}
+        known = {name: value for name, value in {**_defaults_of(task), **partial}.items() if name not in varied}
     else:  # of an upstream task: they may hold anything
         varied, known = {"storage_conn_id"} - set(partial), dict(partial)
+    if makes_own(task):
+        varied.add("storage_conn_id")
     return {**known, **dict.fromkeys(varied & {"storage_conn_id"}, OwnReference("the connection of each instance"))}
+
+
+def makes_own(task: Any, name: str | None = None) -> bool:
+    """Whether a mapped operator is of a user's subclass, whose ``__init__`` may make arguments of others.
+
+    :param name: of an argument: whether that ``__init__`` takes it, so that it may pass on something else.
+    """
+    kind = getattr(task, "operator_class", None)
+    kinds = kind.__mro__ if isinstance(kind, type) else ()
+    made = [init for each in kinds if (init := each.__dict__.get("__init__")) and not _is_of_airflow(init)]
+    return any(name is None or name in inspect.signature(init).parameters for init in made)
+
+
+def is_made_up(task: Any, name: str, text: str) -> bool:
+    """Whether a user's subclass may have made an argument of others, so that each instance has its own.
+
+    :param text: the argument of one of the instances, as it was passed to the operator.
+    """
+    if not makes_own(task):
+        return False
+    own = inspect.signature(task.operator_class.__init__).parameters.get(name)
+    known = [partial_of(task).get(name), _defaults_of(task).get(name), None if own is None else own.default]
+    return text not in map(path_text, [*known, *(row.get(name) for row in rows_in(task, expanded_of(task))[0])])
+
+
+def _is_of_airflow(init: Any) -> bool:
+    """Whether a constructor is this provider's, Airflow's or Python's own."""
+    module: str = getattr(inspect.unwrap(init), "__module__", "builtins")
+    return module.partition(".")[0] in ("airflow", __name__.partition(".")[0], "builtins")
+
+
+def _defaults_of(task: Any) -> dict[str, Any]:
+    """Return the default arguments of the DAG and the group of a mapped operator."""
+    owners = (task.dag if task.has_dag() else None, getattr(task, "task_group", None))
+    return {name: value for owner in owners for name, value in (getattr(owner, "default_args", None) or {}).items()}
 
 
 def own_argument(task: Any, context: Any, name: str, written: object) -> object:

@@ -499,3 +499,32 @@ def test_a_default_destination_of_a_mapped_download_is_looked_at(tmp_path):
         first >> ViduDownloadOperator.partial(task_id="keep").expand(generation_id=["a", "b"])
     with pytest.raises(ViduConfigError, match="Nothing was ordered"):
         check_downstream(first)
+
+
+class Studio(ViduDownloadOperator):
+    """Has a connection of its own."""
+
+    def __init__(self, *, storage_conn_id="studio", **kwargs):
+        super().__init__(storage_conn_id=storage_conn_id, **kwargs)
+
+
+class Folder(ViduDownloadOperator):
+    """Makes a destination of a folder's name."""
+
+    def __init__(self, *, destination, **kwargs):
+        super().__init__(destination=f"s3://bucket/{destination}/", **kwargs)
+
+
+@each_row(("kind", "destination"), [(Studio, "s3://bucket/clips/"), (Folder, "nope://films/a.mp4")])
+def test_what_the_subclass_of_a_mapped_download_makes_is_not_known(kind, destination, monkeypatch, caplog):
+    """Another store was tried, with the worker's own credentials; it refused, and a DAG that works ordered nothing."""
+    Recorded.seen = []
+    monkeypatch.setattr(destinations, "Destination", Recorded)
+    if kind is Studio:
+        monkeypatch.setattr(destinations, "missing_file_system", lambda *_: None)
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        first = EmptyOperator(task_id="generate")
+        first >> kind.partial(task_id="keep", destination=destination).expand(generation_id=["a", "b"])
+    check(first, logging.getLogger("preflight"), rehearses=True)
+    assert Recorded.seen == []
+    assert ("will fail if it runs" in caplog.text) is (kind is Folder)
