@@ -10,9 +10,10 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.operators.mapping.groups import is_handed
-from airflow_provider_vidu.operators.mapping.instances import arguments_of_all, destinations_of, makes_own
+from airflow_provider_vidu.operators.mapping.instances import arguments_of_all, destinations_of
 from airflow_provider_vidu.operators.mapping.shared_names import is_shared_in, one_file_for_all
 from airflow_provider_vidu.stores.paths import checked_destination, is_template, local_path
+from airflow_provider_vidu.tasks.mapped import makes_own
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 _ELSEWHERE: Final = ("queue", "executor", "executor_config", "run_as_user")

@@ -19,6 +19,7 @@ from airflow_provider_vidu.operators.mapping.groups import (
     same_in_group,
 )
 from airflow_provider_vidu.stores.paths import path_text
+from airflow_provider_vidu.tasks.mapped import defaults_of, makes_own
 
 log = logging.getLogger(__name__)
 
@@ -130,23 +131,12 @@ def arguments_of_all(task: Any) -> dict[str, Any]:
     rows = [expanded] if isinstance(expanded, Mapping) else expanded
     if is_listed(rows):
         varied = {name for row in rows if isinstance(row, Mapping) for name in row}
-        known = {name: value for name, value in {**_defaults_of(task), **partial}.items() if name not in varied}
+        known = {name: value for name, value in {**defaults_of(task), **partial}.items() if name not in varied}
     else:  # of an upstream task: they may hold anything
         varied, known = {"storage_conn_id"} - set(partial), dict(partial)
     if makes_own(task):
         varied.add("storage_conn_id")
     return {**known, **dict.fromkeys(varied & {"storage_conn_id"}, OwnReference("the connection of each instance"))}
-
-
-def makes_own(task: Any, name: str | None = None) -> bool:
-    """Whether a mapped operator is of a user's subclass, whose ``__init__`` may make arguments of others.
-
-    :param name: of an argument: whether that ``__init__`` takes it, so that it may pass on something else.
-    """
-    kind = getattr(task, "operator_class", None)
-    kinds = kind.__mro__ if isinstance(kind, type) else ()
-    made = [init for each in kinds if (init := each.__dict__.get("__init__")) and not _is_of_airflow(init)]
-    return any(name is None or name in inspect.signature(init).parameters for init in made)
 
 
 def is_made_up(task: Any, name: str, text: str) -> bool:
@@ -157,20 +147,8 @@ def is_made_up(task: Any, name: str, text: str) -> bool:
     if not makes_own(task):
         return False
     own = inspect.signature(task.operator_class.__init__).parameters.get(name)
-    known = [partial_of(task).get(name), _defaults_of(task).get(name), None if own is None else own.default]
+    known = [partial_of(task).get(name), defaults_of(task).get(name), None if own is None else own.default]
     return text not in map(path_text, [*known, *(row.get(name) for row in rows_in(task, expanded_of(task))[0])])
-
-
-def _is_of_airflow(init: Any) -> bool:
-    """Whether a constructor is this provider's, Airflow's or Python's own."""
-    module: str = getattr(inspect.unwrap(init), "__module__", "builtins")
-    return module.partition(".")[0] in ("airflow", __name__.partition(".")[0], "builtins")
-
-
-def _defaults_of(task: Any) -> dict[str, Any]:
-    """Return the default arguments of the DAG and the group of a mapped operator."""
-    owners = (task.dag if task.has_dag() else None, getattr(task, "task_group", None))
-    return {name: value for owner in owners for name, value in (getattr(owner, "default_args", None) or {}).items()}
 
 
 def own_argument(task: Any, context: Any, name: str, written: object) -> object:

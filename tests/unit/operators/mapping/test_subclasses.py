@@ -11,8 +11,8 @@ from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduDownloadOperator, ViduGenerateOperator
-from airflow_provider_vidu.operators.mapping.instances import makes_own
 from airflow_provider_vidu.operators.mapping.shared_names import batch_name, check_own_file
+from airflow_provider_vidu.tasks.mapped import makes_own
 from tests.rows import each_row
 
 
@@ -89,7 +89,8 @@ def test_a_batch_that_a_subclass_names_for_each_instance():
         (Renamed, None, False),
         (Plain, None, True),
         (Kept, "destination", True),
-        (Film, "destination", False),
+        (Film, "destination", True),
+        (Film, "storage_conn_id", False),
     ],
 )
 def test_a_constructor_of_a_subclass_is_found(kind, name, makes):
