@@ -1,4 +1,4 @@
-"""What a mapped operator gives to its instances besides its own arguments, as far as the DAG shows it."""
+"""What a DAG's author adds to an operator besides its arguments: defaults, and a subclass's or a hook's code."""
 
 from __future__ import annotations
 
@@ -21,9 +21,24 @@ def makes_own(task: Any, name: str | None = None) -> bool:
     """
     kind = getattr(task, "operator_class", None)
     kinds = kind.__mro__ if isinstance(kind, type) else ()
-    own = (inspect.unwrap(init) for each in kinds if (init := each.__dict__.get("__init__")) is not None)
-    made = [init for init in own if getattr(init, "__module__", "builtins").partition(".")[0] not in _OURS]
-    return any(name is None or _names(init, name) for init in made)
+    own = (init for each in kinds if (init := each.__dict__.get("__init__")) is not None and _is_of_user(init))
+    return any(name is None or _names(inspect.unwrap(init), name) for init in own)
+
+
+def runs_own(task: Any, kind: type) -> bool:
+    """Whether a user's code runs before the work of an operator of ours, which it may skip, or do elsewhere.
+
+    :param kind: the class of the operator, also of a mapped one.
+    """
+    given = {**defaults_of(task), **getattr(task, "partial_kwargs", {})}
+    if getattr(task, "_pre_execute_hook", given.get("pre_execute")) is not None:
+        return True
+    return any(_is_of_user(getattr(kind, name, None)) for name in ("pre_execute", "execute"))
+
+
+def _is_of_user(function: Any) -> bool:
+    module: str = getattr(inspect.unwrap(function), "__module__", None) or "builtins"
+    return module.partition(".")[0] not in _OURS
 
 
 def _names(init: Any, name: str) -> bool:
