@@ -7,13 +7,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, task_group
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduDownloadOperator, ViduGenerateOperator
+from airflow_provider_vidu.operators.mapping.instances import mapped_to_nothing
 from airflow_provider_vidu.operators.mapping.shared_names import batch_name, check_own_file
 from airflow_provider_vidu.tasks.mapped import makes_own
 from tests.rows import each_row
+from tests.versions import AIRFLOW
+
+if AIRFLOW >= (3, 0):
+    from airflow.providers.standard.operators.empty import EmptyOperator
+else:
+    from airflow.operators.empty import EmptyOperator
 
 
 class Film(ViduGenerateOperator):
@@ -96,3 +103,47 @@ def test_a_batch_that_a_subclass_names_for_each_instance():
 def test_a_constructor_of_a_subclass_is_found(kind, name, makes):
     """Airflow wraps the constructor of every class, also of one that has none."""
     assert makes_own(SimpleNamespace(operator_class=kind), name) is makes
+
+
+class Limited(ViduGenerateOperator):
+    """Names some arguments, and passes them on."""
+
+    def __init__(self, *, cap: float | None = None, budget: Any = None, destination: Any = None, **kwargs: Any) -> None:
+        kwargs.setdefault("max_credits", cap)
+        super().__init__(budget=budget, destination=destination, **kwargs)
+
+
+@each_row(
+    ("row", "lost"),
+    [
+        ({"prompt": "a"}, set()),
+        ({"prompt": "a", "images": None}, set()),
+        ({"prompt": "a", "budget": None}, {"budget"}),
+        ({"prompt": "a", "cap": None}, {"budget", "destination", "max_credits"}),
+        (None, {"budget", "destination", "max_credits"}),
+    ],
+)
+def test_a_none_that_a_subclass_passes_on_is_not_the_rows(row, lost):
+    """Each row of an upstream task was refused, as if it held that None; one that cannot be read is."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        above = EmptyOperator(task_id="rows").output
+        Limited.partial(task_id="t", model="m").expand_kwargs(above)
+    above.resolve = lambda *_, **__: [row]
+    dag.task_dict["t"].expand_input.value.resolve = above.resolve
+    operator = Limited(task_id="t", model="m", **(row or {"prompt": "a"}))
+    assert mapped_to_nothing(operator, {"dag": dag, "ti": SimpleNamespace(map_index=0, task_id="t")}) == lost
+
+
+def test_a_none_of_the_author_in_a_mapped_group_is_meant():
+    """The rows of the group do not hold it."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+
+        @task_group
+        def films(p, m):
+            ViduGenerateOperator(task_id="t", prompt=p, model="m", budget=None, max_credits=m)
+
+        films.expand_kwargs(EmptyOperator(task_id="rows").output)
+    operator = dag.task_dict["films.t"].prepare_for_execution()
+    operator.max_credits = None  # as it was rendered
+    context = {"dag": dag, "ti": SimpleNamespace(map_index=0, task_id="films.t")}
+    assert mapped_to_nothing(operator, context) == {"max_credits"}
