@@ -22,6 +22,7 @@ UNPRINTABLE: Final = re.compile(
 """Control characters, line ends, bidirectional overrides and invisible ones: they could forge a log line or an id.
 
 Variation selectors and joiners (U+200C, U+200D) are kept: emoji and several alphabets need them."""
+_PLACEHOLDER: Final = re.compile(r"\b(?:MappedArgument\(_input=|XComArg\(<|Lazy\w*Sequence\(\[\d+ items?\]\))")
 # Go's and PHP's JSON escape / and & with a backslash; CJK text precedes a URL without a space.
 _URL = re.compile(r"(?i)https?:(?:\\?/){2}[^\s\"<>]+")
 _PASSWORD: Final = re.compile(r"(:(?:\\?/){2}[^\s/?#@:\"<>]*+:)([^\s/?#\"<>]+)@")
@@ -202,3 +203,14 @@ def redacted_lines(value: str, limit: int) -> str:
 def sentence(text: str) -> str:
     """Return ``text`` with a full stop, unless it already ends like a sentence."""
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
+def placeholder_problem(text: str) -> str | None:
+    """Return what is wrong with a text into which an f-string has put Airflow's placeholder for a value, or None."""
+    if _PLACEHOLDER.search(text) is None:
+        return None
+    return (
+        "holds Airflow's placeholder for a value, not the value: an f-string cannot know what a mapped task group "
+        "hands in, or what map(), zip() or concat() return. Pass the value alone, and make the text in an upstream "
+        "task or in the list that is mapped over."
+    )

@@ -80,7 +80,9 @@ class GenerateLeg:
         self._context = context
         self._required = required
         self._written_destination = written_destination
-        self._has_cap = has_cap
+        # An attribute that a cluster policy or a subclass has set counts, too.
+        self._is_kept = written_destination is not None or task.destination is not None
+        self._has_cap = has_cap or task.max_credits is not None
         self._log = task.log
         self._hook = self._new_hook()
         self._config: ViduConfig | None = None
@@ -105,8 +107,7 @@ class GenerateLeg:
             lost = mapped_to_nothing(task, self._context)
             request = TaskRequest.of(task, self._context, {*self._required, *lost}, hook)
             spending = self._spending()
-            is_kept = self._written_destination is not None or "destination" in lost
-            if is_kept and task.destination is None:  # the file would be lost
+            if (self._is_kept or "destination" in lost) and task.destination is None:  # the file would be lost
                 raise ViduConfigError(
                     "destination is empty: check the XCom or the param that it is templated from. Nothing was "
                     "submitted."
@@ -306,7 +307,7 @@ class GenerateLeg:
         whole, parameters = completed(generation, self._arguments, self._facts)
         log_end(self._log, whole, self._context, times)
         result = as_result(whole, parameters)
-        if self._written_destination is not None:  # one that renders to nothing by now is refused
+        if self._is_kept:  # one that renders to nothing by now is refused
             with self._resumes_order():
                 result["file"] = self._stored(generation, text_argument(REQUEST_NOTE, self._facts.get(REQUEST_NOTE)))
             report_stored(self._task, self._context, result["file"], lambda: whole)

@@ -13,6 +13,7 @@ from airflow_provider_vidu.operators.mapping.groups import is_handed
 from airflow_provider_vidu.operators.mapping.instances import arguments_of_all, destinations_of
 from airflow_provider_vidu.operators.mapping.shared_names import is_shared_in, one_file_for_all
 from airflow_provider_vidu.stores.paths import checked_destination, is_template, local_path
+from airflow_provider_vidu.tasks.mapped import makes_own, runs_own
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 _ELSEWHERE: Final = ("queue", "executor", "executor_config", "run_as_user")
@@ -33,8 +34,9 @@ def check_downstream(operator: Any, log: Any, *, rehearses: bool, index: object 
     cannot write to, a mapped download whose instances would write one file, a destination that is wrong in every run,
     settings that no download can use, and, with ``rehearses``, a store that refuses an upload, or the look for a file
     that ``overwrite`` needs, or that holds a file which must stay. The download itself checks the rest, which needs a
-    rendered template or another worker. For a download that may be skipped (after a branch, or another package's task)
-    there is a warning instead of an error, and its store is not contacted.
+    rendered template or another worker. For a download that may be skipped (after a branch, another package's task, or
+    the user's own code in a subclass or ``pre_execute``), or mapped and of a subclass that makes a destination of its
+    own, there is a warning instead of an error, and its store is not contacted.
 
     :param operator: the task that is about to order a generation; one without a DAG has no downloads.
     :param log: gets a line for each download that would fail if it ran.
@@ -59,18 +61,20 @@ def check_downstream(operator: Any, log: Any, *, rehearses: bool, index: object 
                 f"Nothing was ordered: the download {task.task_id!r} downstream of this task would fail. {problem}"
             )
         if problem:
-            log.warning("The download %r downstream of this task will fail if it runs. %s", task.task_id, problem)
+            shown = "The download %r downstream of this task will fail if it runs as the DAG shows it. %s"
+            log.warning(shown, task.task_id, problem)
 
 
 def _downloads(operator: Any) -> Iterator[tuple[Any, bool]]:
-    """Yield the downloads downstream of a task, and whether each of them runs whenever the task succeeds."""
+    """Yield the downloads downstream of a task, and whether each certainly runs if it succeeds, as the DAG has it."""
     has_dag = getattr(operator, "has_dag", None)
     if has_dag is None or not has_dag():  # in a unit test, or inside another task: nothing is downstream
         return
     for task_id, is_sure in _behind(operator).items():
         task = operator.dag.task_dict[task_id]
         if _is_a(task, ViduDownloadOperator):
-            yield task, is_sure
+            is_as_shown = not makes_own(task, "destination") and not runs_own(task, _kind(task))
+            yield task, is_sure and is_as_shown
 
 
 def _behind(operator: Any) -> dict[str, bool]:
@@ -101,7 +105,8 @@ def _behind(operator: Any) -> dict[str, bool]:
 
 def _is_plain(task: Any) -> bool:
     """Whether a task never skips itself or what follows it."""
-    return getattr(task, "inherits_from_empty_operator", False) is True or _is_a(task, SignedURLOperator)  # ours
+    is_empty = getattr(task, "inherits_from_empty_operator", False) is True
+    return (is_empty or _is_a(task, SignedURLOperator)) and not runs_own(task, _kind(task))  # the latter are ours
 
 
 def _is_a(task: Any, kind: type) -> bool:

@@ -12,6 +12,7 @@ from airflow_provider_vidu.api.dialects.levels import seed_of
 from airflow_provider_vidu.api.endpoints import CONTENT, FLAGS, MEDIA_FIELDS, NUMBERS, typed
 from airflow_provider_vidu.api.json_values import as_json
 from airflow_provider_vidu.common.artifacts import BESIDE_THE_RESULT, Artifact, family_of
+from airflow_provider_vidu.common.text import placeholder_problem
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.arguments import NAMES, OBJECTS, WORD_NONE, is_nothing, is_word_none, leaves
 from airflow_provider_vidu.orders.media.fields import as_list, read_json
@@ -42,6 +43,7 @@ def request_of(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[
     for name in NAMES:
         if name in expected:
             _check_present(name, arguments[name])
+        _check_filled_in(name, arguments[name])
     further = _further(arguments, expected)
     if arguments["body"] is not None:
         return further
@@ -192,6 +194,12 @@ def _check_present(name: str, value: object) -> None:
         raise ViduConfigError(
             f"{name} is {content}: check the XCom or the param that it is templated from. Nothing was submitted."
         )
+
+
+def _check_filled_in(name: str, value: object) -> None:
+    for where, text in leaves(value, name):
+        if isinstance(text, str) and (problem := placeholder_problem(text)):
+            raise ViduConfigError(f"{where} {problem} Nothing was submitted.")
 
 
 def json_object(name: str, value: object) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 from typing import Final, Literal, get_args
 
-from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.common.text import placeholder_problem, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.stores.schemes import STORES, account_advice, canonical, scheme_of, stored_key
 
@@ -61,6 +61,8 @@ def _problem_with(text: str) -> str | None:
     rest = text.partition("://")[2] if "://" in text else text
     if is_template(text):  # all instances and runs would write to the one place that its braces name
         return UNRENDERED
+    if problem := placeholder_problem(text):
+        return problem
     if _CONTROL.search(text):
         return "contains control characters."
     if _SURROGATE.search(text):

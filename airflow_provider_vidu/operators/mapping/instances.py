@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice, product
+from types import UnionType
 from typing import Any, Final, TypeGuard
 
 from airflow_provider_vidu.common.text import redacted
@@ -17,7 +19,9 @@ from airflow_provider_vidu.operators.mapping.groups import (
     mapped_group_of,
     same_in_group,
 )
+from airflow_provider_vidu.orders.arguments import NAMES
 from airflow_provider_vidu.stores.paths import path_text
+from airflow_provider_vidu.tasks.mapped import defaults_of, makes_own
 
 log = logging.getLogger(__name__)
 
@@ -40,22 +44,32 @@ def mapped_to_nothing(operator: Any, context: Any) -> set[str]:
     elif expanded is None:
         return set()
     else:
-        given = _given_in_row(expanded, map_index_of(context), operator, task, context.get("dag"))
+        given = _given_in_row(expanded, operator, task, context)
     return {name for name in given if getattr(operator, name, None) is None}
 
 
-def _given_in_row(expanded: object, index: int, operator: Any, task: Any, dag: Any) -> set[str]:
+def _given_in_row(expanded: Any, operator: Any, task: Any, context: Any) -> set[str]:
     """Return the arguments in a row of ``expand_kwargs`` of which None is not meant.
 
     In a row of the DAG, these are all that the author has filled in. In one that comes from another task, an empty
     field counts as omitted, as in a row of a batch, unless that would remove a limit, or lose the file.
     """
-    if is_listed(expanded) and 0 <= index < len(expanded) and isinstance(row := expanded[index], Mapping):
+    index = map_index_of(context)
+    is_in_list = is_listed(expanded) and 0 <= index < len(expanded)
+    if is_in_list and isinstance(row := expanded[index], Mapping):
         return {name for name, value in row.items() if value is not None}
     # What Airflow has made the instance of: the row, the arguments of all instances, and the DAG's defaults.
-    known = set(getattr(operator, "_BaseOperator__init_kwargs", {})) - set(partial_of(task))
-    defaults = getattr(dag, "default_args", None) or {}
-    return {name for name in known & _NEVER_OMITTED if name not in defaults or defaults[name] is not None}
+    passed = getattr(operator, "_BaseOperator__init_kwargs", {})
+    known = (set(passed) & _NEVER_OMITTED) - set(partial_of(task))
+    if mapped_group_of(task) is not None:  # which hands in a placeholder; a None is the author's
+        known = {name for name in known if passed[name] is not None}
+    elif makes_own(task):  # and passes on a None of its own for what it names, unless it is that of an unknown field
+        found = _resolved(expanded[index] if is_in_list else expanded, context, Mapping if is_in_list else Sequence)
+        row = found[index] if isinstance(found, Sequence) and 0 <= index < len(found) else found
+        empty = {name for name, value in row.items() if value is None} if isinstance(row, Mapping) else known
+        known = known if empty - known - set(NAMES) else known & empty
+    defaults = getattr(context.get("dag"), "default_args", None) or {}
+    return {name for name in known if name not in defaults or defaults[name] is not None}
 
 
 def check_mapped(operator: Any, context: Any, names: Collection[str]) -> None:
@@ -129,12 +143,24 @@ def arguments_of_all(task: Any) -> dict[str, Any]:
     rows = [expanded] if isinstance(expanded, Mapping) else expanded
     if is_listed(rows):
         varied = {name for row in rows if isinstance(row, Mapping) for name in row}
-        owners = (task.dag if task.has_dag() else None, getattr(task, "task_group", None))
-        defaults = [getattr(owner, "default_args", None) or {} for owner in owners]
-        known = {name: value for each in (*defaults, partial) for name, value in each.items() if name not in varied}
+        known = {name: value for name, value in {**defaults_of(task), **partial}.items() if name not in varied}
     else:  # of an upstream task: they may hold anything
         varied, known = {"storage_conn_id"} - set(partial), dict(partial)
+    if makes_own(task):
+        varied.add("storage_conn_id")
     return {**known, **dict.fromkeys(varied & {"storage_conn_id"}, OwnReference("the connection of each instance"))}
+
+
+def is_made_up(task: Any, name: str, text: str) -> bool:
+    """Whether a user's subclass may have made an argument of others, so that each instance has its own.
+
+    :param text: the argument of one of the instances, as it was passed to the operator.
+    """
+    if not makes_own(task):
+        return False
+    own = inspect.signature(task.operator_class.__init__).parameters.get(name)
+    known = [partial_of(task).get(name), defaults_of(task).get(name), None if own is None else own.default]
+    return text not in map(path_text, [*known, *(row.get(name) for row in rows_in(task, expanded_of(task))[0])])
 
 
 def own_argument(task: Any, context: Any, name: str, written: object) -> object:
@@ -148,8 +174,11 @@ def own_argument(task: Any, context: Any, name: str, written: object) -> object:
     return expanded[index].get(name, written) if is_listed(expanded) and 0 <= index < len(expanded) else written
 
 
-def _resolved(value: Any, context: Any) -> Any:
-    """Return the list behind an XCom; the reference itself if an upstream task has one value per instance."""
+def _resolved(value: Any, context: Any, kind: type | UnionType = list | tuple) -> Any:
+    """Return the list behind an XCom; the reference itself if an upstream task has one value per instance.
+
+    :param kind: of which it must be, to be returned.
+    """
     if is_listed(value) or not hasattr(value, "resolve"):
         return value
     try:
@@ -157,7 +186,7 @@ def _resolved(value: Any, context: Any) -> Any:
     except Exception as error:  # noqa: BLE001 - the deployment's own XCom back end reads it, and may raise anything
         log.debug("Could not compare the names of the instances: %s", redacted(error))
         return value
-    return found if is_listed(found) else value
+    return found if isinstance(found, kind) else value
 
 
 def is_single(expanded: object) -> bool:

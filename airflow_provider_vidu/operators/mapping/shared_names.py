@@ -22,6 +22,7 @@ from airflow_provider_vidu.operators.mapping.instances import (
     destinations_of,
     expanded_of,
     is_listed,
+    is_made_up,
     is_single,
     mapped_task,
     own_argument,
@@ -95,7 +96,7 @@ def is_shared_in(task: Any, destination: object, context: Any = None) -> bool | 
         return _has_equal_data(task, expanded, text)
     shared = _is_shared_in(task, expanded, destination)
     if shared is True:
-        return True
+        return None if is_made_up(task, "destination", text) else True
     is_equal = _has_equal_names(task, expanded, text)
     return is_equal if is_equal is True or shared is None else False
 
@@ -128,7 +129,7 @@ def is_same_for_all(task: Any, name: str, written: object) -> bool:
     :param written: its value in one of the instances, before templates are rendered.
     """
     text, expanded = path_text(written), expanded_of(task)
-    if text is None or is_single(expanded):
+    if text is None or is_single(expanded) or is_made_up(task, name, text):
         return False
     rows = [expanded] if isinstance(expanded, Mapping) else expanded if is_listed(expanded) else []
     mapped = {each for row in rows if isinstance(row, Mapping) for each in row}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, moment
@@ -18,6 +18,7 @@ from airflow_provider_vidu.orders.money.budget import Period, ViduBudget, amount
 from airflow_provider_vidu.orders.money.entries import KEPT_SECONDS, Scope
 from airflow_provider_vidu.orders.money.ledger import ledger
 from airflow_provider_vidu.orders.money.pending import Query, has_news, observe
+from airflow_provider_vidu.tasks.mapped import defaults_of, makes_own
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
@@ -260,6 +261,8 @@ def _periods(dag: Any, budget: ViduBudget | None) -> list[Period]:
     default = mapping(getattr(dag, "default_args", None)).get("budget")
     found = [one for one in (budget, default) if isinstance(one, ViduBudget)]
     for task in tasks.values():
+        if makes_own(task, "budget"):
+            return sorted(get_args(Period))
         found += _budgets_of(task)
     return sorted({one.per for one in found})
 
@@ -273,6 +276,10 @@ def _budgets_of(task: Any) -> list[ViduBudget]:
         expanded = getattr(getattr(task, "expand_input", None), "value", None)
         each = expanded if isinstance(expanded, list | tuple) else ()  # of expand_kwargs
         of_expand = mapping(expanded).get("budget")
-        found = [arguments.get("budget"), *(mapping(one).get("budget") for one in each)]
+        found = [
+            arguments.get("budget"),
+            defaults_of(task).get("budget"),
+            *(mapping(one).get("budget") for one in each),
+        ]
         found += of_expand if isinstance(of_expand, list | tuple) else ()
     return [one for one in found if isinstance(one, ViduBudget)]

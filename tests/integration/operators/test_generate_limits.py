@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.clients.sync_client import SyncClient
 from airflow_provider_vidu.hooks import ViduHook
-from airflow_provider_vidu.operators import ViduBudget
+from airflow_provider_vidu.operators import ViduBudget, ViduGenerateOperator
 from airflow_provider_vidu.orders import lost_order
 from airflow_provider_vidu.triggers import ViduGenerationTrigger, ViduSlotTrigger
 from tests.integration.operators.test_generate import Task
@@ -273,3 +273,12 @@ def test_a_refused_search_for_a_lost_create_does_not_queue(official, lost, is_cl
     official.clear_faults()
     assert deferred_by(task).trigger.generation_id == official.creates[0].id
     assert len(official.creates) == 1
+
+
+def test_a_cap_that_is_set_after_the_operator_was_made(official):
+    """By a cluster policy, or a subclass: it was ignored in silence."""
+    task = Task(deferrable=False)
+    operator = ViduGenerateOperator(**task.kwargs)
+    operator.max_credits = PRICE - 1
+    with pytest.raises(exceptions.ViduBudgetError, match=f"max_credits is {PRICE - 1}"):
+        operator.execute(task.context())

@@ -478,3 +478,19 @@ def test_wrong_arguments_fail_at_parse_time(arguments, words):
     """What is wrong in every run is reported when the DAG is read."""
     with pytest.raises(exceptions.ViduConfigError, match=words):
         ViduGenerateOperator(**{"task_id": "g", "prompt": "x", **arguments})
+
+
+def test_a_destination_that_is_set_after_the_operator_was_made(dialect, sandbox, tmp_path):
+    """By a subclass, or a cluster policy: the order was paid for, and its file was stored nowhere."""
+    task = Task(deferrable=True)
+
+    class Late(ViduGenerateOperator):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.destination = f"{tmp_path}/"
+
+    with pytest.raises(TaskDeferred) as deferred:
+        Late(**task.kwargs).execute(task.context())
+    event = task.event(deferred.value)
+    record = Late(**task.kwargs).execute_complete(task.context(), event)["file"]
+    assert record["uri"].startswith(f"file://{tmp_path}/")

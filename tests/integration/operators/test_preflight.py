@@ -499,3 +499,85 @@ def test_a_default_destination_of_a_mapped_download_is_looked_at(tmp_path):
         first >> ViduDownloadOperator.partial(task_id="keep").expand(generation_id=["a", "b"])
     with pytest.raises(ViduConfigError, match="Nothing was ordered"):
         check_downstream(first)
+
+
+class Studio(ViduDownloadOperator):
+    """Has a connection of its own."""
+
+    def __init__(self, *, storage_conn_id="studio", **kwargs):
+        super().__init__(storage_conn_id=storage_conn_id, **kwargs)
+
+
+class Folder(ViduDownloadOperator):
+    """Makes a destination of a folder's name."""
+
+    def __init__(self, *, destination, **kwargs):
+        super().__init__(destination=f"s3://bucket/{destination}/", **kwargs)
+
+
+@each_row(("kind", "destination"), [(Studio, "s3://bucket/clips/"), (Folder, "nope://films/a.mp4")])
+def test_what_the_subclass_of_a_mapped_download_makes_is_not_known(kind, destination, monkeypatch, caplog):
+    """Another store was tried, with the worker's own credentials; it refused, and a DAG that works ordered nothing."""
+    Recorded.seen = []
+    monkeypatch.setattr(destinations, "Destination", Recorded)
+    if kind is Studio:
+        monkeypatch.setattr(destinations, "missing_file_system", lambda *_: None)
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        first = EmptyOperator(task_id="generate")
+        first >> kind.partial(task_id="keep", destination=destination).expand(generation_id=["a", "b"])
+    check(first, logging.getLogger("preflight"), rehearses=True)
+    assert Recorded.seen == []
+    assert ("will fail if it runs" in caplog.text) is (kind is Folder)
+
+
+class Dated(ViduDownloadOperator):
+    """Finds its destination when it runs."""
+
+    def execute(self, context):
+        """Store the file elsewhere."""
+        self.destination = "/clips/"
+        return super().execute(context)
+
+
+class Guarded(ViduDownloadOperator):
+    """May skip itself."""
+
+    def pre_execute(self, context):
+        """Decide it."""
+
+
+@each_row(
+    ("kind", "arguments", "defaults", "is_refused"),
+    [
+        (ViduDownloadOperator, {}, {}, True),
+        (ViduDownloadOperator, {"pre_execute": print}, {}, False),
+        (ViduDownloadOperator, {}, {"pre_execute": print}, False),
+        (Dated, {}, {}, False),
+        (Guarded, {}, {}, False),
+    ],
+)
+@each_row("mapped", [False, True])
+@each_row("between", [False, True])
+def test_a_download_that_a_users_code_may_skip_or_change(
+    kind, arguments, defaults, is_refused, mapped, between, tmp_path, caplog
+):
+    """It would not have failed, and nothing was ordered, in every run."""
+    caplog.clear()
+    (tmp_path / "a file").touch()
+    arguments = {"task_id": "own", "destination": f"{tmp_path}/a file/clips/", **arguments}
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        first = EmptyOperator(task_id="generate")
+        with TaskGroup("g", default_args=defaults):
+            if mapped:
+                own = kind.partial(**arguments).expand(generation_id=["a", "b"])
+            else:
+                own = kind(generation_id="a", **arguments)
+        first >> own
+        if between:
+            own >> ViduDownloadOperator(task_id="last", generation_id="a", destination=f"{tmp_path}/a file/last/")
+    if is_refused:
+        with pytest.raises(ViduConfigError, match="Nothing was ordered"):
+            check_downstream(first)
+    else:
+        check_downstream(first)
+        assert caplog.text.count("will fail if it runs") == 1 + between

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import DAG, task_group
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation, GenerationStatus
@@ -18,7 +19,14 @@ from airflow_provider_vidu.orders.request import (
     request_of,
     text_argument,
 )
+from airflow_provider_vidu.stores.paths import checked_destination
 from tests.rows import each_row
+from tests.versions import AIRFLOW
+
+if AIRFLOW >= (3, 0):
+    from airflow.providers.standard.operators.empty import EmptyOperator
+else:
+    from airflow.operators.empty import EmptyOperator
 
 PICTURE = "https://example.com/a.png"
 
@@ -240,3 +248,32 @@ def test_what_could_not_be_kept_is_refused(medium, artifact, problem):
         return
     with pytest.raises(ViduConfigError, match=problem):
         check_product(medium, artifact)
+
+
+@each_row("field", ["prompt", "images", "parameters", "body"])
+def test_the_placeholder_of_a_value_is_not_paid_for(field):
+    """An f-string in a mapped task group held it, and each instance ordered, and paid for, its representation."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        above = EmptyOperator(task_id="above").output
+        texts = [f"a film of {above.map(str)}", f"a film of {above.zip(above)}"]
+
+        @task_group
+        def films(p):
+            texts.append(f"a film of {p}")
+            EmptyOperator(task_id="t")
+
+        films.expand(p=["a", "b"])
+        films.expand_kwargs([{"p": "a"}])
+    assert len(texts) == 4
+    for text in texts:
+        value = {"prompt": text, "images": [text], "parameters": {"a": [{"b": text}]}, "body": {"prompt": text}}
+        with pytest.raises(ViduConfigError, match=f"^{field}.* holds Airflow's placeholder"):
+            request_of({**dict.fromkeys(NAMES), field: value[field]}, ())
+        with pytest.raises(ViduConfigError, match="placeholder"):
+            checked_destination(f"s3://bucket/{text}/")
+
+
+@pytest.mark.parametrize("text", ["a lazy sequence", "XComArg", "MappedArgument", "a map(per)"])
+def test_a_text_about_airflow_is_no_placeholder(text):
+    """It is a prompt like any other."""
+    assert request_of({**dict.fromkeys(NAMES), "prompt": text}, ())["prompt"] == text
