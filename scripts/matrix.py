@@ -108,6 +108,7 @@ MEETS_AIRFLOW: Final[dict[str, tuple[str, ...]]] = {
 
 ASKS_WHICH_AIRFLOW: Final = (
     "integration/operators/test_preflight.py", "integration/ui/test_lost_files.py", "integration/ui/test_media.py",
+    "unit/operators/mapping/test_subclasses.py", "unit/orders/test_request.py",
     "unit/tasks/test_deserializing.py", "unit/tasks/test_lineage.py",
     "unit/test_architecture.py", "unit/test_private_airflow.py", "unit/test_public_api.py",
     "unit/test_which_airflow.py", "unit/ui/batches/test_rows.py", "unit/ui/playing/test_shelf.py",
