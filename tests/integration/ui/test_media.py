@@ -380,6 +380,39 @@ def test_a_player_requests_nothing_of_airflow_itself(pages, sent):
 
 @pytest.mark.fault(
     "attacks",
+    "the server of a clip's cover redirects the browser to Airflow's log-out",
+    outcome="refused",
+    side="pages",
+    seen="403: the viewer stays logged in",
+)
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"Sec-Fetch-Dest": "image", "Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Dest": "image", "Sec-Fetch-Site": "same-site"},
+        {"Accept": "image/avif,image/webp,*/*;q=0.8"},
+        {"Icy-Metadata": "1"},
+        {"X-Playback-Session-Id": "5E3B"},
+    ],
+    ids=str,
+)
+def test_a_picture_requests_nothing_of_airflow_itself(pages, sent):
+    """Safari, and any browser on plain http, sends the cookie to Airflow after a redirect there from elsewhere."""
+    log_out = "/api/v2/auth/logout"
+    assert pages.get(log_out, headers=sent).status_code == 403
+    assert pages.get(pages.at("any", then="/clip.json")).status_code == 404  # not 401
+    # Airflow's own pictures, also on these pages, and a program with a token.
+    assert pages.get("/static/pin_32.png", headers={**sent, "Sec-Fetch-Site": "same-origin"}).status_code == 200
+    assert pages.get("/api/v2/version", headers={**sent, "Referer": pages.url + "/"}).status_code == 200
+    if "Sec-Fetch-Dest" in sent:
+        own = {"Sec-Fetch-Dest": "image", "Sec-Fetch-Site": "same-origin"}
+        assert pages.get("/api/v2/version", headers=own).status_code == 200
+    else:
+        assert pages.get("/api/v2/version", None, headers=sent).status_code == 200
+
+
+@pytest.mark.fault(
+    "attacks",
     "an XCom leads the player to plain http or a private address",
     outcome="refused",
     side="pages",
