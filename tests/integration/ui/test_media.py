@@ -413,6 +413,34 @@ def test_a_picture_requests_nothing_of_airflow_itself(pages, sent):
 
 @pytest.mark.fault(
     "attacks",
+    "the server of a clip's cover names Airflow's log-out in a Link header",
+    outcome="refused",
+    side="pages",
+    seen="403: the viewer stays logged in",
+)
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"Sec-Fetch-Dest": "script", "Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Dest": "empty", "Sec-Fetch-Site": "same-origin"},
+        {"User-Agent": "Mozilla/5.0 (Macintosh) AppleWebKit/605.1.15", "Accept": "*/*"},
+    ],
+    ids=str,
+)
+def test_a_log_out_is_only_visited(pages, sent):
+    """Safari loads what such a header names with the cookie and, where the header wants that, with a referrer."""
+    log_out, browser = "/api/v2/auth/logout", {"User-Agent": "Mozilla/5.0"}
+    for headers in (sent, {**sent, "Referer": pages.url + "/"}):
+        for path in (log_out, "/auth/logout", "/auth/logout/"):
+            assert pages.get(path, headers=headers).status_code == 403
+    assert pages.get(pages.at("any", then="/clip.json")).status_code == 404  # not 401
+    assert pages.get("/api/v2/version", headers={**sent, "Referer": pages.url + "/"}).status_code == 200
+    for visit in ({**browser, "Sec-Fetch-Dest": "document"}, {**browser, "Accept": "text/html,*/*;q=0.8"}, {}):
+        assert pages.get(log_out, None, headers=visit).status_code != 403
+
+
+@pytest.mark.fault(
+    "attacks",
     "an XCom leads the player to plain http or a private address",
     outcome="refused",
     side="pages",
