@@ -5,6 +5,7 @@ The application behind it is built at the first request, which only the API serv
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
@@ -23,6 +24,10 @@ Message = MutableMapping[str, Any]
 App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
 _PLAYERS: Final = frozenset({b"video", b"audio", b"track"})
+_OF_PLAYERS: Final = (b"range", b"icy-metadata", b"x-playback-session-id")
+"""What players send: most of them a range, GStreamer the second, Apple's the third."""
+_LOG_OUT: Final = re.compile(r"(/api/v2)?(/auth)?/logout\w*/?")
+_VISITS: Final = frozenset({b"document", b"iframe", b"frame"})
 
 
 class LateApp:
@@ -52,10 +57,13 @@ class LateApp:
 
 
 class PlayerGuard:
-    """Refuses what a player of these pages requests from the rest of Airflow.
+    """Refuses what a player or a picture of these pages requests from the rest of Airflow.
 
     Chromium and Safari play HLS. The file of a clip may be a list of further addresses then, and those of this host are
-    requested with the viewer's cookie: Airflow's log-out address ended the session of whoever opened the page.
+    requested with the viewer's cookie: Airflow's log-out address ended the session of whoever opened the page. So did
+    the redirect of a picture, or of a clip, in a browser without COEP credentialless: Safari, and any on plain http.
+    Safari also loads what a ``Link`` header beside a picture names, such as a script with any referrer: an address that
+    logs out, which is all that a GET of Airflow does, is only visited.
 
     :param app: the API server.
     """
@@ -70,21 +78,36 @@ class PlayerGuard:
         send: Callable[[Message], Awaitable[None]],
     ) -> None:
         """Pass the request on, or refuse it."""
-        is_ours = scope.get("path", "").removeprefix(scope.get("root_path", "")).startswith(f"{PAGE_PREFIX}/")
-        if is_ours or scope["type"] != "http" or not _is_of_our_player(dict(scope["headers"])):
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        is_harmless = path.startswith((f"{PAGE_PREFIX}/", "/static/"))  # these pages show Airflow's logo
+        headers = {} if is_harmless or scope["type"] != "http" else dict(scope["headers"])
+        is_log_out = scope.get("method") == "GET" and _LOG_OUT.fullmatch(path) is not None
+        if not _is_of_our_clip(headers) and (not is_log_out or _is_visit(headers)):
             await self._app(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": 403, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
 
 
-def _is_of_our_player(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a player may have sent a request, on a page that tells no referrer, as these do and Airflow's do not."""
+def _is_of_our_clip(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a player or a picture may have sent a request, on a page that tells no referrer, as only these do."""
     if b"referer" in headers:
         return False
-    # Browsers do not send Sec-Fetch-Dest to servers on plain http. Players always ask for a range.
     dest = headers.get(b"sec-fetch-dest")
-    return dest in _PLAYERS if dest is not None else b"range" in headers and b"cookie" in headers
+    if dest is not None:
+        # A picture of another site leads here only by a redirect.
+        return dest in _PLAYERS or (dest == b"image" and headers.get(b"sec-fetch-site") != b"same-origin")
+    # Browsers do not send Sec-Fetch-Dest to servers on plain http, and Apple's player never does.
+    is_picture = headers.get(b"accept", b"").startswith(b"image/")
+    return b"cookie" in headers and (is_picture or any(name in headers for name in _OF_PLAYERS))
+
+
+def _is_visit(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a browser opens a page with a request; any request of another program counts as such."""
+    dest = headers.get(b"sec-fetch-dest")
+    if dest is not None:
+        return dest in _VISITS
+    return b"text/html" in headers.get(b"accept", b"") or not headers.get(b"user-agent", b"").startswith(b"Mozilla/")
 
 
 def _view(name: str, path: str, destination: str, route: str) -> dict[str, Any]:

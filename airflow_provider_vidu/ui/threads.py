@@ -29,7 +29,7 @@ SLOW_SECONDS: Final = 2.0
 SLOW_FOR: Final = 3600.0
 """How many seconds a DAG is slow after such a query: another kind of page may be quick."""
 MAX_PACES: Final = 10_000
-"""Of how many DAGs it is known whether they are slow: those that were looked at last."""
+"""Of how many DAGs it is known that they are slow, and of how many that they are quick: those looked at last."""
 
 
 class BusyError(Exception):
@@ -72,23 +72,27 @@ class QueryThreads(Threads):
     def __init__(self, most: int) -> None:
         super().__init__(most)
         self._slow, self._new = asyncio.Semaphore(most // 2), asyncio.Semaphore(max(most // 4, 1))
-        self._paces: OrderedDict[Hashable, float] = OrderedDict()
+        # Apart: looks at any names of DAGs, also of none, do not have it forgotten which are slow.
+        self._slow_until: OrderedDict[Hashable, float] = OrderedDict()
+        self._quick: OrderedDict[Hashable, None] = OrderedDict()
         self._lock = threading.Lock()
 
     def share_of(self, dag_id: Hashable) -> asyncio.Semaphore | None:
         """Return the slots of the share that a DAG's queries run in; None if they may have all threads."""
-        slow_until = self._paces.get(dag_id)
-        if slow_until is None:
-            return self._new
-        return self._slow if time.monotonic() < slow_until else None
+        if time.monotonic() < self._slow_until.get(dag_id, 0.0):
+            return self._slow
+        return None if dag_id in self._quick or dag_id in self._slow_until else self._new
 
     def took(self, dag_id: Hashable, seconds: float) -> None:
         """Note how long a query of a DAG took."""
         with self._lock:
-            slow_until = self._paces.pop(dag_id, 0.0)
-            self._paces[dag_id] = time.monotonic() + SLOW_FOR if seconds > SLOW_SECONDS else slow_until
-            if len(self._paces) > MAX_PACES:
-                self._paces.popitem(last=False)
+            if seconds > SLOW_SECONDS:
+                self._slow_until[dag_id] = time.monotonic() + SLOW_FOR
+            known: OrderedDict[Hashable, Any] = self._slow_until if dag_id in self._slow_until else self._quick
+            known.setdefault(dag_id)
+            known.move_to_end(dag_id)
+            if len(known) > MAX_PACES:
+                known.popitem(last=False)
 
 
 class Reads:

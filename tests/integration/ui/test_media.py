@@ -380,6 +380,67 @@ def test_a_player_requests_nothing_of_airflow_itself(pages, sent):
 
 @pytest.mark.fault(
     "attacks",
+    "the server of a clip's cover redirects the browser to Airflow's log-out",
+    outcome="refused",
+    side="pages",
+    seen="403: the viewer stays logged in",
+)
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"Sec-Fetch-Dest": "image", "Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Dest": "image", "Sec-Fetch-Site": "same-site"},
+        {"Accept": "image/avif,image/webp,*/*;q=0.8"},
+        {"Icy-Metadata": "1"},
+        {"X-Playback-Session-Id": "5E3B"},
+    ],
+    ids=str,
+)
+def test_a_picture_requests_nothing_of_airflow_itself(pages, sent):
+    """Safari, and any browser on plain http, sends the cookie to Airflow after a redirect there from elsewhere."""
+    log_out = "/api/v2/auth/logout"
+    assert pages.get(log_out, headers=sent).status_code == 403
+    assert pages.get(pages.at("any", then="/clip.json")).status_code == 404  # not 401
+    # Airflow's own pictures, also on these pages, and a program with a token.
+    assert pages.get("/static/pin_32.png", headers={**sent, "Sec-Fetch-Site": "same-origin"}).status_code == 200
+    assert pages.get("/api/v2/version", headers={**sent, "Referer": pages.url + "/"}).status_code == 200
+    if "Sec-Fetch-Dest" in sent:
+        own = {"Sec-Fetch-Dest": "image", "Sec-Fetch-Site": "same-origin"}
+        assert pages.get("/api/v2/version", headers=own).status_code == 200
+    else:
+        assert pages.get("/api/v2/version", None, headers=sent).status_code == 200
+
+
+@pytest.mark.fault(
+    "attacks",
+    "the server of a clip's cover names Airflow's log-out in a Link header",
+    outcome="refused",
+    side="pages",
+    seen="403: the viewer stays logged in",
+)
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"Sec-Fetch-Dest": "script", "Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Dest": "empty", "Sec-Fetch-Site": "same-origin"},
+        {"User-Agent": "Mozilla/5.0 (Macintosh) AppleWebKit/605.1.15", "Accept": "*/*"},
+    ],
+    ids=str,
+)
+def test_a_log_out_is_only_visited(pages, sent):
+    """Safari loads what such a header names with the cookie and, where the header wants that, with a referrer."""
+    log_out, browser = "/api/v2/auth/logout", {"User-Agent": "Mozilla/5.0"}
+    for headers in (sent, {**sent, "Referer": pages.url + "/"}):
+        for path in (log_out, "/auth/logout", "/auth/logout/"):
+            assert pages.get(path, headers=headers).status_code == 403
+    assert pages.get(pages.at("any", then="/clip.json")).status_code == 404  # not 401
+    assert pages.get("/api/v2/version", headers={**sent, "Referer": pages.url + "/"}).status_code == 200
+    for visit in ({**browser, "Sec-Fetch-Dest": "document"}, {**browser, "Accept": "text/html,*/*;q=0.8"}, {}):
+        assert pages.get(log_out, None, headers=visit).status_code != 403
+
+
+@pytest.mark.fault(
+    "attacks",
     "an XCom leads the player to plain http or a private address",
     outcome="refused",
     side="pages",

@@ -211,3 +211,26 @@ def test_slow_dags_do_not_hold_all_threads(monkeypatch, is_known):
             await asyncio.gather(*floods)
 
     asyncio.run(main())
+
+
+def test_looks_at_no_dag_forget_no_slow_one(monkeypatch):
+    """Whoever may read all DAGs may also look at names of none, and had it forgotten which DAGs are slow."""
+    monkeypatch.setattr(threads, "MAX_PACES", 10)
+
+    async def main() -> None:
+        pool = QueryThreads(8)
+        pool.took("slow", 60.0)
+        slow, new = pool.share_of("slow"), pool.share_of("nobody")
+        for number in range(20):
+            await Shared[Any](pool).get((f"none{number}",), lambda: None)
+        assert pool.share_of("slow") is slow is not None
+        assert pool.share_of("none0") is new is not slow
+        assert pool.share_of("none19") is None
+        pool.took("slow", 0.1)
+        assert pool.share_of("slow") is slow
+        monkeypatch.setattr(threads, "SLOW_SECONDS", -1.0)
+        for number in range(10):
+            pool.took(f"other{number}", 0.0)
+        assert pool.share_of("slow") is new
+
+    asyncio.run(main())

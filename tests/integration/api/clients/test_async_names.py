@@ -91,3 +91,24 @@ async def test_a_look_up_that_is_cancelled_leaves_nothing(monkeypatch, held) -> 
         if thread.name == "vidu-names":
             await asyncio.to_thread(thread.join, 5)
             assert not thread.is_alive()
+
+
+async def test_a_silent_name_has_one_thread(monkeypatch, held) -> None:
+    """Clients that come and go, as triggers of one task after the other do, left a thread behind each."""
+
+    async def poll() -> None:
+        async with async_client("silent") as client:
+            await client.get_generation("1")
+
+    connect(monkeypatch, "silent", "https://b.silent.test")
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(poll(), 0.3)
+    names = [thread for thread in threading.enumerate() if thread.name == "vidu-names" and thread.is_alive()]
+    assert len(names) == 1
+    waiting = [asyncio.create_task(poll()) for _ in range(2)]
+    await asyncio.sleep(0.3)
+    held.set()
+    for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(outcome, ViduTransportError)
+        assert "Temporary failure in name resolution" in str(outcome)
