@@ -36,7 +36,8 @@ export function batchPanel(view, batch, { isOwn }) {
   );
 }
 
-function clearing({ open, unwanted, unknown, paid, failed, left, is_shared: isShared, later }) {
+function clearing({ open, unwanted, unknown, paid, failed, left, is_shared: isShared, is_gone: isGone, later }) {
+  if (isGone) return ""; // the problem says what a clear pays
   const unless = `, unless it has on_clear="new".${later && ` ${later}`}`;
   const again = "rows without a file again, as far as its limits (max_credits, budget) allow, and pays for those only";
   if (open === null) return `Clearing it resumes what goes on at the service, and orders the other ${again}${unless}`;
