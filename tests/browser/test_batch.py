@@ -54,7 +54,7 @@ def test_a_batch_whose_next_rows_wait(visit, pages, waits_for, triggerer):  # no
     assert ("No triggerer runs this wait" in told) is (triggerer is None)
 
 
-@pytest.mark.parametrize("state", ["failed", "skipped", "deferred"])
+@pytest.mark.parametrize("state", ["failed", "skipped", "deferred", "up_for_retry"])
 def test_a_batch_whose_folder_was_moved(visit, pages, state):  # noqa: F811
     """Its panel promised that a clear resumes and pays for the other rows only; it orders all rows again."""
     folder = pages.root / f"moved-{state}"
@@ -72,7 +72,8 @@ def test_a_batch_whose_folder_was_moved(visit, pages, state):  # noqa: F811
     told = page.locator(".batch").inner_text()
     assert "Clearing it" not in told
     assert "to order" not in told
-    assert "a clear resumes nothing: it orders all rows again, and pays for them" in told
+    assert "a clear resumes nothing: unless it finds the manifest, it orders all rows again, and pays for them" in told
+    assert ("It resumes" in told, "begins" in told) == (False, state == "up_for_retry")
 
 
 def test_a_batch_is_shown_like_a_mapped_run(visit, pages, batch, picture):  # noqa: F811

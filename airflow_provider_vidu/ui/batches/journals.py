@@ -66,7 +66,8 @@ BUSY: Final = "The batch's journal is being read; the page retries."
 NO_JOURNAL: Final = (
     "The API server finds no journal of the batch (.vidu/) in its folder: the folder was moved or removed, or is not "
     "shared with it. Where the task finds none either, it orders nothing more and fails, and a clear resumes nothing: "
-    "it orders all rows again, and pays for them. So put the folder back, with its .vidu/, before you clear the task."
+    "unless it finds the manifest, it orders all rows again, and pays for them. So put the folder back, with its "
+    ".vidu/, before you clear the task."
 )
 
 

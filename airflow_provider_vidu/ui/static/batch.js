@@ -24,7 +24,7 @@ export function batchPanel(view, batch, { isOwn }) {
     el("div.batch-head", {}, el("h2", {}, name), el("p.quiet", {}, ...progressText(batch))),
     batch.stored !== null && batch.rows > 0 && !batch.is_shared && bar(batch),
     batch.is_unattended && el("p.batch-problem", { role: "alert" }, "No triggerer runs this wait: check that a triggerer runs, and its capacity. What is at the service does not depend on it, and is not paid for again."),
-    batch.next_try && el("p.batch-problem", { role: "status" }, `${retryTitle(batch.next_try, view.halted)}. `, ...retryText(batch.next_try, view.halted)),
+    batch.next_try && el("p.batch-problem", { role: "status" }, `${retryTitle(batch.next_try, view.halted)}. `, ...retryText(batch.is_gone ? { ...batch.next_try, does: "" } : batch.next_try, view.halted)),
     batch.waits_for && !batch.is_unattended && el("p.batch-problem", { role: "status" }, WAITS[batch.waits_for]),
     batch.task_state === "failed" && el("p.batch-problem", {}, "The task failed; its ", crumb("log", run + logPath(batch)), ` says why, unless a user marked it so. ${clearing(batch)}`),
     batch.was_marked && el("p.batch-problem", {}, `The task was marked as success before its end: it orders and stores nothing more. ${clearing(batch)}`),

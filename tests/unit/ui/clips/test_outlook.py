@@ -135,6 +135,10 @@ def test_polls_that_fail_come_less_often():
         ({"role": "generate"}, failed(), "fails again for the same reason and pays nothing more, unless"),
         ({"role": "wait"}, failed(is_transient=True), "waits for the same generation; nothing more is paid."),
         ({"role": "download"}, None, "downloads the clip again; nothing more is paid."),
+        ({"role": "download", "artifact": "video"}, None, "downloads the clip again; nothing more is paid."),
+        # The first words of the page, while the download of the clip itself has failed for good.
+        ({"role": "download", "artifact": "cover"}, None, "downloads the cover again (not the clip); nothing more is"),
+        ({"role": "download", "artifact": "cover"}, running(), "downloads the cover if the generation has ended"),
         (
             {"role": "download"},
             running(),
