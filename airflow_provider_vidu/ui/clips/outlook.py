@@ -9,11 +9,11 @@ from airflow_provider_vidu.exceptions import ViduNotFoundError
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.polling.schedule import PollHistory, adaptive_interval, net_interval
 from airflow_provider_vidu.polling.watch import PollPolicy
-from airflow_provider_vidu.ui.clips.clears import is_by_hook, name_of
+from airflow_provider_vidu.ui.clips.clears import fetched, is_by_hook, name_of
 from airflow_provider_vidu.ui.clips.facts import BETWEEN_TRIES, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live, goes_on
 from airflow_provider_vidu.ui.clips.times import UNKNOWN, iso, submitted
-from airflow_provider_vidu.ui.clips.xcoms import BESIDE, MAKING
+from airflow_provider_vidu.ui.clips.xcoms import MAKING
 
 LONGEST_ESTIMATE: Final = timedelta(hours=12)
 """An end that is further away is not worth a guess."""
@@ -59,7 +59,7 @@ def next_try(clip: Clip, generation: Generation | None, live: Live = NOT_ASKED) 
         return None
     # Where the task that submits is not seen beside it, a clear may have given that one another generation.
     is_given = task.was_cleared is True and clip.paying is None and task.role in _GIVEN
-    does = _GIVEN[task.role or ""].format(what=_fetched(task)) if is_given else _next_does(task, generation, live)
+    does = _GIVEN[task.role or ""].format(what=fetched(task)) if is_given else _next_does(task, generation, live)
     return retry_view(task, clip.next_try, does)
 
 
@@ -85,20 +85,14 @@ def begun_tries(task: TaskFacts) -> int:
     return task.try_number - (task.begins_anew and task.state in ("scheduled", "queued"))  # counted when scheduled
 
 
-def _fetched(task: TaskFacts) -> str:
-    """Return what a download fetches: the clip, or one of the files beside it, with which no clip is stored."""
-    artifact = task.note.get("artifact")
-    return artifact if isinstance(artifact, str) and artifact in BESIDE else "clip"
-
-
 def _next_does(task: TaskFacts, generation: Generation | None, live: Live) -> str:
     """Say what the next try of a task does, and what it pays; empty where its role does not tell."""
     if task.role == "download":
         if goes_on(generation, live):
             ended = "if the generation has ended by then, and fails if not"
-            return f"It downloads the {_fetched(task)} {ended}; nothing more is paid."
-        only = "" if _fetched(task) == "clip" else " (not the clip)"
-        return f"It downloads the {_fetched(task)} again{only}; nothing more is paid."
+            return f"It downloads the {fetched(task)} {ended}; nothing more is paid."
+        only = "" if fetched(task) == "clip" else " (not the clip)"
+        return f"It downloads the {fetched(task)} again{only}; nothing more is paid."
     if task.is_reuse or task.role is None or task.was_cleared is None:
         return ""
     if is_by_hook(task):
