@@ -253,3 +253,11 @@ def test_a_finished_clip_has_no_outlook():
     assert view(task(state="deferred", watch={"role": "generate"}), over=False)["outlook"]["waits"] == "triggerer"
     done = Live(Generation(id="g", status=GenerationStatus.FAILED))
     assert view(task(state="failed"), live=done)["outlook"] is None
+
+
+def test_the_retry_of_the_clip_is_named_before_that_of_its_cover():
+    """Else the page would say that a retry does not download the clip, while another one does."""
+    keeps = {"role": "download"}
+    cover = task("cover", state="up_for_retry", try_number=1, watch={**keeps, "artifact": "cover"})
+    video = task("video", state="up_for_retry", try_number=1, watch={**keeps, "artifact": "video"})
+    assert next_try(Clip("g", [cover, video], next_try=at(60)), None)["task"] == "video"
