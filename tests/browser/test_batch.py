@@ -54,6 +54,28 @@ def test_a_batch_whose_next_rows_wait(visit, pages, waits_for, triggerer):  # no
     assert ("No triggerer runs this wait" in told) is (triggerer is None)
 
 
+@pytest.mark.parametrize("state", ["failed", "skipped", "deferred", "up_for_retry"])
+def test_a_batch_whose_folder_was_moved(visit, pages, state):  # noqa: F811
+    """Its panel promised that a clear resumes and pays for the other rows only; it orders all rows again."""
+    folder = pages.root / f"moved-{state}"
+    folder.mkdir()
+    made = BatchFolder(folder, 3, "batch-moved", name=f"moved-{state}", conn_id="none")
+    made.submit(0, 1)
+    pages.add(made.name, None, dag="batch-moved", state=state, batch=made.place)
+    address = f"{pages.at(made.name, dag='batch-moved')}/batch"
+    page = visit(address)
+    page.locator(".batch").wait_for()
+    assert "1 to order" in page.locator(".batch").inner_text()
+    folder.rename(folder.with_name(f"{folder.name}-away"))
+    page = visit(address)
+    page.get_by_text("no journal of the batch").wait_for()
+    told = page.locator(".batch").inner_text()
+    assert "Clearing it" not in told
+    assert "to order" not in told
+    assert "a clear resumes nothing: unless it finds the manifest, it orders all rows again, and pays for them" in told
+    assert ("It resumes" in told, "begins" in told) == (False, state == "up_for_retry")
+
+
 def test_a_batch_is_shown_like_a_mapped_run(visit, pages, batch, picture):  # noqa: F811
     """The run's tab shows its rows with states and players; a row has its page, with keys from row to row."""
     sheet = pages.at("films", dag="batch-ui").partition("/tasks")[0]

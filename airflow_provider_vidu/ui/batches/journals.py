@@ -63,7 +63,12 @@ NO_ROOT: Final = (
 )
 NOT_OF_DAG: Final = "The journal in the folder of this batch does not belong to this DAG."
 BUSY: Final = "The batch's journal is being read; the page retries."
-NO_JOURNAL: Final = "The journal of the batch is gone; its manifest has the rows that have ended."
+NO_JOURNAL: Final = (
+    "The API server finds no journal of the batch (.vidu/) in its folder: the folder was moved or removed, or is not "
+    "shared with it. Where the task finds none either, it orders nothing more and fails, and a clear resumes nothing: "
+    "unless it finds the manifest, it orders all rows again, and pays for them. So put the folder back, with its "
+    ".vidu/, before you clear the task."
+)
 
 
 @dataclass(slots=True)
@@ -77,6 +82,7 @@ class _Followed:
     leg: int = 0
     next: int = 1
     is_ended: bool = True
+    latest: str = ""
     bytes: int = 0
     values: int = 0
     is_behind: bool = False
@@ -99,11 +105,13 @@ class Read:
     :param state: a state that no one else changes; None if there is a problem.
     :param is_behind: whether there are further objects, which the next look reads.
     :param problem: why there is no state, for the page.
+    :param is_gone: whether that is because there is no journal.
     """
 
     state: BatchState | None = None
     is_behind: bool = False
     problem: str | None = None
+    is_gone: bool = False
 
 
 def read_journal(folder: str, batch: str, dag_id: str) -> Read:
@@ -150,6 +158,9 @@ def _read(followed: _Followed, base: str, dag_id: str) -> Read:
     else:
         try:
             _follow(followed, base)
+        except AbsentError:
+            _forget(base)
+            return Read(problem=NO_JOURNAL, is_gone=True)
         except PreviewError as error:
             if str(error) == TOO_LARGE:
                 _forget(base)
@@ -161,7 +172,7 @@ def _read(followed: _Followed, base: str, dag_id: str) -> Read:
             followed.lock.release()
     state = followed.state
     if state.order is None and not state.dags:
-        return Read(problem=NO_JOURNAL)
+        return Read(problem=NO_JOURNAL, is_gone=True)
     if dag_id not in state.dags:
         return Read(problem=NOT_OF_DAG)
     # Copies of plain dicts are atomic: another look may be applying events meanwhile.
@@ -200,18 +211,34 @@ def _is_too_much(kept: Collection[_Followed]) -> bool:
 
 
 def _follow(followed: _Followed, base: str) -> None:
-    """Read what was written since the last look; as ``batches.journal.Journal`` does, but only to read."""
+    """Read what was written since the last look; as ``batches.journal.Journal`` does, but only to read.
+
+    :raises AbsentError: when what earlier looks have read is not there any more.
+    """
     until = time.monotonic() + LOOK_SECONDS
-    _read_snapshot(followed, base, until)
+    is_packed = _read_snapshot(followed, base, until)
     followed.is_behind = True
     while time.monotonic() < until:
         if followed.is_ended:
             followed.leg, followed.next, followed.is_ended = followed.leg + 1, 1, False
-        content = _content(f"{base}leg-{followed.leg:06d}/{followed.next:06d}.jsonl", MAX_OBJECT_BYTES)
+        place = f"{base}leg-{followed.leg:06d}/{followed.next:06d}.jsonl"
+        content = _content(place, MAX_OBJECT_BYTES)
         if content is None:
             followed.is_behind = False
+            if not is_packed and _is_gone(followed, base, until):
+                raise AbsentError(base)
             return
+        followed.latest = place
         _parser.submit(_timed, _apply, followed, content).result()
+
+
+def _is_gone(followed: _Followed, base: str, until: float) -> bool:
+    """Whether neither the state nor the last object is there, although a look has read one of them."""
+    if followed.latest and (preview := _opened(followed.latest)) is not None:
+        preview.close()
+        return False
+    # The objects are removed once the state is written, which may have been after it was looked for.
+    return bool(followed.latest or followed.version) and not _read_snapshot(followed, base, until)
 
 
 def _timed(apply: Callable[[_Followed, bytes], None], followed: _Followed, content: bytes) -> None:
@@ -256,21 +283,23 @@ def _check_size(followed: _Followed) -> None:
         raise PreviewError(TOO_LARGE)
 
 
-def _read_snapshot(followed: _Followed, base: str, until: float) -> None:
+def _read_snapshot(followed: _Followed, base: str, until: float) -> bool:
+    """Read the packed state if it has changed; return whether there is one."""
     while time.monotonic() < until and (newer := _opened(base + state_name(followed.generation + 1))) is not None:
         newer.close()
         followed.generation += 1
     if (preview := _opened(base + state_name(followed.generation))) is None:
-        return
+        return False
     with closing(preview):
         version = f"{followed.generation} {preview.etag}"
         if version == followed.version:
-            return
+            return True
         if preview.size > MAX_PACKED_BYTES:
             raise PreviewError(TOO_LARGE)
         packed = preview.read(0, preview.size)
     _parser.submit(_timed, _apply_snapshot, followed, packed).result()
     followed.version = version
+    return True
 
 
 def _apply_snapshot(followed: _Followed, packed: bytes) -> None:

@@ -102,7 +102,8 @@ async def batches_of(request: Request, dag_id: str, run_id: str) -> tuple[list[d
 
 
 def _batch_answer(batch: Batch, read: Read) -> dict[str, Any]:
-    facts = {"problem": read.problem, "is_behind": read.is_behind, "is_unattended": batch.is_unattended}
+    facts = {"problem": read.problem, "is_gone": read.is_gone, "is_behind": read.is_behind}
+    facts["is_unattended"] = batch.is_unattended
     return {**rows.batch_view(rows.with_state(batch, read.state), read.state), **facts}
 
 

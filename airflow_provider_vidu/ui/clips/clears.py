@@ -7,7 +7,7 @@ from typing import Final
 
 from airflow_provider_vidu.common.values import mapping, number
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.xcoms import HOOK
+from airflow_provider_vidu.ui.clips.xcoms import BESIDE, HOOK
 
 LATER_ITERATIONS: Final = (
     "A clear in Airflow's dialog also clears the loop's later iterations, unless you deselect “Later iterations”: they "
@@ -15,6 +15,12 @@ LATER_ITERATIONS: Final = (
 )
 """Of any task, even a download: the dialog selects its downstream tasks, and with them what decides on the next
 iteration."""
+
+
+def fetched(task: TaskFacts) -> str:
+    """Return what a download fetches: the clip, or one of the files beside it, with which no clip is stored."""
+    artifact = task.note.get("artifact")
+    return artifact if task.role == "download" and isinstance(artifact, str) and artifact in BESIDE else "clip"
 
 
 def cost_of_clear(clip: Clip, failed: TaskFacts | None = None) -> str:

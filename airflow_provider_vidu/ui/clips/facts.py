@@ -112,9 +112,8 @@ class TaskFacts:
     @property
     def keeps_result(self) -> bool:
         """Whether the task stores the clip itself and nothing beside it."""
-        artifact = self.note.get("artifact")
         stores = self.role == "download" or (self.role in MAKING and self.note.get("stores") == STORES)
-        return stores and not (isinstance(artifact, str) and artifact in BESIDE)
+        return stores and str(self.note.get("artifact")) not in BESIDE
 
     @property
     def conn_id(self) -> str | None:
@@ -253,8 +252,9 @@ class Clip:
 
     @property
     def upcoming(self) -> TaskFacts | None:
-        """The first task instance that Airflow begins once more by itself: a retry, or after a clear."""
-        return next((task for task in self.tasks if task.begins_anew), None)
+        """The first task instance that Airflow begins once more by itself, or after a clear; rather not of a cover."""
+        again = (task for task in self.tasks if task.begins_anew)
+        return min(again, key=lambda task: task.role == "download" and not task.keeps_result, default=None)
 
     @property
     def marked(self) -> TaskFacts | None:

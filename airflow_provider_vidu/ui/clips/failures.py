@@ -17,6 +17,7 @@ from airflow_provider_vidu.ui.clips.clears import (
     cost_of_clear,
     credits_text,
     exceeded,
+    fetched,
     is_by_hook,
     later_iterations,
     name_of,
@@ -91,8 +92,8 @@ def failure_view(
         return _of_generation(clip, generation)
     if lost is not None:
         return _of_file(clip, lost)
-    failed = next((task for task in clip.tasks if task.state in FAILED_STATES and task.role is not None), None)
-    failed = failed or clip.marked or clip.dropped
+    failures = (task for task in clip.tasks if task.state in FAILED_STATES and task.role is not None)
+    failed = min(failures, key=lambda task: fetched(task) != "clip", default=clip.marked or clip.dropped)
     if failed is None or clip.stage in ("stored", "working"):
         return None
     if failed.role == "download":

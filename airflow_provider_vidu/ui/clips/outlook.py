@@ -9,7 +9,7 @@ from airflow_provider_vidu.exceptions import ViduNotFoundError
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.polling.schedule import PollHistory, adaptive_interval, net_interval
 from airflow_provider_vidu.polling.watch import PollPolicy
-from airflow_provider_vidu.ui.clips.clears import is_by_hook, name_of
+from airflow_provider_vidu.ui.clips.clears import fetched, is_by_hook, name_of
 from airflow_provider_vidu.ui.clips.facts import BETWEEN_TRIES, Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live, goes_on
 from airflow_provider_vidu.ui.clips.times import UNKNOWN, iso, submitted
@@ -21,7 +21,7 @@ _THEN: Final = (
     "the generation that it is given then: this one, unless the task that submits was cleared as well. It pays nothing "
     "itself."
 )
-_GIVEN: Final = {"wait": f"It waits for {_THEN}", "download": f"It downloads the clip of {_THEN}"}
+_GIVEN: Final = {"wait": f"It waits for {_THEN}", "download": f"It downloads the {{what}} of {_THEN}"}
 """What a task does after a clear whose generation another task submits."""
 _UNLESS_NEW: Final = "unless the task has durable=False: then it submits a new one and pays for it."
 
@@ -59,7 +59,7 @@ def next_try(clip: Clip, generation: Generation | None, live: Live = NOT_ASKED) 
         return None
     # Where the task that submits is not seen beside it, a clear may have given that one another generation.
     is_given = task.was_cleared is True and clip.paying is None and task.role in _GIVEN
-    does = _GIVEN[task.role or ""] if is_given else _next_does(task, generation, live)
+    does = _GIVEN[task.role or ""].format(what=fetched(task)) if is_given else _next_does(task, generation, live)
     return retry_view(task, clip.next_try, does)
 
 
@@ -89,8 +89,10 @@ def _next_does(task: TaskFacts, generation: Generation | None, live: Live) -> st
     """Say what the next try of a task does, and what it pays; empty where its role does not tell."""
     if task.role == "download":
         if goes_on(generation, live):
-            return "It downloads the clip if the generation has ended by then, and fails if not; nothing more is paid."
-        return "It downloads the clip again; nothing more is paid."
+            ended = "if the generation has ended by then, and fails if not"
+            return f"It downloads the {fetched(task)} {ended}; nothing more is paid."
+        only = "" if fetched(task) == "clip" else " (not the clip)"
+        return f"It downloads the {fetched(task)} again{only}; nothing more is paid."
     if task.is_reuse or task.role is None or task.was_cleared is None:
         return ""
     if is_by_hook(task):

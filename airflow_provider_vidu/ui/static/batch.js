@@ -24,7 +24,7 @@ export function batchPanel(view, batch, { isOwn }) {
     el("div.batch-head", {}, el("h2", {}, name), el("p.quiet", {}, ...progressText(batch))),
     batch.stored !== null && batch.rows > 0 && !batch.is_shared && bar(batch),
     batch.is_unattended && el("p.batch-problem", { role: "alert" }, "No triggerer runs this wait: check that a triggerer runs, and its capacity. What is at the service does not depend on it, and is not paid for again."),
-    batch.next_try && el("p.batch-problem", { role: "status" }, `${retryTitle(batch.next_try, view.halted)}. `, ...retryText(batch.next_try, view.halted)),
+    batch.next_try && el("p.batch-problem", { role: "status" }, `${retryTitle(batch.next_try, view.halted)}. `, ...retryText(batch.is_gone ? { ...batch.next_try, does: "" } : batch.next_try, view.halted)),
     batch.waits_for && !batch.is_unattended && el("p.batch-problem", { role: "status" }, WAITS[batch.waits_for]),
     batch.task_state === "failed" && el("p.batch-problem", {}, "The task failed; its ", crumb("log", run + logPath(batch)), ` says why, unless a user marked it so. ${clearing(batch)}`),
     batch.was_marked && el("p.batch-problem", {}, `The task was marked as success before its end: it orders and stores nothing more. ${clearing(batch)}`),
@@ -36,7 +36,8 @@ export function batchPanel(view, batch, { isOwn }) {
   );
 }
 
-function clearing({ open, unwanted, unknown, paid, failed, left, is_shared: isShared, later }) {
+function clearing({ open, unwanted, unknown, paid, failed, left, is_shared: isShared, is_gone: isGone, later }) {
+  if (isGone) return ""; // the problem says what a clear pays
   const unless = `, unless it has on_clear="new".${later && ` ${later}`}`;
   const again = "rows without a file again, as far as its limits (max_credits, budget) allow, and pays for those only";
   if (open === null) return `Clearing it resumes what goes on at the service, and orders the other ${again}${unless}`;

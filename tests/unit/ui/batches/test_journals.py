@@ -266,3 +266,40 @@ def test_the_timeout_of_a_try_that_is_over_is_not_shown(state, is_shown):
         Batch(task, "b", "file:///a/", "file:///a/b.jsonl", None, 1), BatchState(deadline=60.0)
     )
     assert (shown["deadline"] == "1970-01-01T00:01:00+00:00") is is_shown
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_a_journal_that_is_gone_is_not_shown_from_memory(journal, is_packed):
+    """A batch that had stored all its rows was shown as the page had last seen it, with rows "not collected"."""
+    folder, read = journal
+    order = {"e": "order", "order": {"order": 1, "request": "r"}, "since": 1, "deadline": 2, "dag": "dag", "owner": "a"}
+    leg = folder / "leg-000001"
+    leg.mkdir()
+    (leg / "000001.jsonl").write_text(json.dumps(order) + "\n")
+    if is_packed:
+        (folder / "state.json.gz").write_bytes(gzip.compress(state_of(), 1))
+    assert (read().problem, read().is_gone) == (None, False)
+    folder.rename(folder.parent / "moved")
+    found = read()
+    assert (found.state, found.problem, found.is_gone) == (None, journals.NO_JOURNAL, True)
+    (folder.parent / "moved").rename(folder)
+    assert read().problem is None
+
+
+def test_a_journal_whose_objects_were_packed_meanwhile_is_not_gone(journal, monkeypatch):
+    """The state is written, and then the objects are removed: between two steps of a look."""
+    folder, read = journal
+    order = {"e": "order", "order": {"order": 1, "request": "r"}, "since": 1, "deadline": 2, "dag": "dag", "owner": "a"}
+    leg = folder / "leg-000001"
+    leg.mkdir()
+    (leg / "000001.jsonl").write_text(json.dumps(order) + "\n")
+    assert read().problem is None
+    content = journals._content
+
+    def packing(*args):
+        (folder / "state.json.gz").write_bytes(gzip.compress(state_of(), 1))
+        (leg / "000001.jsonl").unlink(missing_ok=True)
+        return content(*args)
+
+    monkeypatch.setattr(journals, "_content", packing)
+    assert (read().problem, read().is_gone) == (None, False)

@@ -602,3 +602,12 @@ def test_a_lost_file_in_a_loop():
     clip = gone(task(watch={"role": "download"}, result={**made(), "file": RECORD}, region_id="r", iteration=0), None)
     shown = views.clip_view(clip, clip.main, NOT_ASKED, stored=dict.fromkeys([RECORD["uri"]]), now=NOW)
     assert shown["error"]["cost"] == f"That costs nothing. {LATER_ITERATIONS}"
+
+
+def test_the_download_of_the_clip_is_named_before_that_of_its_cover():
+    """The page said to clear the task of the cover, which stores no clip; its link dies within a day."""
+    keeps = {**WATCH, "role": "download"}
+    cover = task("cover", state="failed", watch={**keeps, "artifact": "cover"})
+    tasks = [task(watch={**WATCH, "role": "generate"}), cover, task("video", state="failed", watch=keeps)]
+    assert "The task video failed" in view(*tasks, live=Live(generation("succeeded")))["error"]["message"]
+    assert "The task cover failed" in view(*tasks[:2], live=Live(generation("succeeded")))["error"]["message"]

@@ -135,6 +135,10 @@ def test_polls_that_fail_come_less_often():
         ({"role": "generate"}, failed(), "fails again for the same reason and pays nothing more, unless"),
         ({"role": "wait"}, failed(is_transient=True), "waits for the same generation; nothing more is paid."),
         ({"role": "download"}, None, "downloads the clip again; nothing more is paid."),
+        ({"role": "download", "artifact": "video"}, None, "downloads the clip again; nothing more is paid."),
+        # The first words of the page, while the download of the clip itself has failed for good.
+        ({"role": "download", "artifact": "cover"}, None, "downloads the cover again (not the clip); nothing more is"),
+        ({"role": "download", "artifact": "cover"}, running(), "downloads the cover if the generation has ended"),
         (
             {"role": "download"},
             running(),
@@ -249,3 +253,11 @@ def test_a_finished_clip_has_no_outlook():
     assert view(task(state="deferred", watch={"role": "generate"}), over=False)["outlook"]["waits"] == "triggerer"
     done = Live(Generation(id="g", status=GenerationStatus.FAILED))
     assert view(task(state="failed"), live=done)["outlook"] is None
+
+
+def test_the_retry_of_the_clip_is_named_before_that_of_its_cover():
+    """Else the page would say that a retry does not download the clip, while another one does."""
+    keeps = {"role": "download"}
+    cover = task("cover", state="up_for_retry", try_number=1, watch={**keeps, "artifact": "cover"})
+    video = task("video", state="up_for_retry", try_number=1, watch={**keeps, "artifact": "video"})
+    assert next_try(Clip("g", [cover, video], next_try=at(60)), None)["task"] == "video"
