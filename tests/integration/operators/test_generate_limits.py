@@ -275,6 +275,19 @@ def test_a_refused_search_for_a_lost_create_does_not_queue(official, lost, is_cl
     assert len(official.creates) == 1
 
 
+def test_a_second_request_in_one_try(official):
+    """As when a ``@task`` executes several operators: it returned the first one's clip, as success."""
+    task = Task(deferrable=False, wait_for_completion=False)
+    first = task.start()
+    second = ViduGenerateOperator(**{**task.kwargs, "prompt": "a dog"})
+    with pytest.raises(exceptions.ViduConfigError, match=f"has ordered generation {first['id']} with another request"):
+        second.execute(task.context())
+    assert ViduGenerateOperator(**task.kwargs).execute(task.context())["id"] == first["id"]
+    task.kwargs["prompt"] = "a dog"
+    assert task.start()["id"] == first["id"]  # a retry, whose DAG has changed
+    assert len(official.creates) == 1
+
+
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_durations_that_are_set_after_the_operator_was_made(official, deferrable):
     """As a cluster policy does for a whole deployment: they are read as if they were written in the DAG."""
