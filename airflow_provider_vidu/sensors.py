@@ -111,9 +111,11 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait; return the succeeded generation as JSON, or leave the worker by deferring."""
         from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
+        from airflow_provider_vidu.tasks.deferral import is_resumable
 
         context = {} if context is None else context  # in a user's unit test
         self._check_settings()
+        self.deferrable = self.deferrable and is_resumable(context, "execute_complete")
         skip_after_dry_run(self._id())
         if self.reschedule and not is_task_instance(context.get("ti")):
             self.mode = "poke"  # in a user's unit test, nothing can be rescheduled

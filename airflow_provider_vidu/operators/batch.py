@@ -228,11 +228,12 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.orders.money.spending import Spending
         from airflow_provider_vidu.orders.order import Order
         from airflow_provider_vidu.orders.records import order_of, owner_of
-        from airflow_provider_vidu.tasks.deferral import retryable_after_wait
+        from airflow_provider_vidu.tasks.deferral import is_resumable, retryable_after_wait
 
         # A retry also goes on with what is paid for.
         with retryable_after_wait(was_resumed=was_resumed or waits.was_begun(context)):
             check_settings(self)
+            self.deferrable = self.deferrable and is_resumable(context, "execute_resumed")
             check_mapped(self, context, (*self._defaults(), "batch", "max_credits", "budget"))
             destination, name, rows = self._folder(), batch_name(self, context), self._rows()
             settings = self._settings(rows, context)

@@ -242,10 +242,12 @@ class ViduGenerateOperator(SignedURLOperator):
     def _begin(self, context: Context | None) -> GenerateLeg:
         from airflow_provider_vidu.operators.generate_leg import GenerateLeg
         from airflow_provider_vidu.orders.tries import resumes_order
+        from airflow_provider_vidu.tasks.deferral import is_resumable
 
         context = {} if context is None else context  # in a user's unit test
         with resumes_order(context, self.log, is_durable=self.durable):
             self.check_settings()
+        self.deferrable = self.deferrable and is_resumable(context, "execute_complete")
         leg = self._leg = GenerateLeg(
             self,
             context,

@@ -288,6 +288,16 @@ def test_a_second_request_in_one_try(official):
     assert len(official.creates) == 1
 
 
+def test_a_deferrable_operator_within_another_task(official):
+    """Airflow would resume the ``@task`` that executes it, which cannot be: the generation was paid for and lost."""
+    task = Task(deferrable=True, timeout=1, poll_interval=0.2)
+    with pytest.raises(exceptions.ViduTimeoutError):
+        ViduGenerateOperator(**task.kwargs).execute({**task.context(), "task": object()})
+    operator = ViduGenerateOperator(**task.kwargs)
+    with pytest.raises(TaskDeferred):
+        operator.execute({**task.context(), "task": operator})
+
+
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_durations_that_are_set_after_the_operator_was_made(official, deferrable):
     """As a cluster policy does for a whole deployment: they are read as if they were written in the DAG."""
