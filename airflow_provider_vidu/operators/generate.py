@@ -19,6 +19,7 @@ from airflow_provider_vidu.defaults import (
     checked_flag,
     optional_seconds,
 )
+from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import ViduWatchLink, is_task_instance
 from airflow_provider_vidu.operators.storing import check_storing
 from airflow_provider_vidu.orders.arguments import OnClear, arguments_of, check_arguments, required_arguments
@@ -186,6 +187,8 @@ class ViduGenerateOperator(SignedURLOperator):
         check_word("artifact", self.artifact, (None, *ARTIFACTS))
         check_word("reuse", self.reuse, ("never", "identical"))
         check_size("max_bytes", self.max_bytes)
+        if self.destination is not None and not self.wait_for_completion:
+            raise ViduConfigError("destination needs wait_for_completion: there is no file before the end.")
 
     def _forget_order_after_success(self) -> None:
         from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS

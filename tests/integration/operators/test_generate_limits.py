@@ -312,7 +312,8 @@ def test_durations_that_are_set_after_the_operator_was_made(official, deferrable
 @pytest.mark.parametrize(
     ("name", "value"),
     [("max_bytes", "20 MB"), ("timeout", "3600"), ("poll_interval", "15"), ("max_failures", "3"), ("reuse", "all"),
-     ("artifact", "film"), ("deferrable", "perhaps"), ("budget", 20), ("on_clear", "again")],
+     ("artifact", "film"), ("deferrable", "perhaps"),
+     ("wait_for_completion", False), ("budget", 20), ("on_clear", "again")],
 )  # fmt: skip
 def test_a_setting_that_nothing_can_read_costs_nothing(official, tmp_path, name, value):
     """Set after the operator was made, it was a TypeError, for max_bytes after the order."""
