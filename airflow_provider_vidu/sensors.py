@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_length, checked_count, checked_flag
+from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_length, checked_count, checked_flag, checked_seconds
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, is_task_instance, publish, result_of
 from airflow_provider_vidu.orders.upstream import check_source, continued, given_id, id_of
@@ -92,18 +92,30 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         self.generation_id = generation_id
         self.generation = generation
         self.vidu_conn_id = vidu_conn_id
-        self.deferrable = checked_flag("deferrable", deferrable)
-        self.max_failures = checked_count("max_failures", max_failures)
+        self.deferrable = deferrable
+        self.max_failures = max_failures
         self.endpoint = endpoint
         self._adaptive = poke_interval is None and not self.exponential_backoff
         self._watch: Watch | None = None
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        """Read the arguments that are not rendered, also those that a cluster policy or a subclass has set since."""
+        self.poke_interval = checked_seconds("poke_interval", self.poke_interval)
+        if self.timeout != 0:  # one poke
+            self.timeout = checked_seconds("timeout", self.timeout)
+        self.deferrable = checked_flag("deferrable", self.deferrable)
+        checked_count("max_failures", self.max_failures)
 
     @without_known_causes
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait; return the succeeded generation as JSON, or leave the worker by deferring."""
         from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
+        from airflow_provider_vidu.tasks.deferral import is_resumable
 
         context = {} if context is None else context  # in a user's unit test
+        self._check_settings()
+        self.deferrable = self.deferrable and is_resumable(context, "execute_complete")
         skip_after_dry_run(self._id())
         if self.reschedule and not is_task_instance(context.get("ti")):
             self.mode = "poke"  # in a user's unit test, nothing can be rescheduled
@@ -154,6 +166,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
     @without_known_causes
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume after the trigger's event; re-fetch the generation, so that its URLs are fresh."""
+        self._check_settings()
         return self._result(context, self._deferred_wait().resume(event), event)
 
     @without_known_causes

@@ -8,14 +8,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from airflow_provider_vidu.api.endpoints import CONTENT
-from airflow_provider_vidu.common.artifacts import Artifact
+from airflow_provider_vidu.common.artifacts import ARTIFACTS, Artifact
 from airflow_provider_vidu.common.text import redacted, sanitized
+from airflow_provider_vidu.defaults import check_size, check_word, checked_count, checked_flag, optional_seconds
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.arguments import NAMES, OnClear
+from airflow_provider_vidu.orders.money.budget import checked_budget
 from airflow_provider_vidu.stores.paths import checked_destination, is_folder
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.rows import Row
+    from airflow_provider_vidu.operators.batch import ViduBatchOperator
 
 OnFailure = Literal["continue", "stop"]
 Reuse = Literal["never", "identical"]
@@ -30,6 +33,33 @@ NAMING_FIELDS: Final = ("key", "index", "generation_id", "model", "prompt")
 _UNIQUE_FIELDS: Final = frozenset({"key", "index", "generation_id"})
 OBJECTS: Final = frozenset({"parameters", "body"})
 """The fields of a row that hold objects, or the JSON text of one."""
+
+
+def check_settings(task: ViduBatchOperator) -> None:
+    """Read the arguments that are not rendered, also those that a cluster policy or a subclass has set since.
+
+    :raises ViduConfigError: naming the argument.
+    """
+    for name in ("deferrable", "cancel_on_kill"):
+        setattr(task, name, checked_flag(name, getattr(task, name)))
+    task.is_dry_run = checked_flag("dry_run", task.is_dry_run)
+    for name in ("timeout", "poll_interval"):
+        setattr(task, name, optional_seconds(name, getattr(task, name)))
+    checked_budget(task.budget)
+    checked_min_success(task.min_success)
+    check_naming(task.naming)
+    checked_count("max_failures", task.max_failures)
+    check_limits(checked_count("max_in_flight", task.max_in_flight), task.max_credits)
+    check_size("max_bytes", task.max_bytes)
+    words: Mapping[str, tuple[str | None, ...]] = {
+        "on_failure": ("continue", "stop"),
+        "on_clear": ("resume", "new"),
+        "reuse": ("never", "identical"),
+        "rows_format": (None, *FORMATS),
+        "artifact": (None, *ARTIFACTS),
+    }
+    for name, known in words.items():
+        check_word(name, getattr(task, name), known)
 
 
 def check_limits(max_in_flight: int, max_credits: object) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -66,7 +66,7 @@ class Row:
     problem: ViduError | None = None
 
 
-def rows_of(listed: object, defaults: Mapping[str, Any]) -> list[Row]:
+def rows_of(listed: Any, defaults: Mapping[str, Any]) -> list[Row]:
     """Return the rows of a batch.
 
     A row is an object with the fields ``key``, ``name``, ``prompt``, ``model``, ``images``, ``endpoint``,
@@ -79,12 +79,16 @@ def rows_of(listed: object, defaults: Mapping[str, Any]) -> list[Row]:
     :raises ViduConfigError: when it is not a list, is too long, or two rows have one key.
     """
     listed = _records(listed)
-    if isinstance(listed, (str, bytes, Mapping)) or not isinstance(listed, Iterable):
+    try:
+        each = None if isinstance(listed, (str, bytes, Mapping)) else iter(listed)
+    except TypeError:  # an output that was not rendered raises it, too
+        each = None
+    if each is None:
         raise ViduConfigError(f"rows must be a list of rows, not {type(listed).__name__}.")
     rows: list[Row] = []
     seen: Counter[str] = Counter()
     values = 0
-    for index, given in enumerate(listed):
+    for index, given in enumerate(each):
         if index >= MAX_ROWS:
             raise ViduConfigError(f"rows holds more than {MAX_ROWS:,} rows: split them into several batches.")
         values += _values_in_texts(given)

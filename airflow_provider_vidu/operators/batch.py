@@ -11,32 +11,25 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.batches.arguments import (
     DEFAULT_NAMING,
-    FORMATS,
     OnFailure,
     Reuse,
     RowsFormat,
     WrittenRows,
-    check_limits,
-    check_naming,
+    check_settings,
     checked_folder,
-    checked_min_success,
 )
-from airflow_provider_vidu.common.artifacts import ARTIFACTS, Artifact
+from airflow_provider_vidu.common.artifacts import Artifact
 from airflow_provider_vidu.common.values import given
 from airflow_provider_vidu.defaults import (
     DEFAULT_CONN_ID,
     OFF_PEAK_WAIT_SECONDS,
     WAIT_SECONDS,
-    check_size,
-    check_word,
-    checked_count,
-    checked_flag,
     optional_seconds,
 )
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import ViduBatchLink, is_task_instance, publish_batch
 from airflow_provider_vidu.orders.arguments import NAMES, OnClear, required_arguments
-from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
+from airflow_provider_vidu.orders.money.budget import ViduBudget
 from airflow_provider_vidu.stores.paths import is_template, path_text
 from airflow_provider_vidu.tasks.endings import without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
@@ -163,15 +156,15 @@ class ViduBatchOperator(SignedURLOperator):
         self.rows = rows
         self.destination = destination
         self.batch = batch
-        self.max_in_flight = checked_count("max_in_flight", max_in_flight)
+        self.max_in_flight = max_in_flight
         self.max_credits = max_credits
-        self.budget = checked_budget(budget)
+        self.budget = budget
         # Not dry_run, which is a method of Airflow's operators.
-        self.is_dry_run = checked_flag("dry_run", dry_run)
-        self.min_success = checked_min_success(min_success)
+        self.is_dry_run = dry_run
+        self.min_success = min_success
         self.on_failure = on_failure
         self.rows_format = rows_format
-        self.naming = check_naming(naming)
+        self.naming = naming
         self.model = model
         self.images = images
         self.endpoint = endpoint
@@ -180,13 +173,13 @@ class ViduBatchOperator(SignedURLOperator):
         self.storage_conn_id = storage_conn_id
         self.timeout = optional_seconds("timeout", timeout)
         self.poll_interval = optional_seconds("poll_interval", poll_interval)
-        self.deferrable = checked_flag("deferrable", deferrable)
-        self.cancel_on_kill = checked_flag("cancel_on_kill", cancel_on_kill)
+        self.deferrable = deferrable
+        self.cancel_on_kill = cancel_on_kill
         self.on_clear = on_clear
         self.artifact = artifact
         self.max_bytes = max_bytes
         self.reuse = reuse
-        self.max_failures = checked_count("max_failures", max_failures)
+        self.max_failures = max_failures
         self._check_arguments()
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -235,10 +228,12 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.orders.money.spending import Spending
         from airflow_provider_vidu.orders.order import Order
         from airflow_provider_vidu.orders.records import order_of, owner_of
-        from airflow_provider_vidu.tasks.deferral import retryable_after_wait
+        from airflow_provider_vidu.tasks.deferral import is_resumable, retryable_after_wait
 
         # A retry also goes on with what is paid for.
         with retryable_after_wait(was_resumed=was_resumed or waits.was_begun(context)):
+            check_settings(self)
+            self.deferrable = self.deferrable and is_resumable(context, "execute_resumed")
             check_mapped(self, context, (*self._defaults(), "batch", "max_credits", "budget"))
             destination, name, rows = self._folder(), batch_name(self, context), self._rows()
             settings = self._settings(rows, context)
@@ -377,16 +372,7 @@ class ViduBatchOperator(SignedURLOperator):
         self._written_rows = WrittenRows(self.rows)
         self.written: Mapping[str, Any] = {"batch": self.batch, "destination": self.destination}
         """Arguments before their templates are rendered."""
-        for name, value, words in (
-            ("on_failure", self.on_failure, ("continue", "stop")),
-            ("on_clear", self.on_clear, ("resume", "new")),
-            ("reuse", self.reuse, ("never", "identical")),
-            ("rows_format", self.rows_format, (None, *FORMATS)),
-            ("artifact", self.artifact, (None, *ARTIFACTS)),
-        ):
-            check_word(name, value, words)
-        check_limits(self.max_in_flight, self.max_credits)
-        check_size("max_bytes", self.max_bytes)
+        check_settings(self)
         if self.rows is None:
             raise ViduConfigError("rows is None: give a list of rows, the output of a task, or the path of a file.")
         path = path_text(self.destination)

@@ -236,6 +236,7 @@ def vanished(journal: Journal, name: str, destination: Destination, event: Any) 
         f"{sanitized(destination.file(HIDDEN_FOLDER).uri, 300)}. Its generations are paid for, so nothing was ordered"
         f"{f' (ended: {ids})' if ids else ''}. Either the folder was removed, or it is on the disk of another worker, "
         "or destination or batch renders to another value each time, such as the current time: use a value of the DAG "
-        "run. Restore the folder, or clear the task to order all rows again"
+        "run. Or the task executes several operators, of which it keeps only one order or batch: make each a task of "
+        "its own. Restore the folder, or clear the task to order all rows again"
         f"{f', once you have removed the manifest {manifest}' if manifest else ''}."
     )

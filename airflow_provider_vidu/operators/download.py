@@ -136,6 +136,7 @@ class ViduDownloadOperator(SignedURLOperator):
         from airflow_provider_vidu.tasks.outlets import report_stored
 
         context = {} if context is None else context  # in a user's unit test
+        self._check_settings()
         url, generation_id = self._rendered()
         skip_after_dry_run(url, generation_id)
         check_own_file(self, context, self.destination, self._written_destination)
@@ -239,6 +240,14 @@ class ViduDownloadOperator(SignedURLOperator):
         check_source(
             "ViduDownloadOperator", self.generation, generation_id=self.generation_id, video_url=self.video_url
         )
+        self._check_settings()
+        if _is_final(self.destination) or (hasattr(self.destination, "parts") and _is_final(str(self.destination))):
+            checked_destination(self.destination)
+        if _is_final(self.video_url):
+            _checked_url(self.video_url)
+
+    def _check_settings(self) -> None:
+        """Refuse what is wrong in the arguments that are not rendered, also those that were set since."""
         for name, value, words in (
             ("overwrite", self.overwrite, OVERWRITES),
             ("artifact", self.artifact, (None, *ARTIFACTS)),
@@ -251,10 +260,6 @@ class ViduDownloadOperator(SignedURLOperator):
         if self.creation and self.generation_id is None and self.generation is None:
             raise ViduConfigError("creation needs generation_id or generation: a video_url alone is one file.")
         check_size("max_bytes", self.max_bytes)
-        if _is_final(self.destination) or (hasattr(self.destination, "parts") and _is_final(str(self.destination))):
-            checked_destination(self.destination)
-        if _is_final(self.video_url):
-            _checked_url(self.video_url)
 
     def _rendered(self) -> tuple[str | None, str | None]:
         """Return URL and id after templates are rendered; at least one of them is not None."""

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_vidu.common.artifacts import Artifact
+from airflow_provider_vidu.common.artifacts import ARTIFACTS, Artifact
 from airflow_provider_vidu.common.values import mapping
 from airflow_provider_vidu.defaults import (
     DEFAULT_CONN_ID,
     check_on_clear,
+    check_size,
+    check_word,
     checked_count,
     checked_flag,
     optional_seconds,
 )
+from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import ViduWatchLink, is_task_instance
 from airflow_provider_vidu.operators.storing import check_storing
 from airflow_provider_vidu.orders.arguments import OnClear, arguments_of, check_arguments, required_arguments
@@ -144,29 +147,48 @@ class ViduGenerateOperator(SignedURLOperator):
         self.body = body
         self.vidu_conn_id = vidu_conn_id
         self.storage_conn_id = storage_conn_id
-        self.wait_for_completion = checked_flag("wait_for_completion", wait_for_completion)
-        self.deferrable = checked_flag("deferrable", deferrable)
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
         self.poll_interval = optional_seconds("poll_interval", poll_interval)
         self.timeout = optional_seconds("timeout", timeout)
-        self.cancel_on_kill = checked_flag("cancel_on_kill", cancel_on_kill)
-        self.durable = checked_flag("durable", durable)
+        self.cancel_on_kill = cancel_on_kill
+        self.durable = durable
         self.on_clear = on_clear
-        check_on_clear(on_clear, is_durable=self.durable)
-        self.max_failures = checked_count("max_failures", max_failures)
+        self.max_failures = max_failures
         self.max_credits = max_credits
         self._has_cap = max_credits is not None
-        self.budget = checked_budget(budget)
+        self.budget = budget
         # Not dry_run, which is a method of Airflow's operators.
-        self.is_dry_run = checked_flag("dry_run", dry_run)
-        check_arguments(arguments_of(self))
+        self.is_dry_run = dry_run
         self.destination = destination
         self.artifact = artifact
         self.max_bytes = max_bytes
         self._written_destination: Any = destination  # before templates are rendered
         self.reuse = reuse
+        self.check_settings()
+        check_arguments(arguments_of(self))
         check_storing(destination, artifact, max_bytes, reuse, waits=self.wait_for_completion)
         self._required = required_arguments(arguments_of(self))
         self._forget_order_after_success()
+
+    def check_settings(self) -> None:
+        """Read the arguments that are not rendered, also those that a cluster policy or a subclass has set since.
+
+        :raises ViduConfigError: naming the argument.
+        """
+        for name in ("wait_for_completion", "deferrable", "cancel_on_kill", "durable"):
+            setattr(self, name, checked_flag(name, getattr(self, name)))
+        self.is_dry_run = checked_flag("dry_run", self.is_dry_run)
+        for name in ("poll_interval", "timeout"):
+            setattr(self, name, optional_seconds(name, getattr(self, name)))
+        check_on_clear(self.on_clear, is_durable=self.durable)
+        checked_count("max_failures", self.max_failures)
+        checked_budget(self.budget)
+        check_word("artifact", self.artifact, (None, *ARTIFACTS))
+        check_word("reuse", self.reuse, ("never", "identical"))
+        check_size("max_bytes", self.max_bytes)
+        if self.destination is not None and not self.wait_for_completion:
+            raise ViduConfigError("destination needs wait_for_completion: there is no file before the end.")
 
     def _forget_order_after_success(self) -> None:
         from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
@@ -222,10 +244,16 @@ class ViduGenerateOperator(SignedURLOperator):
 
     def _begin(self, context: Context | None) -> GenerateLeg:
         from airflow_provider_vidu.operators.generate_leg import GenerateLeg
+        from airflow_provider_vidu.orders.tries import resumes_order
+        from airflow_provider_vidu.tasks.deferral import is_resumable
 
+        context = {} if context is None else context  # in a user's unit test
+        with resumes_order(context, self.log, is_durable=self.durable):
+            self.check_settings()
+        self.deferrable = self.deferrable and is_resumable(context, "execute_complete")
         leg = self._leg = GenerateLeg(
             self,
-            {} if context is None else context,  # in a user's unit test
+            context,
             required=self._required,
             written_destination=self._written_destination,
             has_cap=self._has_cap,

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
-from airflow_provider_vidu.links import is_task_instance, publish_wait
+from airflow_provider_vidu.links import ID_KEY, is_task_instance, publish_wait, published
 from airflow_provider_vidu.operators.mapping.instances import map_index_of
 from airflow_provider_vidu.operators.preflight import check_downstream
 from airflow_provider_vidu.orders.arguments import arguments_of
@@ -202,6 +202,7 @@ def submission_for(
         spending=spending,
         callback=_callback(task, context, store),
         claim=None if shared is None else shared.claim(context, order, endpoint, on_clear=task.on_clear),
+        ordered_in_try=published(context, ID_KEY),
     )
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import (
+    ViduConfigError,
     ViduError,
     ViduNotFoundError,
     ViduSubmitUnknownError,
@@ -41,6 +42,11 @@ if TYPE_CHECKING:
 
 RECORD_TRIES: Final = 3
 RECORD_PAUSE_SECONDS: Final = 2.0
+_ONE_ORDER: Final = (
+    "This try of the task has ordered generation {} with another request, and a task instance keeps one order: nothing "
+    "more was submitted. Use one ViduGenerateOperator for each request, mapped with expand() or expand_kwargs(), or a "
+    "ViduBatchOperator."
+)
 
 
 class Submission:
@@ -57,6 +63,8 @@ class Submission:
     :param spending: the limits on credits, checked right before each send, and applied to the price in the answer.
     :param callback: where the service reports the end of a new generation; None without callbacks.
     :param claim: what the order shares with equal ones; nothing if omitted, and nothing after a clear.
+    :param ordered_in_try: the generation that this very try has submitted or resumed, as when a ``@task`` executes
+        several operators: it is returned for no other request.
     """
 
     def __init__(
@@ -73,6 +81,7 @@ class Submission:
         spending: NoSpending | None = None,
         callback: CallbackAddress | None = None,
         claim: NoClaim | None = None,
+        ordered_in_try: object = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._hook = hook
@@ -86,6 +95,7 @@ class Submission:
         self._spending = NoSpending() if spending is None else spending
         self._callback = callback
         self._claim = NoClaim() if claim is None else claim
+        self._ordered_in_try = ordered_in_try
         self._sleep = sleep
         self._endpoint: str | None = None
         self._loaded: OrderRecord | None = None
@@ -178,6 +188,8 @@ class Submission:
         generation = queried(self._hook, record, generation_id, self._endpoint, self._log, self._sleep)
         self._price_late(record.handled_by(self._order), generation)
         if not generation.failed:
+            if record.differs(request) and self._ordered_in_try == generation_id:
+                raise ViduConfigError(_ONE_ORDER.format(generation_id))
             self._log.info("Resuming generation %s of an earlier try: %s", generation_id, generation.describe())
             if record.differs(request):
                 self.is_of_another_request = True

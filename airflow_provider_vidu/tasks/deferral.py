@@ -45,6 +45,17 @@ _FAIL: Final = "__fail__"
 _GIVEN_UP: Final = ("Trigger/execution timeout", "Trigger timeout")
 
 
+def is_resumable(context: Mapping[str, Any], method: str) -> bool:
+    """Whether Airflow would resume the operator that has deferred; it resumes the task's own one.
+
+    An operator that a ``@task``, or an operator of the user's, executes waits in the worker instead.
+
+    :param method: the method with which it would be resumed.
+    """
+    task = context.get("task")
+    return task is None or hasattr(task, method)
+
+
 def was_given_up(next_method: str, next_kwargs: Mapping[str, Any] | None) -> bool:
     """Whether Airflow resumes a task only to fail it, because no trigger fired before the deferral's timeout.
 

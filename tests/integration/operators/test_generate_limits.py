@@ -275,6 +275,56 @@ def test_a_refused_search_for_a_lost_create_does_not_queue(official, lost, is_cl
     assert len(official.creates) == 1
 
 
+def test_a_second_request_in_one_try(official):
+    """As when a ``@task`` executes several operators: it returned the first one's clip, as success."""
+    task = Task(deferrable=False, wait_for_completion=False)
+    first = task.start()
+    second = ViduGenerateOperator(**{**task.kwargs, "prompt": "a dog"})
+    with pytest.raises(exceptions.ViduConfigError, match=f"has ordered generation {first['id']} with another request"):
+        second.execute(task.context())
+    assert ViduGenerateOperator(**task.kwargs).execute(task.context())["id"] == first["id"]
+    task.kwargs["prompt"] = "a dog"
+    assert task.start()["id"] == first["id"]  # a retry, whose DAG has changed
+    assert len(official.creates) == 1
+
+
+def test_a_deferrable_operator_within_another_task(official):
+    """Airflow would resume the ``@task`` that executes it, which cannot be: the generation was paid for and lost."""
+    task = Task(deferrable=True, timeout=1, poll_interval=0.2)
+    with pytest.raises(exceptions.ViduTimeoutError):
+        ViduGenerateOperator(**task.kwargs).execute({**task.context(), "task": object()})
+    operator = ViduGenerateOperator(**task.kwargs)
+    with pytest.raises(TaskDeferred):
+        operator.execute({**task.context(), "task": operator})
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_durations_that_are_set_after_the_operator_was_made(official, deferrable):
+    """As a cluster policy does for a whole deployment: they are read as if they were written in the DAG."""
+    task = Task(deferrable=deferrable)
+    operator = ViduGenerateOperator(**task.kwargs)
+    operator.timeout, operator.poll_interval = timedelta(seconds=1), timedelta(seconds=0.2)
+    with pytest.raises(TaskDeferred if deferrable else exceptions.ViduTimeoutError):
+        operator.execute(task.context())
+    assert len(official.creates) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_bytes", "20 MB"), ("timeout", "3600"), ("poll_interval", "15"), ("max_failures", "3"), ("reuse", "all"),
+     ("artifact", "film"), ("deferrable", "perhaps"),
+     ("wait_for_completion", False), ("budget", 20), ("on_clear", "again")],
+)  # fmt: skip
+def test_a_setting_that_nothing_can_read_costs_nothing(official, tmp_path, name, value):
+    """Set after the operator was made, it was a TypeError, for max_bytes after the order."""
+    task = Task(deferrable=False, destination=f"{tmp_path}/")
+    operator = ViduGenerateOperator(**task.kwargs)
+    setattr(operator, name, value)
+    with pytest.raises(exceptions.ViduConfigError, match=name):
+        operator.execute(task.context())
+    assert not official.creates
+
+
 def test_a_cap_that_is_set_after_the_operator_was_made(official):
     """By a cluster policy, or a subclass: it was ignored in silence."""
     task = Task(deferrable=False)

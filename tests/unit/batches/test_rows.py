@@ -86,7 +86,14 @@ def test_a_bad_row_is_a_row_with_a_problem(given, words):
     assert good.problem is None
 
 
-@pytest.mark.parametrize("given", ["a.csv", {"prompt": "x"}, 7, b"x"])
+class Unrendered:
+    """As the output of a task that was not rendered, because a subclass does not list the field."""
+
+    def __iter__(self):
+        raise TypeError("'XComArg' object is not iterable")
+
+
+@pytest.mark.parametrize("given", ["a.csv", {"prompt": "x"}, 7, b"x", Unrendered()])
 def test_rows_that_are_no_list(given):
     """They are refused as a whole."""
     with pytest.raises(ViduConfigError, match="must be a list of rows"):
