@@ -165,13 +165,13 @@ class ViduGenerateOperator(SignedURLOperator):
         self.max_bytes = max_bytes
         self._written_destination: Any = destination  # before templates are rendered
         self.reuse = reuse
-        self.check_settings()
+        self._check_settings()
         check_arguments(arguments_of(self))
         check_storing(destination, artifact, max_bytes, reuse, waits=self.wait_for_completion)
         self._required = required_arguments(arguments_of(self))
         self._forget_order_after_success()
 
-    def check_settings(self) -> None:
+    def _check_settings(self) -> None:
         """Read the arguments that are not rendered, also those that a cluster policy or a subclass has set since.
 
         :raises ViduConfigError: naming the argument.
@@ -249,7 +249,7 @@ class ViduGenerateOperator(SignedURLOperator):
 
         context = {} if context is None else context  # in a user's unit test
         with resumes_order(context, self.log, is_durable=self.durable):
-            self.check_settings()
+            self._check_settings()
         self.deferrable = self.deferrable and is_resumable(context, "execute_complete")
         leg = self._leg = GenerateLeg(
             self,

@@ -202,7 +202,7 @@ def submission_for(
         spending=spending,
         callback=_callback(task, context, store),
         claim=None if shared is None else shared.claim(context, order, endpoint, on_clear=task.on_clear),
-        ordered_in_try=published(context, ID_KEY),
+        ordered_in_try=partial(published, context, ID_KEY),
     )
 
 

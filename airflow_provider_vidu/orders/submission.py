@@ -63,8 +63,8 @@ class Submission:
     :param spending: the limits on credits, checked right before each send, and applied to the price in the answer.
     :param callback: where the service reports the end of a new generation; None without callbacks.
     :param claim: what the order shares with equal ones; nothing if omitted, and nothing after a clear.
-    :param ordered_in_try: the generation that this very try has submitted or resumed, as when a ``@task`` executes
-        several operators: it is returned for no other request.
+    :param ordered_in_try: returns the generation that this very try has submitted or resumed, as when a ``@task``
+        executes several operators: that is returned for no other request.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Submission:
         spending: NoSpending | None = None,
         callback: CallbackAddress | None = None,
         claim: NoClaim | None = None,
-        ordered_in_try: object = None,
+        ordered_in_try: Callable[[], object] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._hook = hook
@@ -188,7 +188,7 @@ class Submission:
         generation = queried(self._hook, record, generation_id, self._endpoint, self._log, self._sleep)
         self._price_late(record.handled_by(self._order), generation)
         if not generation.failed:
-            if record.differs(request) and self._ordered_in_try == generation_id:
+            if record.differs(request) and self._ordered_in_try() == generation_id:
                 raise ViduConfigError(_ONE_ORDER.format(generation_id))
             self._log.info("Resuming generation %s of an earlier try: %s", generation_id, generation.describe())
             if record.differs(request):

@@ -60,10 +60,10 @@ class PlayerGuard:
     """Refuses what a player or a picture of these pages requests from the rest of Airflow.
 
     Chromium and Safari play HLS. The file of a clip may be a list of further addresses then, and those of this host are
-    requested with the viewer's cookie: Airflow's log-out address ended the session of whoever opened the page. So did
-    the redirect of a picture, or of a clip, in a browser without COEP credentialless: Safari, and any on plain http.
-    Safari also loads what a ``Link`` header beside a picture names, such as a script with any referrer: an address that
-    logs out, which is all that a GET of Airflow does, is only visited.
+    requested with the viewer's cookie: Airflow's log-out address ended the session when the page opened. So did the
+    redirect of a picture, or of a clip, in a browser without COEP credentialless: Safari, and any on plain http. Safari
+    also loads what a ``Link`` header beside a picture names, such as a script with any referrer. A log-out, the only
+    GET of Airflow that does something, is therefore refused unless it opens a page.
 
     :param app: the API server.
     """
