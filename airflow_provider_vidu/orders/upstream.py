@@ -142,7 +142,7 @@ def _read(generation: object) -> object:
         try:
             return bounded_json(generation, MOST_VALUES)
         except TooManyValuesError:
-            problem = f"generation holds more than {MOST_VALUES:,} JSON values, so it is no task's return value."
+            problem = f"generation holds more than {MOST_VALUES:,} JSON values, so it is not a task's return value."
             raise ViduConfigError(problem) from None
         except (ValueError, RecursionError):
             return generation

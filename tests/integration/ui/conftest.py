@@ -76,7 +76,7 @@ class Pages:
 
     @property
     def keeps_any_text(self) -> bool:
-        """Whether the database keeps XComs that are no JSON, or JSON that only Python reads; PostgreSQL does not."""
+        """Whether the database keeps XComs that are not JSON, or JSON that only Python reads; PostgreSQL does not."""
         return self.engine.dialect.name == "sqlite"
 
     def at(self, task: str, *, dag: str = "film", index: int = -1, region: Any = None, then: str = "") -> str:

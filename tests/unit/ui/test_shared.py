@@ -214,7 +214,7 @@ def test_slow_dags_do_not_hold_all_threads(monkeypatch, is_known):
 
 
 def test_looks_at_no_dag_forget_no_slow_one(monkeypatch):
-    """Whoever may read all DAGs may also look at names of none, and had it forgotten which DAGs are slow."""
+    """A user who may read all DAGs may also look at names of none, which made the server forget which DAGs are slow."""
     monkeypatch.setattr(threads, "MAX_PACES", 10)
 
     async def main() -> None:

@@ -81,7 +81,7 @@ def test_silent_names_delay_no_other_look_up(monkeypatch, held, run) -> None:
 
 
 async def test_a_look_up_that_is_cancelled_leaves_nothing(monkeypatch, held) -> None:
-    """Its thread ends with the look-up, whose result nobody takes."""
+    """Its thread ends with the look-up, whose result is not used."""
     connect(monkeypatch, "silent", "https://a.silent.test")
     async with async_client("silent") as client:
         with pytest.raises(TimeoutError):
