@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.operators import ViduBatchOperator
 from airflow_provider_vidu.stores import local
 from tests.integration.batches.batch_task import BatchTask, deferred_by
 from tests.integration.batches.test_several_tasks import prompts
@@ -105,6 +106,18 @@ def test_a_journal_of_other_tasks_is_not_taken_for_the_own_one(connect, sandbox,
     assert task.run()["stored"] == 2
     assert len(sandbox.creates) == 5
     assert other.run()["stored"] == 1
+
+
+def test_a_second_batch_of_one_try_is_not_ordered(connect, sandbox, tmp_path):
+    """As when a ``@task`` executes several operators: Airflow keeps one batch for each task instance."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path / "spring", prompts(2), batch="spring", deferrable=False)
+    task.further["task_state_store"] = Accessor()
+    assert task.run()["stored"] == 2
+    task.kwargs |= {"rows": [{"key": "other", "prompt": "a dog"}], "batch": "autumn", "destination": f"{tmp_path}/"}
+    with pytest.raises(exceptions.ViduConfigError, match=r"executes several operators, .* make each a task of its own"):
+        ViduBatchOperator(**task.kwargs).execute(task.context())
+    assert len(sandbox.creates) == 2
 
 
 @pytest.mark.fault(
