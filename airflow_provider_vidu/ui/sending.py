@@ -49,7 +49,7 @@ async def send(request: Request, clip: Clip, index: int, *, cover: bool, attache
     problem = ""
     lost: list[FileRecord] = []
     for record in views.files_of(clip, piece, cover=cover):
-        if (place := preview_root(record.uri)) is not None:
+        if record.lost != "kept" and (place := preview_root(record.uri)) is not None:
             try:
                 preview: Preview = await queries.reads.run(place, open_preview, record.uri, record.size)
                 shelf.note(record.uri, size=preview.size)
