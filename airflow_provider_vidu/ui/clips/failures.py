@@ -332,7 +332,7 @@ def _canceller(clip: Clip) -> str:
         "Airflow's records show neither a timeout nor an action of a user that ended the wait: the task itself "
         "cancelled it because of its price or its execution_timeout, it was cancelled at the service, its worker was "
         "stopped, or a user marked several tasks at once, which Airflow may not record. "
-        f"If the log of {name_of(paying)} says nothing of a cancel, it was cancelled at the service."
+        f"If the log of {name_of(paying)} says nothing of a cancel, it was cancelled at the service, or through a hook."
     )
 
 
