@@ -61,6 +61,10 @@ from airflow_provider_vidu.common.values import number
 
 MESSAGE_CHARS = 1000
 _Error = TypeVar("_Error", bound="ViduError")
+_CANCELLED = (
+    "The service has cancelled the generation for it: raise the timeout, and clear the task, which submits, and pays "
+    "for, a new one."
+)
 _CONTEXT = ("generation_id", "conn_id", "status_code", "code", "trace_id", "retry_after")
 
 
@@ -317,6 +321,11 @@ class ViduTimeoutError(ViduError, AirflowSensorTimeout):
     advice = "The generation may still finish: raise the timeout, or wait for its id again."
 
     retryable: ClassVar[bool] = False
+
+    def after_cancel(self) -> ViduTimeoutError:
+        """Return the error of a wait at whose end the service has cancelled the generation: nothing will finish."""
+        seen = self.reason.partition(" The generation may still finish")[0]
+        return self.restated(ViduTimeoutError, f"{seen} {_CANCELLED}")
 
 
 class ViduDownloadError(ViduError):

@@ -140,18 +140,16 @@ class ViduDownloadOperator(SignedURLOperator):
         url, generation_id = self._rendered()
         skip_after_dry_run(url, generation_id)
         check_own_file(self, context, self.destination, self._written_destination)
+        facts: dict[str, Any] = {"conn_id": self.vidu_conn_id, "artifact": self.artifact, "endpoint": self.endpoint}
         if generation_id is not None:
-            publish(
-                context,
-                generation_id,
-                conn_id=self.vidu_conn_id,
-                role="download",
-                artifact=self.artifact,
-                endpoint=self.endpoint,
-                result=result_of(self),
-            )
+            publish(context, generation_id, role="download", result=result_of(self), **facts)
         stored = asdict(self._stored(url, generation_id, is_retry=_is_retry(context)))
-        del stored["existed"]
+        is_kept = stored.pop("existed") and self.overwrite == "skip"
+        # A file of a fixed name may be any clip's; one in a folder has the name of its generation.
+        if is_kept and generation_id is not None and not is_folder(checked_destination(self.destination)):
+            publish(
+                context, generation_id, role="download", result=result_of(self), announce=False, existed=True, **facts
+            )
         self._record = {**stored, "generation_id": generation_id}
         known = self._generation or handed_over(self.generation)
         if known is not None and self.creation == 0:

@@ -263,8 +263,7 @@ class GenerateLeg:
     def _waited(self, wait: GenerationWait, seconds: float) -> dict[str, Any]:
         """Wait in this worker; return the result."""
         with wait.explained():
-            generation, times = wait.in_worker(seconds)
-            return self._finished(generation, times)
+            return self._finished(*wait.in_worker(seconds))
 
     def _resumed_wait(self, generation_id: str) -> GenerationWait:
         """Return the wait that another process began, after storing what a kill of this one must cancel."""
@@ -279,17 +278,18 @@ class GenerateLeg:
             self._cancel("the task was killed")
         return self._wait(generation_id, is_own=is_own)
 
-    def _cancel(self, why: str) -> None:
-        """Cancel, best effort: a failing cancel must not hide the error that ends the task."""
+    def _cancel(self, why: str) -> bool:
+        """Cancel, best effort: a failing cancel must not hide the error that ends the task. Return whether it did."""
         if not self._task.cancel_on_kill or self._generation_id is None:
-            return
+            return False
         try:
             # A new hook: the current one may be in the middle of a request.
             verdict = self._new_hook(self._config).cancel_generation(self._generation_id, endpoint=self._endpoint)
         except ViduError as error:
             self._log.warning("Could not cancel generation %s although %s: %s", self._generation_id, why, error)
-        else:
-            self._log.info("Generation %s, because %s: %s.", self._generation_id, why, verdict.reason)
+            return False
+        self._log.info("Generation %s, because %s: %s.", self._generation_id, why, verdict.reason)
+        return verdict.accepted
 
     # -- the result ------------------------------------------------------------------------------------------------
 

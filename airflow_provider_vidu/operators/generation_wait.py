@@ -30,7 +30,7 @@ class GenerationWait:
     :param endpoint: where it was submitted; None if the fields decided.
     :param timeout: seconds that the whole wait may last.
     :param is_own: whether the task has submitted the generation. Otherwise it neither pays for it nor cancels it.
-    :param on_timeout: called before a timeout is raised.
+    :param on_timeout: called before a timeout is raised; returns whether it has cancelled the generation.
     """
 
     task: ViduGenerateOperator
@@ -39,7 +39,7 @@ class GenerationWait:
     endpoint: str | None
     timeout: float
     is_own: bool
-    on_timeout: Callable[[], None]
+    on_timeout: Callable[[], bool]
 
     def deferred(self, callback: str | None = None) -> DeferredWait:
         """Return the wait in the triggerer.
@@ -80,9 +80,8 @@ class GenerationWait:
                 endpoint=self.endpoint,
                 known=True,
             )
-        except ViduTimeoutError:
-            self.on_timeout()
-            raise
+        except ViduTimeoutError as error:
+            raise (error.after_cancel() if self.on_timeout() else error) from None
         return generation, observed.times()
 
     @contextmanager

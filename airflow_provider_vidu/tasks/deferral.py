@@ -97,7 +97,7 @@ class DeferredWait:
     :param timeout: seconds that the whole wait may last.
     :param is_own: whether this task submitted the generation. Then a failure is re-fetched, because only the service's
         whole answer shows whether a new submit may succeed, and no refusal is final.
-    :param on_timeout: called before a timeout is raised.
+    :param on_timeout: called before a timeout is raised; returns whether it has cancelled the generation.
     :param callback: the digest of the order's callback token; None if the service reports no end.
     """
 
@@ -110,7 +110,7 @@ class DeferredWait:
     max_failures: int
     endpoint: str | None
     is_own: bool = False
-    on_timeout: Callable[[], None] = lambda: None
+    on_timeout: Callable[[], bool] = lambda: False
     callback: str | None = None
 
     def defer(self, since: float | None = None, deadline: float | None = None, **arguments: Any) -> NoReturn:
@@ -150,11 +150,10 @@ class DeferredWait:
             return self._continue(event or {}, has_ended=False)
         try:
             read_event(event, self.generation_id)
-        except ViduTimeoutError:
+        except ViduTimeoutError as error:
             with resumable(self.generation_id):
                 _ = self.hook.config
-            self.on_timeout()
-            raise
+            raise (error.after_cancel() if self.on_timeout() else error) from None
         except ViduConfigError:
             return self._continue(event or {}, has_ended=False)
         except ViduError as error:
@@ -176,18 +175,19 @@ class DeferredWait:
             generation = self.hook.get_generation(self.generation_id, endpoint=self.endpoint)
         if generation.is_done:
             return self._refetch()
-        self.on_timeout()
+        is_cancelled = self.on_timeout()
         check_execution_timeout(
             *(next_kwargs, execution_timeout, self.timeout),
             f"The last known state of generation {generation.id} is {generation.describe()}.",
         )
-        raise ViduTimeoutError(
+        error = ViduTimeoutError(
             f"Gave up waiting {DEFER_MARGIN_SECONDS:.0f} s after the timeout of {self.timeout:.0f} s: no triggerer "
             f"ran the trigger in time ([triggerer] capacity); the last known state is {generation.describe()}. The "
             "generation may still finish: wait for it again by its id.",
             generation_id=self.generation_id,
             conn_id=self.hook.vidu_conn_id,
         )
+        raise error.after_cancel() if is_cancelled else error
 
     def _continue(self, event: Mapping[str, Any], *, has_ended: bool) -> Generation:
         """Poll once; return the generation, re-fetched, if it has ended or the event says so; else defer again."""

@@ -29,8 +29,9 @@ from airflow_provider_vidu.ui.playing.redirects import NO_TRUST, asker, location
 
 NO_PIECE: Final = "The generation has no such piece."
 LINK_FAILS: Final = (
-    "The service's link to this clip does not work, or not in this browser. Reload the page to request a new one; if "
-    "that does not help, the service no longer has the file."
+    "The service's link to this clip does not work, or not in this browser: some gateways demand the connection's key, "
+    "which no browser gets. Reload the page to request a new one. If that does not help, a ViduDownloadOperator finds "
+    "out whether the service still has the file, and stores it without paying again."
 )
 
 
@@ -48,7 +49,7 @@ async def send(request: Request, clip: Clip, index: int, *, cover: bool, attache
     problem = ""
     lost: list[FileRecord] = []
     for record in views.files_of(clip, piece, cover=cover):
-        if (place := preview_root(record.uri)) is not None:
+        if record.lost != "kept" and (place := preview_root(record.uri)) is not None:
             try:
                 preview: Preview = await queries.reads.run(place, open_preview, record.uri, record.size)
                 shelf.note(record.uri, size=preview.size)

@@ -206,6 +206,7 @@ def test_the_panel_of_a_batch_that_is_not_seen_promises_no_second_order(visit, p
     panel.get_by_text("The folder of the batch is not beneath [vidu] preview_roots").wait_for()
     resumed = "Clearing it resumes what goes on at the service, and orders the other rows without a file again"
     assert resumed in panel.inner_text()
+    assert "if the folder was moved or removed, a clear orders, and pays for, all rows" in panel.inner_text()
 
 
 def test_the_panel_announces_a_retry(visit, pages):  # noqa: F811

@@ -394,7 +394,7 @@ def with_result(task: TaskFacts, value: Any, at: datetime | None) -> TaskFacts:
     # A download returns the record of its file; a generate task with a destination has it in its result.
     for holder in (mapping(value.get("file")), value):
         if holder.get("generation_id") == task.generation_id:
-            record = record_in(holder, task.note.get("artifact"), at)
+            record = record_in(holder, task.note.get("artifact"), at, is_kept=task.note.get("existed") is True)
     if (is_served := text(value.get("reused_from")) is not None) and record is not None:
         record = replace(record, stored_at=None)  # an equal order may have stored it long before
     return replace(task, generation=generation, record=record, result_at=at, is_served=is_served)

@@ -23,7 +23,7 @@ from airflow_provider_vidu.ui.clips.clears import (
     name_of,
 )
 from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
-from airflow_provider_vidu.ui.clips.pieces import FileRecord
+from airflow_provider_vidu.ui.clips.pieces import FATES, FileRecord
 from airflow_provider_vidu.ui.clips.service import NO_FILE, Live, advice_of, goes_on, is_empty, why_empty
 from airflow_provider_vidu.ui.clips.times import Moment, ended, submitted
 from airflow_provider_vidu.ui.clips.xcoms import MAKING, PAYING
@@ -54,7 +54,11 @@ STORE_AGAIN: Final = (
 UNREADABLE: Final = "{what} is kept by this deployment's XCom back end and cannot be read here."
 BACK_END: Final = "The API server needs the settings of the back end, its packages and access to its store."
 AGAIN: Final[Mapping[bool | None, str]] = {True: "task cleared", False: "task retries"}
-LOST: Final[Mapping[Lost, str]] = {"missing": "file not found", "replaced": "file replaced"}
+LOST: Final[Mapping[Lost, str]] = {
+    "missing": "file not found",
+    "replaced": "file replaced",
+    "kept": "earlier file kept",
+}
 
 
 def qualifier(clip: Clip, generation: Generation | None, lost: FileRecord | None) -> str | None:
@@ -183,16 +187,11 @@ def _marked(task: TaskFacts, action: Action | None = None) -> str:
 def _of_file(clip: Clip, lost: FileRecord) -> dict[str, Any]:
     """Say that a stored file is not there any more, and how to get it again."""
     place = redacted(lost.uri, 400)
-    if lost.lost == "replaced":
-        title = "Another file has replaced the stored clip"
-        message = f"The file at {place} is not of the {lost.size:,} bytes that were stored."
-    else:
-        title = "The stored file is not there"
-        message = f"The API server finds no file at {place}: it was removed, or the folder is not shared with it."
+    title, message = FATES[lost.lost or "missing"]
     task = next((task for task in clip.tasks if task.record is not None and task.record.uri == lost.uri), clip.main)
     if task.begins_anew:  # what its next try does is said beside this
         advice = cost = ""
-    elif task.role == "download" and task.state != "removed":
+    elif task.role == "download" and task.state != "removed" and lost.lost != "kept":
         advice = f"Clear {name_of(task)}: it downloads the clip again, if the service still has it."
         cost = f"That costs nothing. {later_iterations([task])}".strip()
     else:
@@ -200,6 +199,7 @@ def _of_file(clip: Clip, lost: FileRecord) -> dict[str, Any]:
             STORE_AGAIN.format(known=arguments(clip.generation_id, clip.conn_id, clip.endpoint)),
             cost_of_clear(clip, task),
         )
+    message = message.format(place=place, size=lost.size)
     return {"title": title, "code": None, "message": message, "trace_id": None, "advice": advice, "cost": cost}
 
 
@@ -332,7 +332,7 @@ def _canceller(clip: Clip) -> str:
         "Airflow's records show neither a timeout nor an action of a user that ended the wait: the task itself "
         "cancelled it because of its price or its execution_timeout, it was cancelled at the service, its worker was "
         "stopped, or a user marked several tasks at once, which Airflow may not record. "
-        f"The log of {name_of(paying)} says which."
+        f"If the log of {name_of(paying)} says nothing of a cancel, it was cancelled at the service, or through a hook."
     )
 
 

@@ -22,6 +22,21 @@ _BY_EXTENSION: Final[Mapping[str, Family]] = {
     **dict.fromkeys(("png", "jpg", "jpeg", "webp", "gif", "avif", "heic", "heif", "bmp"), "image"),
     **dict.fromkeys(("mp3", "wav", "m4a", "aac", "ogg", "oga", "opus", "flac"), "audio"),
 }
+FATES: Final[Mapping[Lost, tuple[str, str]]] = {
+    "missing": (
+        "The stored file is not there",
+        "The API server finds no file at {place}: it was removed, or the folder is not shared with it.",
+    ),
+    "replaced": (
+        "Another file has replaced the stored clip",
+        "The file at {place} is not of the {size:,} bytes that were stored.",
+    ),
+    "kept": (
+        "This clip may not be stored: a file was there before",
+        'A file was at {place} before, and the download kept it (overwrite="skip"): the file may be of another clip.',
+    ),
+}
+"""What has become of a stored file: a title, and what it means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +151,7 @@ def with_known(record: FileRecord, known: Mapping[str, Known]) -> FileRecord:
     :param known: by the files' URIs.
     """
     found = known.get(record.uri)
-    return record if found is None else replace(record, lost=found.lost(record.size))
+    return record if found is None else replace(record, lost=found.lost(record.size) or record.lost)
 
 
 def newest_first(records: Iterable[FileRecord]) -> list[FileRecord]:

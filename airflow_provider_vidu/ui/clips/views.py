@@ -32,6 +32,7 @@ DRY_RUN: Final = (
 _WHY_LOST: Final[Mapping[Lost, str]] = {
     "missing": "The API server does not find the stored file.",
     "replaced": "Another file has replaced the stored one.",
+    "kept": "A file that was there before is in the place of this clip.",
 }
 REFRESH_SECONDS: Final = 5
 SLOW_REFRESH_SECONDS: Final = 15

@@ -33,7 +33,7 @@ MAX_NOTE_CHARS: Final = 300
 NOTED: Final = (
     *("conn_id", "role", "artifact", "endpoint", "created_at", "credits", "seed"),
     *("deadline", "poll_interval", "adaptive", "waiting_since", "for_prices", "stores", "callback", "shared"),
-    *("result", "try_number", "max_tries", "by"),
+    *("result", "try_number", "max_tries", "by", "existed"),
 )
 """What the pages read of a task's note."""
 MAX_PROMPT_CHARS: Final = 2_000
@@ -182,8 +182,13 @@ def generation_in(value: Mapping[str, Any]) -> Generation | None:
         return None
 
 
-def record_in(value: Mapping[str, Any], artifact: Any, at: datetime | None) -> FileRecord | None:
-    """Return the record of a stored file in a return value; None if it holds none."""
+def record_in(
+    value: Mapping[str, Any], artifact: Any, at: datetime | None, *, is_kept: bool = False
+) -> FileRecord | None:
+    """Return the record of a stored file in a return value; None if it holds none.
+
+    :param is_kept: whether the file was there before, and may be another clip's.
+    """
     uri, size, sha256, source = (value.get(name) for name in ("uri", "size", "sha256", "source"))
     if not isinstance(uri, str) or not uri or len(uri) > 4096 or not isinstance(size, int) or size < 0:
         return None
@@ -192,9 +197,10 @@ def record_in(value: Mapping[str, Any], artifact: Any, at: datetime | None) -> F
         size=size,
         sha256=sha256 if isinstance(sha256, str) and len(sha256) == 64 and sha256.isalnum() else None,
         content_type=redacted(value.get("content_type") or "", 80) or None,
-        stored_at=at,
+        stored_at=None if is_kept else at,
         artifact=redacted(artifact, 40) if isinstance(artifact, str) else None,
         source=source if isinstance(source, str) and len(source) <= 4096 else None,
+        lost="kept" if is_kept else None,
     )
 
 

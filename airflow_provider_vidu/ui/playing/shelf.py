@@ -27,7 +27,8 @@ GONE_SECONDS: Final = 30.0
 """A file that was not there is looked for again after this time."""
 MAX_KNOWN: Final = 2_000
 
-Lost = Literal["missing", "replaced"]
+Lost = Literal["missing", "replaced", "kept"]
+"""``kept``: a file that was there before, in the place of this clip's (``overwrite="skip"``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,8 @@ function clearing({ open, unwanted, unknown, paid, failed, left, is_shared: isSh
   if (isGone) return ""; // the problem says what a clear pays
   const unless = `, unless it has on_clear="new".${later && ` ${later}`}`;
   const again = "rows without a file again, as far as its limits (max_credits, budget) allow, and pays for those only";
-  if (open === null) return `Clearing it resumes what goes on at the service, and orders the other ${again}${unless}`;
+  const unseen = " Both need the batch's journal, .vidu/ in its folder: if the folder was moved or removed, a clear orders, and pays for, all rows.";
+  if (open === null) return `Clearing it resumes what goes on at the service, and orders the other ${again}${unless}${unseen}`;
   if (isShared) return `Clearing it resumes what goes on at the service of its own rows, and orders its own ${again}${unless}`;
   const isResumed = open > unwanted || paid > 0;
   const parts = [

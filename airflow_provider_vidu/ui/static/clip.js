@@ -390,7 +390,7 @@ function taskItem(view, task) {
 }
 
 /** What has become of a stored file, as far as the API server sees. */
-const NOW = { missing: "there is no file here", replaced: "another file is here, of another size" };
+const NOW = { missing: "there is no file here", replaced: "another file is here, of another size", kept: "a file that was here before the download" };
 
 function files({ files: found, can_download: canDownload }) {
   if (!found.length) return [];

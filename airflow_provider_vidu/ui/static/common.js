@@ -25,7 +25,7 @@ export const STAGES = { working: "In progress", submitted: "Submitted", ready: S
 export const SHEET_SIZE = 24;
 
 /** What a badge says in brackets beside a good state, and what is wrong all the same. */
-const BAD = ["task failed", "file not found", "file replaced"];
+const BAD = ["task failed", "file not found", "file replaced", "earlier file kept"];
 
 /** Make an element; children are elements or text, absent ones are omitted. */
 export function el(tag, attributes = {}, ...children) {

@@ -307,6 +307,21 @@ def test_skip_fetches_nothing(tmp_path, connect, folder):
     }
 
 
+@pytest.mark.parametrize("name", ["", "today.mp4"], ids=["in a folder", "of a fixed name"])
+def test_a_file_of_a_fixed_name_that_is_kept_is_noted(tmp_path, connect, name):
+    """Its page must not show it as this clip: it may be another's. In a folder, the name is the generation's."""
+    (tmp_path / (name or "t.mp4")).write_bytes(BODY)
+    ti = MagicMock(try_number=1, task_id="store", dag_id="d", run_id="r", map_index=-1)
+    with Gateway(whole(b"other")) as gateway:
+        connect(gateway)
+        operator = ViduDownloadOperator(
+            task_id="store", generation_id="t", destination=f"{tmp_path}/{name}", overwrite="skip"
+        )
+        operator.execute({"ti": ti})
+    notes = [call.kwargs["value"] for call in ti.xcom_push.call_args_list if call.kwargs["key"] == "vidu_watch"]
+    assert [bool(note.get("existed")) for note in notes] == ([False, True] if name else [False])
+
+
 @pytest.mark.parametrize("overwrite", ["skip", "error"])
 @pytest.mark.parametrize("there", [None, b""])
 def test_skip_and_error_download_what_is_missing(tmp_path, connect, overwrite, there):

@@ -334,9 +334,22 @@ def test_a_time_out_cancels(connect, sandbox, deferrable):
     """When the time is over, a job that has not started is cancelled and its credits come back."""
     connect("ent-v2")
     sandbox.set_speed(0)
-    with pytest.raises(exceptions.ViduTimeoutError):
+    with pytest.raises(exceptions.ViduTimeoutError, match="has cancelled the generation for it: raise") as caught:
         Task(deferrable=deferrable, timeout=0.2).run()
+    assert "last known state is" in caught.value.reason
+    assert "may still finish" not in caught.value.reason
+    assert caught.value.generation_id
     assert [create.charge for create in sandbox.creates] == ["cancelled"]
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
+def test_a_time_out_without_a_cancel_leaves_the_generation(connect, sandbox, deferrable):
+    """What is not cancelled may still finish, and its id is worth a wait."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    with pytest.raises(exceptions.ViduTimeoutError, match="may still finish: wait for it again by its id"):
+        Task(deferrable=deferrable, timeout=0.2, cancel_on_kill=False).run()
+    assert [create.charge for create in sandbox.creates] == ["charged"]
 
 
 @pytest.mark.parametrize("is_done", [False, True], ids=["still queued", "done meanwhile"])
@@ -353,7 +366,7 @@ def test_a_wait_that_no_triggerer_took_up(connect, sandbox, is_done):
         sandbox.advance(3600)
         assert task.operator.resume_execution(*given_up)["status"] == "succeeded"
     else:
-        with pytest.raises(exceptions.ViduTimeoutError, match="no triggerer ran the trigger"):
+        with pytest.raises(exceptions.ViduTimeoutError, match=r"no triggerer ran the trigger.*has cancelled the gen"):
             task.operator.resume_execution(*given_up)
     assert [create.charge for create in sandbox.creates] == ["charged" if is_done else "cancelled"]
 

@@ -59,6 +59,21 @@ def test_a_removed_and_a_replaced_file(pages):
     assert "stored the file at" not in answer.json()["detail"]
 
 
+def test_a_file_that_was_there_before_is_not_shown_as_the_clip(pages):
+    """With ``overwrite="skip"`` and a fixed name: it may be yesterday's, and today's is lost within a day."""
+    (pages.root / "lost-kept.mp4").write_bytes(MP4)
+    record = {"uri": f"file://{pages.root}/lost-kept.mp4", "size": len(MP4), "generation_id": "kept"}
+    record["content_type"] = "video/mp4"
+    pages.add("kept", "kept", dag="lost-kept", result=record, watch={**KEPT, "existed": True})
+    for view in (page_of(pages, "kept", dag="lost-kept"), cards_of(pages, "lost-kept")["kept"]):
+        assert (view["state"], view["qualifier"], view["can_download"]) == ("stored", "earlier file kept", False)
+        assert "the file may be of another clip" in view["error"]["message"]
+        assert 'ViduDownloadOperator(generation_id="kept"' in view["error"]["advice"]
+        assert view["size"] is None
+    answer = pages.get(pages.at("kept", dag="lost-kept", then="/file"), user="admin")
+    assert MP4 not in answer.content
+
+
 def test_a_file_that_was_stored_anew_under_its_name(pages):
     """The sheet looks seldom, but what it saw before a later task stored its own file says nothing of that one."""
     path = pages.root / "lost-anew.mp4"

@@ -312,6 +312,17 @@ def test_the_address_bar_is_not_led_away(pages, generation):
     assert (answer.status_code, "Location" in answer.headers) == (400, False)
 
 
+def test_a_link_that_no_browser_can_follow_is_not_called_lost(pages, generation):
+    """Some gateways demand the key for the file itself: a download gets it, so nothing is to be ordered again."""
+    generation_id, made = generation()
+    pages.add("keyed", generation_id, result=made, watch=MADE)
+    answer = pages.get(pages.at("keyed", then="/file"), headers={"Sec-Fetch-Dest": "empty"})
+    assert answer.status_code == 409
+    assert "demand the connection's key" in answer.json()["detail"]
+    assert "a ViduDownloadOperator finds out whether the service still has the file" in answer.json()["detail"]
+    assert "no longer has" not in answer.json()["detail"]
+
+
 def test_a_dead_link_does_not_hide_the_stored_file(pages, generation):
     """What the page says when the service's link does not work names the file that a task has stored."""
     generation_id, made = generation()

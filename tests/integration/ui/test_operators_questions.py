@@ -110,6 +110,7 @@ def test_an_action_long_before_the_end_is_not_the_cause(pages, generation):
     )
     shown = pages.get(pages.at("outlived", dag="outlived", then="/clip.json"), user="admin").json()
     assert "neither a timeout nor an action" in shown["error"]["message"]
+    assert "says nothing of a cancel, it was cancelled at the service, or through a hook." in shown["error"]["message"]
 
 
 def test_an_action_right_after_the_end_is_not_the_cause(pages, generation):
