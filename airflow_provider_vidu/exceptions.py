@@ -47,7 +47,7 @@ import contextlib
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -61,9 +61,10 @@ from airflow_provider_vidu.common.values import number
 
 MESSAGE_CHARS = 1000
 _Error = TypeVar("_Error", bound="ViduError")
-_CANCELLED = (
-    "The service has cancelled the generation for it: raise the timeout, and clear the task, which submits, and pays "
-    "for, a new one."
+MAY_FINISH: Final = "The generation may still finish: wait for it again by its id"
+_CANCELLED: Final = (
+    "The task has cancelled the generation: raise the timeout, and clear the task, which submits, and pays for, a new "
+    "one."
 )
 _CONTEXT = ("generation_id", "conn_id", "status_code", "code", "trace_id", "retry_after")
 
@@ -324,8 +325,7 @@ class ViduTimeoutError(ViduError, AirflowSensorTimeout):
 
     def after_cancel(self) -> ViduTimeoutError:
         """Return the error of a wait at whose end the service has cancelled the generation: nothing will finish."""
-        seen = self.reason.partition(" The generation may still finish")[0]
-        return self.restated(ViduTimeoutError, f"{seen} {_CANCELLED}")
+        return self.restated(ViduTimeoutError, self.reason.partition(MAY_FINISH)[0] + _CANCELLED)
 
 
 class ViduDownloadError(ViduError):

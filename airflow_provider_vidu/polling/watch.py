@@ -327,8 +327,8 @@ class Watch:
         state = self.last.describe() if self.last else "never seen"
         trouble = f" The last poll failed: {sentence(self._trouble.reason)}" if self._trouble else ""
         return exceptions.ViduTimeoutError(
-            f"Gave up waiting after {duration(now - self.since)}; the last known state is {state}.{trouble} The "
-            "generation may still finish: wait for it again by its id, or raise the timeout.",
+            f"Gave up waiting after {duration(now - self.since)}; the last known state is {state}.{trouble} "
+            f"{exceptions.MAY_FINISH}, or raise the timeout.",
             generation_id=self.generation_id,
             conn_id=self.conn_id,
         )

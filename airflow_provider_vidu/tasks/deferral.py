@@ -16,6 +16,7 @@ from airflow_provider_vidu.common.text import sentence
 from airflow_provider_vidu.common.values import number
 from airflow_provider_vidu.events import id_in, is_callback_event, is_slot_event, read_event
 from airflow_provider_vidu.exceptions import (
+    MAY_FINISH,
     ViduAuthError,
     ViduConfigError,
     ViduError,
@@ -182,8 +183,8 @@ class DeferredWait:
         )
         error = ViduTimeoutError(
             f"Gave up waiting {DEFER_MARGIN_SECONDS:.0f} s after the timeout of {self.timeout:.0f} s: no triggerer "
-            f"ran the trigger in time ([triggerer] capacity); the last known state is {generation.describe()}. The "
-            "generation may still finish: wait for it again by its id.",
+            f"ran the trigger in time ([triggerer] capacity); the last known state is {generation.describe()}. "
+            f"{MAY_FINISH}.",
             generation_id=self.generation_id,
             conn_id=self.hook.vidu_conn_id,
         )
