@@ -334,7 +334,7 @@ def test_a_time_out_cancels(connect, sandbox, deferrable):
     """When the time is over, a job that has not started is cancelled and its credits come back."""
     connect("ent-v2")
     sandbox.set_speed(0)
-    with pytest.raises(exceptions.ViduTimeoutError, match="has cancelled the generation for it: raise") as caught:
+    with pytest.raises(exceptions.ViduTimeoutError, match="The task has cancelled the generation: raise") as caught:
         Task(deferrable=deferrable, timeout=0.2).run()
     assert "last known state is" in caught.value.reason
     assert "may still finish" not in caught.value.reason
