@@ -46,7 +46,7 @@ DRY_RUN: Final = (
     "This was a dry run: nothing was submitted, so there is no batch. The task's log says what would be submitted, and "
     "which rows would fail."
 )
-SILENT: Final = "The store of this batch does not answer in time."
+SILENT: Final = "The journal of this batch was not read in time: its store is slow, or the API server is busy."
 NO_ROW: Final = "The batch has not begun a row of this name, or orders it again right now."
 PAGE_SIZE: Final = 24
 THREADS: Final = 4
@@ -114,7 +114,7 @@ async def _read_soon(request: Request, batch: Batch) -> Read:
     # Not a timeout around the read: it would free the place's slot, and leave the thread in the store, at each look.
     return await shared_queries(request).reads.soon(
         _lane(place), read_journal, batch.folder, batch.name, batch.task.dag_id,
-        patience=SHEET_PATIENCE_SECONDS, otherwise=Read(problem=SILENT),
+        patience=SHEET_PATIENCE_SECONDS, otherwise=Read(problem=SILENT), of_dag=batch.task.dag_id,
     )  # fmt: skip
 
 
@@ -126,9 +126,9 @@ def _lane(place: Root) -> Hashable:
 async def _read(request: Request, batch: Batch) -> Read:
     if (place := preview_root(batch.folder + "x")) is None:
         return Read(problem=NO_ROOT)
-    return await shared_queries(request).reads.run(
-        _lane(place), read_journal, batch.folder, batch.name, batch.task.dag_id
-    )
+    dag_id = batch.task.dag_id
+    reads = shared_queries(request).reads
+    return await reads.run(_lane(place), read_journal, batch.folder, batch.name, dag_id, of_dag=dag_id)
 
 
 @dataclass(frozen=True, slots=True)
