@@ -36,6 +36,9 @@ MAX_PACES: Final = 10_000
 """Of how many DAGs it is known that they are slow, and of how many that they are quick: those looked at last."""
 
 
+TOO_MANY: Final = "Too many requests for the clips of this DAG at once; try again in a moment."
+
+
 class BusyError(Exception):
     """Too much work waits for its turn; the message says where, and may be shown on the page."""
 
@@ -62,6 +65,32 @@ class Threads:
 
     def took(self, dag_id: Hashable, seconds: float) -> None:
         """Note how long work of a DAG took; called in the thread."""
+
+
+class ViewThreads(Threads):
+    """Threads of which each DAG has a half: a hundred rows of a batch may hold 15 MB, which their author decides.
+
+    :param most: how many run at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self._each = max(most // 2, 1)
+        self._shares = WeakValueDictionary[str, asyncio.Semaphore]()
+
+    async def run_of(self, dag_id: str, function: Callable[..., T], *args: Any) -> T:
+        """Return what a function returns in a thread of a DAG's share.
+
+        :raises BusyError: when its turn does not come.
+        """
+        share = self._shares.setdefault(dag_id, asyncio.Semaphore(self._each))
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(TURN_SECONDS):
+                    await held.enter_async_context(share)
+            except TimeoutError:
+                raise BusyError(TOO_MANY) from None
+            return await self.run(function, *args)
 
 
 class QueryThreads(Threads):
