@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.batches.arguments import Settings
 from airflow_provider_vidu.batches.catalogue import Catalogue
-from airflow_provider_vidu.batches.journal import lines_of
 from airflow_provider_vidu.batches.leg.submitter import fields_of, path_of
 from airflow_provider_vidu.batches.lines import STORED, Line
 from airflow_provider_vidu.batches.manifest import manifest_name, shown_of
 from airflow_provider_vidu.batches.rows import Row
+from airflow_provider_vidu.batches.snapshot import lines_of
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, whole
 from airflow_provider_vidu.exceptions import ViduBatchFailedError, ViduError

@@ -35,7 +35,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from airflow_provider_vidu.batches.jobs import Event
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
-from airflow_provider_vidu.batches.snapshot import MOST_VALUES, json_of, latest_generation, packed, state_name, unpacked
+from airflow_provider_vidu.batches.snapshot import (
+    MOST_VALUES,
+    latest_generation,
+    lines_of,
+    packed,
+    state_name,
+    unpacked,
+)
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.json_size import value_count
 from airflow_provider_vidu.common.text import redacted, sanitized
@@ -64,6 +71,8 @@ DEAD_SECONDS: Final = 600.0
 take, or the upload of a row's files."""
 WATCH_SECONDS: Final = 1.5 * BEAT_SECONDS
 """How long a leg that seems dead is watched before it is taken over: the other worker's clock may be late."""
+MOST_WATCHED: Final = 3
+"""How many legs are watched before the task looks at its own timeout: other writers may begin legs for ever."""
 _DAMAGE: Final = (
     ValueError, TypeError, KeyError, AttributeError, AssertionError, ArithmeticError, RecursionError, EOFError, OSError,
     zlib.error, ViduConfigError,
@@ -106,9 +115,8 @@ class Journal:
         """Of the state as it was read; of none if there was none."""
         self._is_sealed = False
         """Whether a leg after the state was sealed, or may have written it without an answer."""
-        self._leg = 0
-        self._next = 1
-        self._events = 0
+        self._leg, self._next = 0, 1
+        self._watched = self._events = 0
         self._values = 0
         """Of the JSON that was read since the whole state."""
         self._finished_legs: dict[int, int] = {}
@@ -123,6 +131,7 @@ class Journal:
         :raises ViduStorageError: when the store cannot be reached.
         :raises ViduConfigError: when an object cannot be read: what is paid for would be unknown.
         """
+        self._watched = 0
         while not self._begins_leg():
             pass  # another process was faster
         return self.state
@@ -184,8 +193,12 @@ class Journal:
         """
         if "" in (self._holder, self.owner) or self._holder == self.owner:
             return False
+        if is_there(self._object(self._leg + 1, 1)):  # another leg has begun, so this one is over: only read the rest
+            return self._read_leg()
         seen = self._next
-        if not -MOST_AHEAD_SECONDS <= time.time() - self._holder_at < DEAD_SECONDS:
+        is_silent = not -MOST_AHEAD_SECONDS <= time.time() - self._holder_at < DEAD_SECONDS
+        if is_silent and self._watched < MOST_WATCHED:
+            self._watched += 1
             self._sleep(WATCH_SECONDS)
             if self._read_leg():
                 return True
@@ -368,17 +381,6 @@ class Journal:
 
 class _TakenError(ViduError):
     """An object of the journal has the name that this process was about to use."""
-
-
-def lines_of(content: bytes) -> list[Any]:
-    """Return the values of lines of JSON that others may have written.
-
-    :raises ValueError, RecursionError: as :func:`json_of`; also when there are too many lines.
-    """
-    if content.count(b"\n") + content.count(b"\r") > MOST_VALUES:  # the list of them would take eight times their bytes
-        raise ValueError("it has too many lines")
-    values: list[Any] = json_of(b"[" + b",".join(content.splitlines()) + b"]")
-    return values
 
 
 def _digest(content: bytes | None) -> str:

@@ -115,6 +115,17 @@ def json_of(content: bytes) -> Any:
     return parse(content, most_values=MOST_VALUES)
 
 
+def lines_of(content: bytes) -> list[Any]:
+    """Return the values of lines of JSON that others may have written.
+
+    :raises ValueError, RecursionError: as :func:`json_of`; also when there are too many lines.
+    """
+    if content.count(b"\n") + content.count(b"\r") > MOST_VALUES:  # the list of them would take eight times their bytes
+        raise ValueError("it has too many lines")
+    values: list[Any] = json_of(b"[" + b",".join(content.splitlines()) + b"]")
+    return values
+
+
 class _Document:
     """A document that is unpacked piece by piece, within the limits."""
 

@@ -241,7 +241,7 @@ async def sheet_data(
     found, more = await batches.batches_of(request, dag_id, run_id)
     here = {"dag_id": dag_id, "run_id": run_id, "offset": offset, "limit": limit, "pause": pause_after(cost + more)}
     here |= {"batches": found, "halted": await queries.why_halted(dag_id, run_id)}
-    return await queries.views.run(_sheet_answer, sheet, lives, stored, here)
+    return await queries.views.run_of(dag_id, _sheet_answer, sheet, lives, stored, here)
 
 
 def _sheet_answer(
@@ -265,7 +265,7 @@ async def clip_data(request: Request, dag_id: str, run_id: str, found: ClipAt) -
     clip = replace(clip, clip=marked)
     here = {"dag_id": dag_id, "run_id": run_id, "pause": pause_after(cost)}
     here["halted"] = await queries.why_halted(dag_id, run_id)
-    return await queries.views.run(_page_answer, clip, live, stored, here)
+    return await queries.views.run_of(dag_id, _page_answer, clip, live, stored, here)
 
 
 def _page_answer(

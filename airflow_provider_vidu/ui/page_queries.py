@@ -20,7 +20,7 @@ from airflow_provider_vidu.ui.playing.preview import preview_root
 from airflow_provider_vidu.ui.records import store
 from airflow_provider_vidu.ui.records.circumstances import why_halted
 from airflow_provider_vidu.ui.shared import Shared
-from airflow_provider_vidu.ui.threads import QUERIES, VIEWS, QueryThreads, Reads, Threads
+from airflow_provider_vidu.ui.threads import QUERIES, VIEWS, QueryThreads, Reads, ViewThreads
 
 STORE_PATIENCE_SECONDS: Final = 3.0
 """A page waits no longer for a look at stored files; then their records and names decide."""
@@ -33,7 +33,7 @@ class PageQueries:
         threads = QueryThreads(QUERIES)
         self.states = LiveStates()
         self.reads = Reads()
-        self.views = Threads(VIEWS)
+        self.views = ViewThreads(VIEWS)
         self._sheets = Shared[store.Sheet | None](threads, weight)
         self._pages = Shared[store.Page | None](threads, weight)
         self._halts = Shared[str | None](threads)
@@ -76,7 +76,8 @@ class PageQueries:
 
         :param most_age: seconds after which a file that was there is looked at again.
         """
-        asked = await self.views.run(_shown_files, clips)
+        dag_id = clips[0].main.dag_id if clips else ""
+        asked = await self.views.run_of(dag_id, _shown_files, clips)
         nothing: dict[str, shelf.Known] = {}
         looks = [
             # In a lane of their own: a DAG may name any number of files, and clips of the same root are to play.
@@ -87,7 +88,7 @@ class PageQueries:
         ]
         known = {uri: found for looked in await asyncio.gather(*looks) for uri, found in looked.items()}
         shown = {uri: known[uri].kind if uri in known else None for files in asked.values() for uri, *_ in files}
-        return shown, await self.views.run(lambda: [clip.with_known(known) for clip in clips])
+        return shown, await self.views.run_of(dag_id, lambda: [clip.with_known(known) for clip in clips])
 
 
 def shared_queries(request: Request) -> PageQueries:

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from airflow_provider_vidu.ui.threads import BusyError, Threads
+from airflow_provider_vidu.ui.threads import TOO_MANY, BusyError, Threads
 
 T = TypeVar("T")
 
@@ -148,7 +148,7 @@ async def _turn(slots: asyncio.Semaphore, own: _Answer[Any]) -> None:
                 return
             slots.release()
         if time.monotonic() - own.wanted_at >= WANTED_SECONDS:
-            raise BusyError("Too many requests for the clips of this DAG at once; try again in a moment.")
+            raise BusyError(TOO_MANY)
 
 
 def pause_after(cost: float) -> int:

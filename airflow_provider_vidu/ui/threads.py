@@ -8,8 +8,10 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
@@ -22,6 +24,8 @@ VIEWS: Final = 4
 """Threads that build answers from what was read: a hundred clips with all their texts take a while."""
 READS_EACH: Final = 8
 """Threads that read the files of one place: a store may be slow, or never answer."""
+READS_OF_DAG: Final = 2
+"""How many of them the journals of one DAG's batches have: twenty of the largest take half a minute to parse."""
 TURN_SECONDS: Final = 10.0
 """Work that waits longer than this for its turn is dropped."""
 SLOW_SECONDS: Final = 2.0
@@ -30,6 +34,9 @@ SLOW_FOR: Final = 3600.0
 """How many seconds a DAG is slow after such a query: another kind of page may be quick."""
 MAX_PACES: Final = 10_000
 """Of how many DAGs it is known that they are slow, and of how many that they are quick: those looked at last."""
+
+
+TOO_MANY: Final = "Too many requests for the clips of this DAG at once; try again in a moment."
 
 
 class BusyError(Exception):
@@ -58,6 +65,32 @@ class Threads:
 
     def took(self, dag_id: Hashable, seconds: float) -> None:
         """Note how long work of a DAG took; called in the thread."""
+
+
+class ViewThreads(Threads):
+    """Threads of which each DAG has a half: a hundred rows of a batch may hold 15 MB, which their author decides.
+
+    :param most: how many run at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self._each = max(most // 2, 1)
+        self._shares = WeakValueDictionary[str, asyncio.Semaphore]()
+
+    async def run_of(self, dag_id: str, function: Callable[..., T], *args: Any) -> T:
+        """Return what a function returns in a thread of a DAG's share.
+
+        :raises BusyError: when its turn does not come.
+        """
+        share = self._shares.setdefault(dag_id, asyncio.Semaphore(self._each))
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(TURN_SECONDS):
+                    await held.enter_async_context(share)
+            except TimeoutError:
+                raise BusyError(TOO_MANY) from None
+            return await self.run(function, *args)
 
 
 class QueryThreads(Threads):
@@ -106,42 +139,63 @@ class Reads:
     def __init__(self, most: int = READS_EACH) -> None:
         self._most = most
         self._slots: dict[Hashable, asyncio.Semaphore] = {}
+        self._shares = WeakValueDictionary[Hashable, asyncio.Semaphore]()
         self._threads = Threads(math.inf)
         self._late: set[asyncio.Task[Any]] = set()
 
-    async def run(self, place: Hashable, function: Callable[..., T], *args: Any, turn: float = TURN_SECONDS) -> T:
+    async def run(
+        self,
+        place: Hashable,
+        function: Callable[..., T],
+        *args: Any,
+        turn: float = TURN_SECONDS,
+        of_dag: str | None = None,
+    ) -> T:
         """Return what a function returns in a thread.
 
         :param place: where it reads; one of a few that the deployment has chosen.
         :param turn: how many seconds it waits for its turn, at most.
+        :param of_dag: the DAG whose share of the place's threads it runs in; None for all of them.
         :raises BusyError: when its turn does not come.
         """
         slots = self._slots.setdefault(place, asyncio.Semaphore(self._most))
-        try:
-            async with asyncio.timeout(turn):
-                await slots.acquire()
-        except TimeoutError:
-            raise BusyError("The store of this clip does not answer in time; try again in a moment.") from None
-        try:
+        share = None if of_dag is None else self._shares.setdefault((place, of_dag), asyncio.Semaphore(READS_OF_DAG))
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(turn):
+                    for each in (share, slots):
+                        if each is not None:
+                            await held.enter_async_context(each)
+            except TimeoutError:
+                raise BusyError("The store of this clip does not answer in time; try again in a moment.") from None
             return await self._threads.run(function, *args)
-        finally:
-            slots.release()
 
-    async def soon(self, place: Hashable, function: Callable[..., T], *args: Any, patience: float, otherwise: T) -> T:
+    async def soon(
+        self,
+        place: Hashable,
+        function: Callable[..., T],
+        *args: Any,
+        patience: float,
+        otherwise: T,
+        of_dag: str | None = None,
+    ) -> T:
         """Return what a function returns in a thread, or something else where that takes too long; it goes on then.
 
         :param place: where it reads; one of a few that the deployment has chosen.
         :param patience: seconds to wait.
         :param otherwise: what is returned instead.
+        :param of_dag: as for :meth:`run`.
         """
-        task = asyncio.create_task(self._run_or(otherwise, place, function, *args))
+        task = asyncio.create_task(self._run_or(otherwise, place, function, *args, of_dag=of_dag))
         self._late.add(task)
         task.add_done_callback(self._late.discard)
         done, _ = await asyncio.wait({task}, timeout=patience)
         return task.result() if done else otherwise
 
-    async def _run_or(self, otherwise: T, place: Hashable, function: Callable[..., T], *args: Any) -> T:
+    async def _run_or(
+        self, otherwise: T, place: Hashable, function: Callable[..., T], *args: Any, of_dag: str | None
+    ) -> T:
         try:
-            return await self.run(place, function, *args)
+            return await self.run(place, function, *args, of_dag=of_dag)
         except BusyError:
             return otherwise

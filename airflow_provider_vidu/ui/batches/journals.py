@@ -44,6 +44,8 @@ MAX_QUOTES: Final = 6 * MAX_VALUES
 MAX_ROWS: Final = 30_000
 MAX_DAGS: Final = 1_000
 MAX_OBJECT_BYTES: Final = 4 * 1024 * 1024
+SMALL_BYTES: Final = 128 * 1024
+"""A journal's object that is unpacked no larger does not wait until larger ones of others are parsed."""
 LOOK_SECONDS: Final = 2.0
 """A look reads no further objects after this time; the next one continues there."""
 MAX_KEPT: Final = 8
@@ -85,7 +87,7 @@ class _Followed:
     latest: str = ""
     bytes: int = 0
     values: int = 0
-    is_behind: bool = False
+    is_behind: bool = True
     parsing: float = 0.0
     """The seconds of a processor that its parsing took, of all looks together."""
 
@@ -96,6 +98,8 @@ _kept_lock = threading.Lock()
 _parser = ThreadPoolExecutor(1, "vidu-journals")
 """Parsing keeps the other threads waiting, and what is unpacked and parsed takes much memory: one journal at a time.
 All in one thread: the C library keeps for each thread what that has allocated once, and eight kept 400 MB."""
+_quick_parser = ThreadPoolExecutor(1, "vidu-small-journals")
+"""The same for small objects, which take milliseconds: the large ones of a DAG held up every other DAG's batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +175,11 @@ def _read(followed: _Followed, base: str, dag_id: str) -> Read:
         finally:
             followed.lock.release()
     state = followed.state
-    if state.order is None and not state.dags:
-        return Read(problem=NO_JOURNAL, is_gone=True)
     if dag_id not in state.dags:
-        return Read(problem=NOT_OF_DAG)
+        if followed.is_behind:  # what names the DAG may be among what was not read yet
+            return Read(is_behind=True, problem=BUSY)
+        is_gone = state.order is None and not state.dags
+        return Read(problem=NO_JOURNAL if is_gone else NOT_OF_DAG, is_gone=is_gone)
     # Copies of plain dicts are atomic: another look may be applying events meanwhile.
     copied = replace(
         state,
@@ -229,7 +234,7 @@ def _follow(followed: _Followed, base: str) -> None:
                 raise AbsentError(base)
             return
         followed.latest = place
-        _parser.submit(_timed, _apply, followed, content).result()
+        _parse(_apply, followed, content, is_small=len(content) <= SMALL_BYTES)
 
 
 def _is_gone(followed: _Followed, base: str, until: float) -> bool:
@@ -239,6 +244,11 @@ def _is_gone(followed: _Followed, base: str, until: float) -> bool:
         return False
     # The objects are removed once the state is written, which may have been after it was looked for.
     return bool(followed.latest or followed.version) and not _read_snapshot(followed, base, until)
+
+
+def _parse(apply: Callable[[_Followed, bytes], None], followed: _Followed, content: bytes, *, is_small: bool) -> None:
+    parser = _quick_parser if is_small else _parser
+    parser.submit(_timed, apply, followed, content).result()
 
 
 def _timed(apply: Callable[[_Followed, bytes], None], followed: _Followed, content: bytes) -> None:
@@ -297,9 +307,14 @@ def _read_snapshot(followed: _Followed, base: str, until: float) -> bool:
         if preview.size > MAX_PACKED_BYTES:
             raise PreviewError(TOO_LARGE)
         packed = preview.read(0, preview.size)
-    _parser.submit(_timed, _apply_snapshot, followed, packed).result()
+    _parse(_apply_snapshot, followed, packed, is_small=_quick_parser.submit(_unpacks_small, packed).result())
     followed.version = version
     return True
+
+
+def _unpacks_small(packed: bytes) -> bool:
+    unpacking = zlib.decompressobj(31)
+    return len(unpacking.decompress(packed, SMALL_BYTES)) < SMALL_BYTES
 
 
 def _apply_snapshot(followed: _Followed, packed: bytes) -> None:

@@ -46,7 +46,7 @@ DRY_RUN: Final = (
     "This was a dry run: nothing was submitted, so there is no batch. The task's log says what would be submitted, and "
     "which rows would fail."
 )
-SILENT: Final = "The store of this batch does not answer in time."
+SILENT: Final = "The journal of this batch was not read in time: its store is slow, or the API server is busy."
 NO_ROW: Final = "The batch has not begun a row of this name, or orders it again right now."
 PAGE_SIZE: Final = 24
 THREADS: Final = 4
@@ -98,7 +98,7 @@ async def batches_of(request: Request, dag_id: str, run_id: str) -> tuple[list[d
         return [_batch_answer(batch, read) for batch, read in zip(found, reads, strict=True)]
 
     cost = sum(latest_cost(batch.folder, batch.name) for batch in found)
-    return await shared_queries(request).views.run(view), cost
+    return await shared_queries(request).views.run_of(dag_id, view), cost
 
 
 def _batch_answer(batch: Batch, read: Read) -> dict[str, Any]:
@@ -114,7 +114,7 @@ async def _read_soon(request: Request, batch: Batch) -> Read:
     # Not a timeout around the read: it would free the place's slot, and leave the thread in the store, at each look.
     return await shared_queries(request).reads.soon(
         _lane(place), read_journal, batch.folder, batch.name, batch.task.dag_id,
-        patience=SHEET_PATIENCE_SECONDS, otherwise=Read(problem=SILENT),
+        patience=SHEET_PATIENCE_SECONDS, otherwise=Read(problem=SILENT), of_dag=batch.task.dag_id,
     )  # fmt: skip
 
 
@@ -126,9 +126,9 @@ def _lane(place: Root) -> Hashable:
 async def _read(request: Request, batch: Batch) -> Read:
     if (place := preview_root(batch.folder + "x")) is None:
         return Read(problem=NO_ROOT)
-    return await shared_queries(request).reads.run(
-        _lane(place), read_journal, batch.folder, batch.name, batch.task.dag_id
-    )
+    dag_id = batch.task.dag_id
+    reads = shared_queries(request).reads
+    return await reads.run(_lane(place), read_journal, batch.folder, batch.name, dag_id, of_dag=dag_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,8 @@ async def row_at(request: Request, row: str, found: BatchAt) -> FoundRow:
     entries, index = await _viewed(request, found, ("row", row), partial(listing.found_row, name=row))
     if index is None:
         raise HTTPException(404, found.read.problem or NO_ROW)
-    (clip,) = await shared_queries(request).views.run(_clips_of, found.batch, [entries[index]])
+    run_of = shared_queries(request).views.run_of
+    (clip,) = await run_of(found.batch.task.dag_id, _clips_of, found.batch, [entries[index]])
     return FoundRow(found, entries, index, clip)
 
 
@@ -249,7 +250,7 @@ async def batch_data(
     choose = partial(listing.chosen, stage=stage, order=order)
     wanted: listing.Chosen = await _viewed(request, at, ("sheet", stage, order), choose)
     shown = wanted.entries[offset : offset + limit]
-    clips = await queries.views.run(_clips_of, batch, shown)
+    clips = await queries.views.run_of(dag_id, _clips_of, batch, shown)
     lives = await asyncio.gather(*(queries.live(clip, SHEET_PATIENCE_SECONDS) for clip in clips))
     stored, clips = await queries.stored(clips, SHEET_SECONDS)
     halted = await queries.why_halted(batch.task.dag_id, batch.task.run_id)
@@ -280,7 +281,7 @@ async def batch_data(
             "batch": _batch_answer(batch, read),
         }
 
-    return await queries.views.run(view)
+    return await queries.views.run_of(dag_id, view)
 
 
 async def row_data(request: Request, dag_id: str, run_id: str, at: RowAt) -> JSONResponse:
@@ -303,7 +304,7 @@ async def row_data(request: Request, dag_id: str, run_id: str, at: RowAt) -> JSO
         }
         return JSONResponse({**rows.view_of(batch, at.entry, shown, live), **here, **around})
 
-    return await queries.views.run(view)
+    return await queries.views.run_of(dag_id, view)
 
 
 async def row_file(request: Request, at: RowAt, piece: PieceIndex = 0, download: bool = False) -> Response:

@@ -122,6 +122,36 @@ def test_a_sign_of_life_from_the_future_proves_nothing(tmp_path):
     opened(tmp_path, "run 2")
 
 
+@pytest.mark.fault("attacks", "a forged journal holds thousands of legs that were never ended", outcome="survived",
+                   seen="one is watched, and the batch goes on")  # fmt: skip
+@pytest.mark.parametrize("comes", ["before", "while the last is watched"])
+def test_legs_that_never_end_do_not_hold_a_task(tmp_path, comes):
+    """Each was watched for 90 seconds, before the task looked at its timeout: 80 kB held a worker for 50 hours."""
+    watched: list[float] = []
+
+    def forge(number: int) -> None:
+        folder = tmp_path / ".vidu" / "b" / f"leg-{number:06d}"
+        folder.mkdir(parents=True)
+        (folder / "000001.jsonl").write_text('{"e": "leg", "owner": "run 1", "at": 1}\n')
+
+    def sleep(seconds: float) -> None:
+        watched.append(seconds)
+        assert len(watched) < 50
+        if comes != "before":
+            forge(len(watched) + 1)
+
+    for number in range(1, 100 if comes == "before" else 2):
+        forge(number)
+    task = Journal(Destination(f"{tmp_path}/"), "b", sleep=sleep, owner="run 2")
+    if comes == "before":
+        task.open()
+        assert len(watched) == 1
+    else:
+        with pytest.raises(HeldBatchError, match="run 1"):
+            task.open()
+        assert len(watched) == journal.MOST_WATCHED
+
+
 def test_a_task_that_waited_reads_what_the_other_has_written(tmp_path):
     """The same journal may be opened again and again."""
     first, second = opened(tmp_path, "run 1"), Journal(Destination(f"{tmp_path}/"), "b", owner="run 2")
@@ -314,7 +344,7 @@ def test_a_damaged_event_orders_nothing(tmp_path, event):
 
 def test_an_object_of_line_ends_takes_no_memory(tmp_path, monkeypatch):
     """A list of 256 million empty lines would take two gigabytes."""
-    monkeypatch.setattr(journal, "MOST_VALUES", 1_000)
+    monkeypatch.setattr(snapshot, "MOST_VALUES", 1_000)
     folder = tmp_path / ".vidu" / "b" / "leg-000001"
     folder.mkdir(parents=True)
     (folder / "000001.jsonl").write_bytes(b"\n\r" * 600)

@@ -27,7 +27,7 @@ from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.ranges import Part
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.stores.places import Root, Spot
-from airflow_provider_vidu.ui import app, page_queries, sending
+from airflow_provider_vidu.ui import app, page_queries, sending, threads
 from airflow_provider_vidu.ui.batches import listing, routes
 from airflow_provider_vidu.ui.batches.journals import Read
 from airflow_provider_vidu.ui.batches.published import Batch
@@ -192,6 +192,34 @@ def test_a_silent_store_holds_up_its_own_files_alone():
 
 @pytest.mark.fault(
     "attacks",
+    "many connections ask for a hundred rows of a batch whose author has made them large",
+    outcome="survived",
+    side="pages",
+    seen="pages of other DAGs within seconds; the surplus of that DAG gets 503",
+)
+def test_views_of_one_dag_hold_up_no_other_dag(monkeypatch):
+    """Forty connections kept all four threads at the rows of one batch: the sheet of another DAG took 20 seconds."""
+    gate = threading.Event()
+
+    async def main() -> None:
+        queries = page_queries.PageQueries()
+        hung = [asyncio.create_task(queries.views.run_of("mean", gate.wait, 30)) for _ in range(40)]
+        await asyncio.sleep(0)
+        try:
+            stored = queries.stored([Clip("g", [TaskFacts("dag", "run", "task", -1, "g")])])
+            assert (await asyncio.wait_for(stored, 5))[0] == {}
+            monkeypatch.setattr(threads, "TURN_SECONDS", 0.01)
+            with pytest.raises(BusyError, match="of this DAG at once"):
+                await queries.views.run_of("mean", gate.wait, 30)
+        finally:
+            gate.set()
+        await asyncio.gather(*hung)
+
+    asyncio.run(main())
+
+
+@pytest.mark.fault(
+    "attacks",
     "a DAG names thousands of stored files that a slow store has to look for",
     outcome="survived",
     side="pages",
@@ -213,7 +241,8 @@ def test_looks_at_stored_files_take_no_turn_from_players(tmp_path, monkeypatch):
     async def main() -> None:
         queries = page_queries.PageQueries()
         uri = f"file://{tmp_path}/a.mp4"
-        clip = SimpleNamespace(records=[FileRecord(uri, 5, None, "video/mp4", None)], with_known=lambda known: known)
+        records, main = [FileRecord(uri, 5, None, "video/mp4", None)], SimpleNamespace(dag_id="dag")
+        clip = SimpleNamespace(records=records, main=main, with_known=lambda known: known)
         try:
             await asyncio.gather(*(queries.stored([clip]) for _ in range(2 * READS_EACH)))
             assert len(under_way) <= READS_EACH
