@@ -26,7 +26,7 @@ from airflow_provider_vidu.network.stream import NETWORK_ERRORS, failure_text
 
 _MIN_RATE: Final = 20_000.0
 """An upload fails if its average falls below this many bytes per second."""
-_ERROR_BODY_BYTES: Final = 2048
+_ERROR_BODY_BYTES: Final = 8192
 _MAX_ETAG_CHARS: Final = 1024
 
 
@@ -109,7 +109,7 @@ def _etag(response: Response, access: DownloadAccess, url: str) -> str:
         problem = f"with an ETag of {len(etag):,} characters" if etag else "without an ETag"
         raise ViduResponseError(f"The store answered the upload of a file {problem}.", status_code=response.status)
     try:
-        body = access.redact(response.read(_ERROR_BODY_BYTES), url).decode("utf-8", "replace")
+        body = access.redact(response.read(_ERROR_BODY_BYTES), url, _ERROR_BODY_BYTES).decode("utf-8", "replace")
     except NETWORK_ERRORS:
         body = ""
     detail = f" It said: {redacted(body)}" if body.strip() else ""

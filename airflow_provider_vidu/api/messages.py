@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from airflow_provider_vidu.common.parsing import Document, TooManyValuesError, bounded_texts, documents, parse
 from airflow_provider_vidu.common.redaction import unescaped
-from airflow_provider_vidu.common.text import redacted, sanitized, without_data_uris
+from airflow_provider_vidu.common.text import before_cut, redacted, sanitized, without_data_uris
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduResponseError
 from airflow_provider_vidu.network.bodies import CREATE, LIST, SINGLE, BodyError, Bounds, has_long_run
 from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS
@@ -236,6 +236,7 @@ class ApiAnswer:
         """Return the first 200 characters of the body as one redacted line."""
         # Redacted before it is cut: a secret that the end of the window halves must not show.
         text = self.redact(unescaped(self.body[:_QUOTED_BYTES].decode("utf-8", "replace")))
+        text = before_cut(text) if len(self.body) > _QUOTED_BYTES else text
         return redacted(without_data_uris(text[: _QUOTED_BYTES // 4]))
 
 

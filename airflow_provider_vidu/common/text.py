@@ -43,6 +43,8 @@ Files are named by the rest of the URL. A missing parameter gives one file two n
 same name, so doubtful ones are omitted.
 """
 
+_CUT_CHARS: Final = 1024
+"""How much of a secret may be visible before a cut."""
 _PARAMETER: Final = re.compile("[^&]+")
 _SECRET_VARIETY: Final = 10
 
@@ -66,6 +68,16 @@ def printable(text: str, limit: int) -> str:
     text = text[: limit * 4].encode("utf-8", "replace").decode("utf-8")
     text = UNPRINTABLE.sub(" ", text).strip()
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def before_cut(text: str) -> str:
+    """Return a text that was cut off, without its last visible characters.
+
+    They may be the beginning of a secret, which no search finds. What is shown of a text reaches them if most of it is
+    invisible, or was masked.
+    """
+    visible = [at for at, sign in enumerate(text) if not (sign.isspace() or UNPRINTABLE.match(sign))]
+    return text[: visible[-_CUT_CHARS]] if len(visible) > _CUT_CHARS else ""
 
 
 def without_query(url: str) -> str:

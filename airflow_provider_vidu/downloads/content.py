@@ -7,7 +7,7 @@ from typing import Final
 
 from airflow_provider_vidu.common.artifacts import Artifact, Family, family_of
 from airflow_provider_vidu.common.media_types import is_iso, is_text, shows_sound, shows_video, sniffed, type_of_name
-from airflow_provider_vidu.common.text import redacted
+from airflow_provider_vidu.common.text import before_cut, redacted
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
 
 _ARTICLE: Final[dict[Family | None, str]] = {
@@ -40,7 +40,9 @@ def text_kind(head: bytes) -> str | None:
     return "text" if head and is_text(head[:_QUOTED]) else None
 
 
-def checked_type(declared: str | None, head: bytes, artifact: Artifact | None, path: str = "") -> str:
+def checked_type(
+    declared: str | None, head: bytes, artifact: Artifact | None, path: str = "", *, is_cut: bool = False
+) -> str:
     """Return the content type that a file's first bytes prove.
 
     Gateways send error pages as ``video/mp4``, and stores send videos as ``application/octet-stream``. The header
@@ -50,12 +52,13 @@ def checked_type(declared: str | None, head: bytes, artifact: Artifact | None, p
     :param head: the first bytes of the body, up to :data:`.SNIFF_BYTES`.
     :param artifact: the wanted file; None for a result of any medium.
     :param path: the URL's path; its extension helps if the header names no type.
+    :param is_cut: whether more bytes follow: a secret may be cut off at the end of these.
     :raises ViduDownloadRefusedError: when the bytes prove another type or none; the message quotes their beginning.
     """
     family = family_of(artifact)
     proven = sniffed(head)
     if proven is None:
-        raise _unproven(declared, head, family)
+        raise _unproven(declared, head, family, is_cut=is_cut)
     kind = _audio_only(proven, declared, head, family, path) or proven
     if not _is_accepted(kind, family):
         advice = " Without artifact the result is kept in any medium." if _is_accepted(kind, None) else ""
@@ -81,10 +84,11 @@ def _is_accepted(kind: str, family: Family | None) -> bool:
     return kind.startswith(family + "/") or (family == "video" and kind in ("image/gif", "image/webp"))
 
 
-def _unproven(declared: str | None, head: bytes, family: Family | None) -> ViduDownloadRefusedError:
+def _unproven(declared: str | None, head: bytes, family: Family | None, *, is_cut: bool) -> ViduDownloadRefusedError:
     kind = text_kind(head)
     if kind:
-        begins = redacted(head[:_QUOTED].decode("utf-8", "replace"), 160)
+        text = head.decode("utf-8", "replace")
+        begins = redacted((before_cut(text) if is_cut else text)[:_QUOTED], 160)
     else:
         header = f" (its header says {redacted(declared, 60)})" if declared else ""
         kind, begins = f"bytes of an unknown format{header}", head[:16].hex(" ")

@@ -180,7 +180,8 @@ class IncomingFile:
                 f"Not stored: the server sent the file {', '.join(self._codings)}-encoded although no encoding was "
                 "requested, and this encoding is not supported. Turn it off at the server or the proxy in front of it."
             )
-        self.content_type = checked_type(self._declared, head, self._artifact, self._path)
+        is_cut = len(self._head) >= SNIFF_BYTES
+        self.content_type = checked_type(self._declared, head, self._artifact, self._path, is_cut=is_cut)
         self._writer = self._open_writer(self.content_type, self.total if self._unpacker is None else None)
         self._digest.update(self._head)
         self._writer.write(memoryview(self._head))

@@ -32,6 +32,7 @@ MOST_HEADERS: Final = 100
 _MOST_LINE: Final = 64 * 1024
 """The limits of ``http.client``."""
 _LAST_LOOK_SECONDS: Final = 1.0
+_MOST_REASON_CHARS: Final = 80
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """The name of a header (RFC 9110, 5.1)."""
 
@@ -309,4 +310,6 @@ class _Proxy:
         response.begin()
         if response.status != 200:
             sock.close()
-            raise OSError(f"the proxy refused the tunnel: HTTP {response.status} {sanitized(response.reason, 80)}")
+            # A long one is omitted: the proxy's password, which is searched for later, could be cut off in it.
+            reason = sanitized(response.reason) if len(response.reason) <= _MOST_REASON_CHARS else ""
+            raise OSError(f"the proxy refused the tunnel: HTTP {response.status} {reason}".rstrip())

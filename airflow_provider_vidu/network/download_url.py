@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.common.origins import PORTS, Origin, origin_of
 from airflow_provider_vidu.common.redaction import Redactor, Secret
-from airflow_provider_vidu.common.text import sanitized, signatures
+from airflow_provider_vidu.common.text import before_cut, sanitized, signatures
 from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.common.urls import shown_url, url_problem
 from airflow_provider_vidu.common.values import web_url, whole
@@ -75,14 +75,17 @@ class DownloadAccess:
     resolve: Resolver | None = field(default=None, repr=False)
     secrets: tuple[Secret, ...] = ()
 
-    def redact(self, data: bytes, url: str | None = None) -> bytes:
+    def redact(self, data: bytes, url: str | None = None, most: int | None = None) -> bytes:
         """Return ``data`` with every secret replaced by ``***``: some gateways quote the key they refuse.
 
         :param data: bytes from a server.
         :param url: the requested URL: stores quote the signature that they refuse.
+        :param most: how many bytes were read at most; of so many, the end is dropped, where a secret may be cut off.
         """
         text = data.decode("utf-8", "surrogateescape")
         clean = self.redact_text(text, url)
+        if len(data) == most:
+            clean = before_cut(clean)
         return data if clean == text else clean.encode("utf-8", "replace")
 
     def redact_text(self, text: str, url: str | None = None) -> str:

@@ -36,6 +36,7 @@ _MOST_FIELDS: Final = 100
 _MOST_VALUE_BYTES: Final = 7000
 """Longer values are omitted: aiohttp takes lines of 8,190 bytes, and truncation could leave part of a secret."""
 _MOST_REASON_CHARS: Final = 1000
+"""A longer one is omitted, for the same reason."""
 _MOST_OVERHEAD: Final = 16 * 1024
 """Bytes of chunk sizes, extensions and trailers beyond one per byte of the body: thousands of one-byte chunks keep an
 event loop busy."""
@@ -101,9 +102,10 @@ class Head(NamedTuple):
             and (is_clear or not lengths)
             and not (status == 204 and (codings or lengths - {"0"}))  # neither is allowed: what they announce may come
         )
+        reason = _clean(line[4])
         return cls(
             status,
-            _clean(line[4])[:_MOST_REASON_CHARS],
+            reason if len(reason) <= _MOST_REASON_CHARS else "",
             {name: value for name, value in fields.items() if name not in _FRAMING},
             chunked,
             length,

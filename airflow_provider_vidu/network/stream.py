@@ -18,7 +18,7 @@ from airflow_provider_vidu.network.download_url import DownloadAccess, DownloadU
 from airflow_provider_vidu.network.framing import Answer
 from airflow_provider_vidu.network.limits import USER_AGENT
 
-ERROR_BODY_BYTES: Final = 2048
+ERROR_BODY_BYTES: Final = 8192
 NETWORK_ERRORS: Final = (OSError, http.client.HTTPException)
 """The errors of a broken connection; ``ssl.SSLError`` and timeouts are OSErrors."""
 
@@ -86,7 +86,7 @@ class Stream:
         if self.status >= 400:
             self._response.deadline.renew(self._access.timeout)
             with contextlib.suppress(*NETWORK_ERRORS):
-                body = self._access.redact(self._response.read(ERROR_BODY_BYTES), self.target.url)
+                body = self._access.redact(self._response.read(ERROR_BODY_BYTES), self.target.url, ERROR_BODY_BYTES)
         return Answer(self.status, self.headers, self.length, body)
 
     def readinto(self, buffer: memoryview) -> int:

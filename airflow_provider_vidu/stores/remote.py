@@ -80,6 +80,7 @@ class RemoteFile(StoredFile):
         """Yield the content in pieces."""
         try:
             with self._fs.open(self._path, "rb") as file:
+                read_in_parts(file)
                 while data := file.read(READ_BYTES):
                     yield data
         except Exception as error:  # each store has its own exceptions
@@ -133,8 +134,6 @@ def existing_names(fs: Any, protocol: str, folder: str, names: Sequence[str]) ->
 def part_of_s3(fs: Any, path: str, start: int, stop: int) -> bytes:
     """Return a part of an object; what a store sends beyond it is not read.
 
-    Some stores that are compatible with S3 ignore a range: s3fs took the whole object into memory for each part.
-
     :param fs: a file system of s3fs.
     """
     from fsspec.asyn import sync
@@ -143,19 +142,64 @@ def part_of_s3(fs: Any, path: str, start: int, stop: int) -> bytes:
         bucket, key, version = fs.split_path(path)
         named = {"VersionId": version} if version else {}
         wanted = f"bytes={start}-{stop - 1}"
-        answer = await fs._call_s3("get_object", Bucket=bucket, Key=key, Range=wanted, **named, **fs.req_kw)
-        body, part = answer["Body"], bytearray()
-        skipped = 0 if answer.get("ContentRange") else start
+        answer = await _Parts(fs)._call_s3("get_object", Bucket=bucket, Key=key, Range=wanted, **named, **fs.req_kw)
+        body: _Part = answer["Body"]
         try:
-            while (left := skipped + stop - start - len(part)) and (data := await body.read(min(left, MIB))):
-                part += data[skipped:]
-                skipped -= min(skipped, len(data))
+            return await body.read()
         finally:
             body.close()
-        return bytes(part)
 
     found: bytes = sync(fs.loop, read)
     return found
+
+
+def read_in_parts(file: Any) -> None:
+    """Have an opened file take no more of an answer than the part that it requests.
+
+    :param file: of any file system of fsspec; all but those of s3fs stay as they are.
+    """
+    if hasattr(getattr(file, "fs", None), "_call_s3"):
+        file.fs = _Parts(file.fs)
+
+
+class _Parts:
+    """A file system of s3fs, as its files use it.
+
+    Some stores that are compatible with S3 ignore a range: s3fs took the whole object into memory for each part.
+    """
+
+    def __init__(self, fs: Any) -> None:
+        self._fs = fs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._fs, name)
+
+    async def _call_s3(self, method: str, *args: Any, **settings: Any) -> Any:
+        answer = await self._fs._call_s3(method, *args, **settings)
+        if wanted := settings.get("Range"):
+            start, last = map(int, wanted.removeprefix("bytes=").split("-"))
+            answer["Body"] = _Part(answer["Body"], 0 if answer.get("ContentRange") else start, last + 1 - start)
+        return answer
+
+
+class _Part:
+    """The body of an answer, of which a part is read.
+
+    :param skipped: how many bytes the store sends before it.
+    """
+
+    def __init__(self, body: Any, skipped: int, length: int) -> None:
+        self._body = body
+        self._skipped = skipped
+        self._length = length
+        self.close = body.close
+
+    async def read(self) -> bytes:
+        part, skipped = bytearray(), self._skipped
+        while (left := skipped + self._length - len(part)) and (data := await self._body.read(min(left, MIB))):
+            part += data[skipped:]
+            skipped -= min(skipped, len(data))
+        return bytes(part)
 
 
 class MovedWriter(FsspecWriter):

@@ -364,6 +364,31 @@ def test_a_proxy_that_quotes_its_password(connect, monkeypatch, ask: str, scheme
         assert secret not in str(caught.value.details())
 
 
+@pytest.mark.parametrize("ask", [*ASKS, "download", "upload"])
+@pytest.mark.parametrize("before", [40, 60, 100, 1000])
+def test_a_password_at_the_end_of_what_is_kept_of_a_reason(connect, monkeypatch, ask: str, before: int) -> None:
+    """A status line that is longer than what is kept of it could end within the password, where no search finds it."""
+    password = "".join(f"{number * 7919 % 9973:04d}" for number in range(20))
+    reason = "." * 40 + f"{password} " * (before // 60) if before > 100 else "." * (before - 20)
+
+    def answer(request: Request, wire: Wire) -> None:
+        wire.send(f"HTTP/1.1 407 {reason}{password * 40}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    with Server(answer) as server:
+        connect("https://gw.example.com", proxy=f"http://joe:{password}@127.0.0.1:{server.port}")
+        access = dataclasses.replace(resolve("vidu_default").access(), resolve=lambda *_: ["8.8.8.8"])
+        files: dict[str, Callable[[], object]] = {
+            "download": lambda: Transfer("https://gw.example.com/v.mp4", Shelf().open, access=access).run(),
+            "upload": lambda: put("https://gw.example.com/v", io.BytesIO(b"x"), 1, "image/png", access),
+        }
+        with pytest.raises(ViduError) as caught:
+            (ASKS | files)[ask]()
+    assert "407" in str(caught.value)
+    assert not any(password[at : at + 8] in str(caught.value) for at in range(len(password) - 7))
+
+
 NOT_A_FILE = bytes(range(1, 200)) * 30
 
 
@@ -391,6 +416,27 @@ def test_a_file_server_that_quotes_the_key_in_a_header(status: int, headers: dic
         with pytest.raises(ViduDownloadError) as caught:
             Transfer(server.url(), Shelf().open, access=own).run()
     assert_clean(caught.value)
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("size", [2048, 4096, 8192])
+@pytest.mark.parametrize("filler", ["", "\u200b"], ids=["keys", "invisible"])
+def test_a_key_at_the_end_of_what_is_read_of_an_answer(filler: str, size: int, status: int) -> None:
+    """What is left of a key that is cut off is not found; behind text that shows nothing, the quote reached it."""
+    key = "".join(f"{number * 7919 % 9973:04d}" for number in range(40))
+    shown = size - len(key) + 2
+    before = filler * (shown // 3) or key * (shown // len(key))
+    body = f"{'.' * (shown - len(before.encode()))}{before}{key}{'-' * 9000}".encode()
+
+    def answer(request: Request, wire: Wire) -> None:
+        wire.head(status, Content_Type="text/plain", Content_Length=len(body))
+        wire.send(body)
+
+    with Server(answer) as server:
+        own = dataclasses.replace(access(server), secrets=(Secret(key),))
+        with pytest.raises(ViduDownloadError) as caught:
+            Transfer(server.url(), Shelf().open, access=own).run()
+    assert not any(key[at : at + 8] in str(caught.value) for at in range(len(key) - 7))
 
 
 def test_a_compressed_file_that_holds_the_key() -> None:

@@ -170,7 +170,7 @@ def created_id(payload: Level) -> str | None:
 
 def written_out(answer: ApiAnswer) -> dict[str, Any] | None:
     """Return the object for an answer that is nothing but an id, as text without quotation marks; None otherwise."""
-    word = answer.body[:_MOST_WORD_BYTES].decode("utf-8", "replace").strip()
+    word = answer.redact(answer.body[:_MOST_WORD_BYTES].decode("utf-8", "replace")).strip()
     # The end of an id may be missing from an answer that was cut off.
     return {"id": word} if answer.lost is None and _SURELY_AN_ID.fullmatch(word) else None
 

@@ -21,6 +21,7 @@ from airflow_provider_vidu.stores.base import of_store
 from airflow_provider_vidu.stores.destination import needed_host, options_of
 from airflow_provider_vidu.stores.paths import NO_LOCAL_URI, VERSION_QUERY, local_path, plain_scheme
 from airflow_provider_vidu.stores.places import split_connection
+from airflow_provider_vidu.stores.remote import read_in_parts
 from airflow_provider_vidu.stores.roots import check_input, check_opened
 from airflow_provider_vidu.stores.schemes import (
     AZURE,
@@ -134,6 +135,7 @@ class MediaFile:
         """Open the file in any store, and convert the store's errors into this package's."""
         try:
             with self._open() as source:
+                read_in_parts(getattr(source, "_obj", source))  # Airflow wraps the files of its paths
                 yield source
         except ViduError:
             raise

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.api.dialects import EntV2, ViduNative
+from airflow_provider_vidu.api.dialects.created import written_out
 from airflow_provider_vidu.api.messages import ApiRequest
 from airflow_provider_vidu.api.settings.config import ViduConfig
 from airflow_provider_vidu.common.origins import is_loopback, origin_of
@@ -642,6 +643,23 @@ def test_a_quoted_key_is_struck_out(key: str, quoted: str) -> None:
     assert "GEHEIM" not in json.dumps(answer.json_or_none())
     assert "bad key ***" in str(error)
     assert "GEHEIM" not in answer.snippet()
+
+
+@pytest.mark.parametrize("key", ["vda_Q7xZ2mN9pL4kR8sT1wY6", "3f2b8c1e-7a4d-4e6b-9c0f-1d2e3a4b5c6d"])
+def test_a_create_that_is_answered_with_the_key_alone(key: str) -> None:
+    """Of an answer that is nothing but a word, the word is the id: in the log, the return value and addresses."""
+    found = config(password=key)
+    for echoed in (key, f" {key}\n", key.replace("-", "%2d")):
+        assert key not in str(written_out(found.answer(200, [], echoed.encode())))
+    assert written_out(found.answer(200, [], b"task_0123456789")) == {"id": "task_0123456789"}
+
+
+def test_a_key_at_the_end_of_what_is_quoted_of_an_answer() -> None:
+    """A long key is masked in most of the text, so that the quote reaches the end of it, where one is cut off."""
+    key = "eyJ" + "".join(f"{number * 7919 % 9973:04d}" for number in range(100))
+    body = "".join(f"%{ord(sign):02x}" for sign in key * 20)
+    snippet = config(password=key).answer(400, [], body.encode()).snippet()
+    assert not any(key[at : at + 8] in snippet for at in range(len(key) - 7))
 
 
 def test_a_key_in_html_and_in_a_redirect() -> None:
