@@ -56,7 +56,11 @@ def is_safe_id(generation_id: str) -> bool:
 
 def _hint_for_id(value: object) -> str:
     if isinstance(value, Mapping):
-        return ' Pass generation=generate.output, or just the id: generate.output["generation_id"].'
+        # Airflow maps over return values only, and a @task has the value itself.
+        return (
+            ' Pass generation=generate.output, or just the id: generate.output["generation_id"] if the task is not '
+            'mapped, and generation["id"] in a @task.'
+        )
     if isinstance(value, float):
         return " Native template rendering turned it into a number: take the id from an XCom, without a template."
     return " The upstream task returned no id: check its XCom." if value is None else ""

@@ -183,12 +183,14 @@ def check_journal(journal: Journal, name: str, destination: Destination) -> None
     """
     if journal.state.order is not None:
         return
+    from airflow_provider_vidu.stores.base import of_store
     from airflow_provider_vidu.stores.schemes import is_forbidden
 
     try:
         manifest = _manifest_there(name, destination)
     except ViduStorageError as error:
-        if error.__cause__ is not None and is_forbidden(error.__cause__):
+        cause = error.__cause__
+        if isinstance(cause, Exception) and is_forbidden(of_store(cause, destination.file(HIDDEN_FOLDER).uri)):
             return
         raise
     if manifest is None:

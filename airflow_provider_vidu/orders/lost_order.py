@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.dialects.lost_create import CLOCK_SKEW_SECONDS, Likeness
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduCreditError,
@@ -27,7 +28,6 @@ from airflow_provider_vidu.polling.failures import failure, is_doubtful
 from airflow_provider_vidu.tasks.deferral import not_resumed
 
 if TYPE_CHECKING:
-    from airflow_provider_vidu.api.dialects import Dialect
     from airflow_provider_vidu.hooks import ViduHook
 
 SETTLE_SECONDS: Final = 20.0
@@ -41,7 +41,7 @@ NAMED_CANDIDATES: Final = 20
 
 
 def intent_of(
-    dialect: Dialect,
+    hook: ViduHook,
     body: Mapping[str, Any],
     endpoint: str | None,
     *,
@@ -57,14 +57,22 @@ def intent_of(
     """
     # A random marker: names would be the same in another Airflow, or in a recreated run.
     marker = f"airflow:{uuid.uuid4().hex}"
+    dialect = hook.config.dialect
     marked = dialect.marked(body, marker, endpoint) if is_durable else None
     looks = None
     if is_durable and dialect.has_list:
         path, is_listed = dialect.target(body, endpoint), dialect.is_listed(body, endpoint)
         looks = Likeness.of(body, path, is_listed=is_listed).to_json()
     now = time.time()
-    record = OrderRecord(number, marker, now, marked is not None, request=request, began=now, looks=looks)
+    record = OrderRecord(
+        number, marker, now, marked is not None, request=request, began=now, looks=looks, service=_service_of(hook)
+    )
     return record, marked or body
+
+
+def _service_of(hook: ViduHook) -> str:
+    """Name the connection and its address, as a record keeps them. Not the key, which may be a new one."""
+    return f"{hook.vidu_conn_id} ({hook.config.base_url})"
 
 
 class Sends:
@@ -108,15 +116,22 @@ def find_lost(
 
     :param is_cleared: whether the search follows a clear, so that the next clear submits a new generation.
     :raises ViduSubmitUnknownError: if the list is inconclusive.
+    :raises ViduSubmitUncertainError: if it need not be that of the account which has the create; after a clear, it is
+        inconclusive.
     """
     if not record.is_searchable:
         raise _unknown(hook.vidu_conn_id)
+    is_elsewhere = bool(record.service) and record.service != _service_of(hook)
+    if is_elsewhere and not record.marked:
+        raise _elsewhere(hook, record, is_cleared=is_cleared)
     age = max(time.time() - record.at, 0.0)  # another worker's clock may be ahead
     if age < SETTLE_SECONDS:
         sleep(SETTLE_SECONDS - age)
     result = _search(hook, record, log)
     if result.generation_id is not None:
         log.info("The list shows generation %s, the result of a create with an unknown outcome.", result.generation_id)
+    elif is_elsewhere:
+        raise _elsewhere(hook, record, is_cleared=is_cleared)
     elif not result.complete:
         raise _unknown(hook.vidu_conn_id, result.candidates, searches_again=not is_cleared)
     return result.generation_id
@@ -210,6 +225,17 @@ def _unknown(conn_id: str, candidates: Sequence[str] = (), *, searches_again: bo
         f"and billed, so nothing is resubmitted. {what}: if it is there, wait for it with "
         f"ViduGenerationSensor(generation_id=…); if not, {clear}.",
         conn_id=conn_id,
+    )
+
+
+def _elsewhere(hook: ViduHook, record: OrderRecord, *, is_cleared: bool) -> ViduError:
+    return (ViduSubmitUnknownError if is_cleared else ViduSubmitUncertainError)(
+        f"A create was interrupted that the connection {sanitized(record.service, 300)} had sent, and may have been "
+        f"carried out and billed there. This try's connection is {_service_of(hook)}, whose list cannot show that, so "
+        "nothing is submitted. Set the connection back: a retry, or clearing the task, then searches there before it "
+        "submits anything. To give that generation up, clear the task with this connection, a second time if it fails "
+        "so again (a batch: with on_clear='new').",
+        conn_id=hook.vidu_conn_id,
     )
 
 

@@ -71,7 +71,8 @@ class OrderRecord:
     ``max_credits``, so that no try may use the generation, and ``refunded`` whether it was cancelled at no cost.
     ``region`` is the order's. ``callback`` is the digest of the token in the request's ``callback_url``; empty if the
     service reports no end. ``nudges`` is the connection whose event triggers that callback nudges; empty if it resumes
-    the task.
+    the task. ``service`` is the connection and the address that the create was sent to: no other shows what became of
+    it.
     """
 
     order: int
@@ -93,11 +94,13 @@ class OrderRecord:
     region: str = ""
     callback: str = ""
     nudges: str = ""
+    service: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON."""
         # Most records have no callback; their stored form is then that of earlier versions.
-        return {name: value for name, value in asdict(self).items() if value or name not in ("callback", "nudges")}
+        optional = ("callback", "nudges", "service")
+        return {name: value for name, value in asdict(self).items() if value or name not in optional}
 
     @classmethod
     def from_json(cls, stored: object) -> OrderRecord | None:
@@ -176,7 +179,7 @@ class OrderRecord:
 
 _KINDS: Final[Mapping[str, type | tuple[type, ...]]] = {
     **dict.fromkeys(("order", "try_number"), int),
-    **dict.fromkeys(("region", "callback", "nudges"), str),
+    **dict.fromkeys(("region", "callback", "nudges", "service"), str),
     "looks": Mapping,
     "clears": (int, type(None)),
 }

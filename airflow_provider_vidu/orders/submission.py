@@ -320,7 +320,7 @@ class Submission:
     ) -> tuple[OrderRecord, Mapping[str, Any]]:
         """Return the record of a create that is about to be sent, and the body with its marker and its callback."""
         record, sent = intent_of(
-            self._hook.config.dialect,
+            self._hook,
             body,
             endpoint,
             number=self._order.number,

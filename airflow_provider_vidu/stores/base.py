@@ -113,6 +113,15 @@ class StoredFile(ABC):
         """
 
 
+_CLIENT_FILE: Final = {
+    FileNotFoundError: "does not exist",
+    PermissionError: "may not be read",
+    IsADirectoryError: "is a folder",  # a mount makes one where the file lacks
+    NotADirectoryError: "does not exist",
+}
+"""What is wrong with a file of a store's client, such as a role's token, by the error that it raises."""
+
+
 def storage_error(verb: str, uri: str, error: Exception, *, certain: bool = True, advice: str = "") -> ViduStorageError:
     """Return the error of a store, naming the destination and the reason.
 
@@ -138,16 +147,21 @@ def storage_error(verb: str, uri: str, error: Exception, *, certain: bool = True
 
 
 def of_store(error: Exception, uri: str) -> Exception:
-    """Return a store's error, and another kind of one if the store's client lacks a file of its own.
+    """Return a store's error, and another kind of one if the store's client cannot read a file of its own.
 
-    A token or a certificate that is not mounted raises FileNotFoundError, too, which says nothing about the object.
+    A token or a certificate that is not mounted, or is not readable in this worker, raises FileNotFoundError or
+    PermissionError, too, which says nothing about the object.
 
     :param uri: of the object; other file systems' errors name it as their own path.
     """
-    own = error.filename if isinstance(error, FileNotFoundError) and scheme_of(uri) in STORES else None
-    if not isinstance(own, str) or not own.startswith("/") or str(PurePosixPath(own).parent) in uri:
+    state = next((text for kind, text in _CLIENT_FILE.items() if isinstance(error, kind)), None)
+    own = error.filename if isinstance(error, OSError) and scheme_of(uri) in STORES else None
+    if state is None or not isinstance(own, str) or not own.startswith("/"):
         return error
-    return OSError(f"the file {own!r}, which the store's client needs, does not exist in this worker")
+    folder = str(PurePosixPath(own).parent)
+    if own in uri or (folder != "/" and folder in uri):
+        return error
+    return OSError(f"the file {own!r}, which the store's client needs, {state} in this worker")
 
 
 def temporary_name(name: str) -> str:

@@ -44,9 +44,10 @@ class RemoteFile(StoredFile):
             self._fs.invalidate_cache()
             info = self._fs.info(self._path)
         except Exception as error:  # each store has its own exceptions
-            if isinstance(of_store(error, self.uri), FileNotFoundError):
+            reported = of_store(error, self.uri)
+            if isinstance(reported, FileNotFoundError):
                 return None
-            advice = reading_advice(self._protocol) if is_forbidden(error) else ""
+            advice = reading_advice(self._protocol) if is_forbidden(reported) else ""
             raise storage_error("checked", self.uri, error, advice=advice) from error
         if info.get("type") == "directory":
             # In object stores only a prefix of other keys; a file can have the same name.
@@ -124,10 +125,8 @@ def existing_names(fs: Any, protocol: str, folder: str, names: Sequence[str]) ->
     try:
         fs.invalidate_cache()
         keys = set(fs.find(folder, prefix=names[0].rpartition(".")[0] + ".", **limit))
-    except FileNotFoundError:
-        return []
-    except Exception:  # noqa: BLE001 - the check of a single name reports the problem
-        return names
+    except Exception as error:  # noqa: BLE001 - the check of a single name reports the problem
+        return [] if isinstance(of_store(error, f"{protocol}://{folder}/"), FileNotFoundError) else names
     return [name for name in names if f"{folder}/{name}" in keys] if len(keys) < MOST_LISTED else names
 
 

@@ -94,9 +94,10 @@ def is_there(file: StoredFile) -> bool:
 def _check_missing(file: StoredFile, error: ViduStorageError) -> None:
     """Return if an error says that there is no file, and raise it otherwise."""
     cause = error.__cause__
-    if isinstance(cause, Exception) and isinstance(of_store(cause, file.uri), FileNotFoundError):
+    reported = of_store(cause, file.uri) if isinstance(cause, Exception) else None
+    if isinstance(reported, FileNotFoundError):
         return
-    if cause is not None and is_forbidden(cause):
+    if reported is not None and is_forbidden(reported):
         # Not "there is none": what is paid for would be ordered again.
         raise ViduStorageError(f"{error.reason} {state_advice(scheme_of(file.uri))}") from cause
     raise error

@@ -114,7 +114,7 @@ class Submitter:
         with closing(Prepared(fields, self._storage_conn_id)) as prepared:
             request, body = prepared.digest(endpoint, dialect), prepared.resolve(self._hook)
         path_of(dialect, body, endpoint, self._artifact)  # refuses it before anything is recorded
-        record, marked = intent_of(dialect, body, endpoint, number=0, request=request)
+        record, marked = intent_of(self._hook, body, endpoint, number=0, request=request)
         return endpoint, record, marked
 
     def _sent(self, row: Row, endpoint: str | None, record: OrderRecord, body: Mapping[str, Any]) -> Submitted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -199,3 +200,39 @@ def test_the_account_is_listed_page_by_page(service):
         hook.list_generations(limit=-1)
     with pytest.raises(exceptions.ViduConfigError, match="created_to"):
         hook.list_generations(created_to="soon")
+
+
+@pytest.mark.parametrize("payload", [{}, {"payload": "the user's own"}], ids=["marked", "the user's payload"])
+def test_the_list_of_another_account_proves_nothing(service, monkeypatch, payload):
+    """A retry whose connection leads elsewhere orders nothing there; set back, it finds what is paid for."""
+    body = {**BODY, **payload}
+    store = Memory()
+    paid = lose(service, store, body)
+    own = service.connection()
+    with DocumentedService() as other:
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", other.connection())
+        with pytest.raises(exceptions.ViduSubmitUncertainError, match=r"connection vidu_default \(http.* back"):
+            run(store, body=body)
+        assert other.tasks == []
+    monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", own)
+    assert run(store, body=body) == paid
+    assert len(service.tasks) == 1
+
+
+def test_what_another_accounts_list_cannot_prove_is_given_up_by_a_second_clear(service, monkeypatch):
+    """As an inconclusive list is."""
+    store = Memory()
+    lose(service, store)
+    with DocumentedService() as other:
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", other.connection())
+        with pytest.raises(exceptions.ViduSubmitUnknownError):
+            run(store, number=1)
+        assert run(store, number=2) == other.tasks[0]["id"]
+
+
+def test_an_order_by_a_version_that_noted_no_service_is_searched_for(service):
+    """Its record names none, and the connection is taken to be the same."""
+    store = Memory()
+    paid = lose(service, store)
+    store.save(replace(store.load(), service=""))
+    assert run(store) == paid

@@ -512,8 +512,8 @@ def test_records_of_other_versions_are_read():
     record = OrderRecord(3, "m", 5.0, True, "g")
     assert OrderRecord.from_json({**record.to_json(), "new": 1}) == record
     assert OrderRecord.from_json("nonsense") is None
-    assert dataclasses.asdict(record) == {**record.to_json(), "callback": "", "nudges": ""}
-    assert not {"callback", "nudges"} & set(record.to_json())
+    assert dataclasses.asdict(record) == {**record.to_json(), "callback": "", "nudges": "", "service": ""}
+    assert not {"callback", "nudges", "service"} & set(record.to_json())
 
 
 @pytest.mark.parametrize("error", [exceptions.ViduConfigError("no"), RuntimeError("odd"), KeyboardInterrupt()])

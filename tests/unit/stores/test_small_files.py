@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from unittest.mock import Mock
 
 import pytest
@@ -39,12 +40,32 @@ def test_what_the_store_does_not_have(error):
     assert (file.size(), content_of(file), is_there(file)) == (None, None, False)
 
 
-def test_what_the_client_does_not_have():
-    """A role's token that is not mounted says nothing about what the store has."""
-    file = stored(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), TOKEN))
+@each_row(
+    ("number", "state"),
+    [
+        (errno.ENOENT, "does not exist"),
+        (errno.EACCES, "may not be read"),
+        (errno.EISDIR, "is a folder"),
+        (errno.ENOTDIR, "does not exist"),
+    ],
+)
+@pytest.mark.parametrize("token", [TOKEN, "/token"])
+def test_what_the_client_does_not_have(number, state, token):
+    """A role's token that is not mounted, or not readable, says nothing about what the store has, or permits."""
+    file = stored(OSError(number, os.strerror(number), token))
+    reason = re.escape(f"the file '{token}', which the store's client needs, {state} in this worker")
     for ask in (RemoteFile.size, content_of, is_there):
-        with pytest.raises(ViduStorageError, match=f"the file '{TOKEN}', which the store's client needs"):
+        with pytest.raises(ViduStorageError, match=reason) as raised:
             ask(file)
+        assert "s3:Get" not in str(raised.value), ask
+
+
+@each_row("own", ["/bucket", "/bucket/.vidu/a.json", "bucket/.vidu/a.json"])
+def test_what_the_role_may_not_do(own):
+    """The store's own refusal names the object, not a file of the worker."""
+    file = stored(PermissionError(errno.EACCES, os.strerror(errno.EACCES), own))
+    with pytest.raises(ViduStorageError, match=r"(?i)permission denied.* s3:GetObject"):
+        file.size()
 
 
 def test_a_file_that_is_removed_while_it_is_created(tmp_path, monkeypatch):
