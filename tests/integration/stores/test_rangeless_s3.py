@@ -18,14 +18,14 @@ WHOLE = 400 * MIB
 
 
 class Rangeless:
-    """Such a store; each name is an object of 400 MiB, of which a HEAD may tell less."""
+    """Such a store; each name is an object of 400 MiB, of which a HEAD may announce less."""
 
     def __init__(self) -> None:
         self.sent: list[int] = []
 
     def __call__(self, request: Request, wire: Wire) -> None:
-        told = 1_000 if request.method == "HEAD" and "lie" in request.target else WHOLE
-        wire.head(200, Content_Length=told, ETag='"v1"', Last_Modified="Wed, 21 Oct 2015 07:28:00 GMT")
+        announced = 1_000 if request.method == "HEAD" and "lie" in request.target else WHOLE
+        wire.head(200, Content_Length=announced, ETag='"v1"', Last_Modified="Wed, 21 Oct 2015 07:28:00 GMT")
         if request.method == "HEAD":
             return
         count = 0

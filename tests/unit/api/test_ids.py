@@ -1,4 +1,4 @@
-"""What is no id is refused, with advice that can be followed."""
+"""A value that is not an id is refused, with advice that can be followed."""
 
 from __future__ import annotations
 
