@@ -28,7 +28,7 @@ from airflow_provider_vidu.ui.batches.journals import TOO_LARGE, Read, read_jour
 from airflow_provider_vidu.ui.batches.published import Batch
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
 from airflow_provider_vidu.ui.page_queries import PageQueries
-from airflow_provider_vidu.ui.threads import READS_EACH, Reads
+from airflow_provider_vidu.ui.threads import READS_EACH, BusyError, Reads
 
 
 @pytest.fixture
@@ -168,13 +168,12 @@ async def test_a_silent_store_takes_a_bounded_number_of_threads(tmp_path, monkey
         return Read()
 
     monkeypatch.setattr(routes, "read_journal", silent)
-    monkeypatch.setattr(routes, "SHEET_PATIENCE_SECONDS", 0.01)
     queries = SimpleNamespace(reads=Reads())
     request = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(queries=queries)))
     batch = SimpleNamespace(folder=f"file://{tmp_path}/", name="films", task=SimpleNamespace(dag_id="dag"))
     try:
         for _ in range(3):
-            reads = await asyncio.gather(*(routes._read_soon(request, batch) for _ in range(READS_EACH)))
+            reads = await asyncio.gather(*(routes._read_soon(request, batch, 0.01) for _ in range(READS_EACH)))
             assert {read.problem for read in reads} == {routes.SILENT}
         assert len(running) == READS_EACH
         began = time.monotonic()
@@ -183,6 +182,29 @@ async def test_a_silent_store_takes_a_bounded_number_of_threads(tmp_path, monkey
     finally:
         answer.set()
         await asyncio.gather(*queries.reads._late)
+
+
+async def test_a_silent_store_does_not_hold_up_the_page_of_its_batch(tmp_path, monkeypatch):
+    """It kept loading for as long as the store's client waits: five minutes. A row may be there all the same."""
+    monkeypatch.setenv("AIRFLOW__VIDU__PREVIEW_ROOTS", f"file://{tmp_path}")
+    answer = threading.Event()
+    monkeypatch.setattr(routes, "read_journal", lambda *_: (answer.wait(10), Read())[1])
+    monkeypatch.setattr(routes, "PAGE_PATIENCE_SECONDS", 0.05, raising=False)
+    batch = Batch(TaskFacts("dag", "run", "task", -1, None), "films", f"file://{tmp_path}/", "file:///m", None, 5)
+    monkeypatch.setattr(routes, "read_batch", lambda *_: batch)
+    state = SimpleNamespace(queries=PageQueries())
+    routes.prepare(state)
+    request = SimpleNamespace(app=SimpleNamespace(state=state))
+    try:
+        began = time.monotonic()
+        found = await routes.batch_at(request, "dag", "run", "task")
+        assert time.monotonic() - began < 5
+        assert found.read.problem == routes.SILENT
+        with pytest.raises(BusyError, match="does not answer in time"):
+            await routes.row_at(request, "0" * 16, found)
+    finally:
+        answer.set()
+        await asyncio.gather(*state.queries.reads._late)
 
 
 @pytest.mark.parametrize("kind", ["usual", "damaged"])
