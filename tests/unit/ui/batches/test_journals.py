@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import shutil
 import threading
 import time
 import zlib
@@ -155,6 +156,29 @@ def test_the_state_with_the_highest_number_is_shown(journal):
             assert len(read().state.lines) == generation + 1
     (folder / state_name(0)).write_bytes(packed(99, BatchState()))
     assert len(read().state.lines) == 3
+
+
+def test_the_journal_of_a_slow_store_is_not_called_gone(journal, monkeypatch):
+    """Its first answer took longer than a look may: the page said that the folder was moved, and a clear pays all."""
+    folder, read = journal
+    leg = folder / "leg-000001"
+    leg.mkdir()
+    order = {"e": "order", "order": {"order": 1, "request": "r"}, "since": 1, "deadline": 2, "dag": "dag"}
+    (leg / "000001.jsonl").write_text('{"e":"beat","at":1}\n')
+    (leg / "000002.jsonl").write_text(json.dumps({**order, "owner": "one"}) + "\n")
+    monkeypatch.setattr(journals, "LOOK_SECONDS", 0.0)
+    assert read() == Read(is_behind=True, problem=journals.BUSY)
+    assert list(read().state.dags) == ["dag"]  # each look reads on
+    monkeypatch.setattr(journals, "LOOK_SECONDS", 0.02)
+
+    def packed_meanwhile(*_):
+        time.sleep(0.05)
+        state = BatchState.from_json(json.loads(state_of())["state"])
+        (folder / state_name(1)).write_bytes(packed(1, state))
+        shutil.rmtree(leg)
+
+    monkeypatch.setattr(journals, "_content", packed_meanwhile)
+    assert not read().is_gone
 
 
 async def test_a_silent_store_takes_a_bounded_number_of_threads(tmp_path, monkeypatch):
