@@ -72,7 +72,9 @@ async def send(request: Request, clip: Clip, index: int, *, cover: bool, attache
         return _gone(f"{problem} The service's link to this clip is not followed: {reason}.")
     if who == "script":
         where = views.where_stored(clip, lost, is_shown=bool(problem))
-        return JSONResponse({"detail": f"{problem} {LINK_FAILS} {where}".strip()}, status_code=409)
+        # Where the clip is comes first: who has the file needs no new link, and no download.
+        said = " ".join(filter(None, (problem, where, LINK_FAILS)))
+        return JSONResponse({"detail": said}, status_code=409)
     # This server never fetches it: a DAG could make it contact hosts that only it can reach.
     return Response(status_code=307, headers={"Location": location(url)})
 

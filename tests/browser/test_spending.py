@@ -102,6 +102,8 @@ def test_the_page_of_the_navigation(visit, spent, picture, theme):  # noqa: F811
     for name in ("gateway", "vidu2.0"):  # what they cost is not known: that is not nothing
         assert frame.locator(".spent-groups tr", has_text=name).locator("td").first.inner_text() == "not known"
     assert "1 task has begun another try and published nothing in it" in frame.locator(".spent-notes").inner_text()
+    # The record of an order outlives its task's success, and a clear, in no other Airflow.
+    assert "before a clear of its success counts in Airflow 3.3 alone" in frame.get_by_text("Prices are").inner_text()
     picture(page, f"spending-{theme}")
     frame.get_by_role("button", name="7 days").click()
     inner = next(found for found in page.frames if found != page.main_frame)

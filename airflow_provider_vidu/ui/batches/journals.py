@@ -222,28 +222,32 @@ def _follow(followed: _Followed, base: str) -> None:
     """
     until = time.monotonic() + LOOK_SECONDS
     is_packed = _read_snapshot(followed, base, until)
-    followed.is_behind = True
-    while time.monotonic() < until:
+    followed.is_behind = is_first = True
+    # At least one object, however long the store took so far: of one that is always slow, nothing would be read.
+    while is_first or time.monotonic() < until:
+        is_first = False
         if followed.is_ended:
             followed.leg, followed.next, followed.is_ended = followed.leg + 1, 1, False
         place = f"{base}leg-{followed.leg:06d}/{followed.next:06d}.jsonl"
         content = _content(place, MAX_OBJECT_BYTES)
         if content is None:
             followed.is_behind = False
-            if not is_packed and _is_gone(followed, base, until):
+            if not is_packed and _is_gone(followed, base):
                 raise AbsentError(base)
             return
         followed.latest = place
         _parse(_apply, followed, content, is_small=len(content) <= SMALL_BYTES)
 
 
-def _is_gone(followed: _Followed, base: str, until: float) -> bool:
+def _is_gone(followed: _Followed, base: str) -> bool:
     """Whether neither the state nor the last object is there, although a look has read one of them."""
     if followed.latest and (preview := _opened(followed.latest)) is not None:
         preview.close()
         return False
     # The objects are removed once the state is written, which may have been after it was looked for.
-    return bool(followed.latest or followed.version) and not _read_snapshot(followed, base, until)
+    if not followed.latest and not followed.version:
+        return False
+    return not _read_snapshot(followed, base, time.monotonic() + LOOK_SECONDS)
 
 
 def _parse(apply: Callable[[_Followed, bytes], None], followed: _Followed, content: bytes, *, is_small: bool) -> None:

@@ -35,7 +35,7 @@ from airflow_provider_vidu.ui.records.absences import NoTaskError
 from airflow_provider_vidu.ui.refusals import not_there
 from airflow_provider_vidu.ui.sending import send
 from airflow_provider_vidu.ui.shared import Shared, pause_after
-from airflow_provider_vidu.ui.threads import QueryThreads, Threads
+from airflow_provider_vidu.ui.threads import BusyError, QueryThreads, Threads
 
 NO_BATCH: Final = (
     "This task has begun no batch, or has begun another try and not resumed its batch in it, or its XComs were removed "
@@ -57,6 +57,8 @@ ROW_CHARS: Final = 300
 """About how many characters a row that is kept sorted stands for."""
 MOST_ROWS: Final = 100_000
 SHEET_PATIENCE_SECONDS: Final = 3.0
+PAGE_PATIENCE_SECONDS: Final = 10.0
+"""How long a batch's own page, or that of a row, waits for its journal."""
 BEHIND_SECONDS: Final = 2
 """A page whose journal was not read to its end asks again after this time."""
 
@@ -92,7 +94,7 @@ async def batches_of(request: Request, dag_id: str, run_id: str) -> tuple[list[d
     """Return how far each batch of a run is, for the run's sheet, and the seconds that their journals took."""
     shared: Shared[Sequence[Batch]] = request.app.state.batches
     found, _ = await shared.get((dag_id, run_id), lambda: read_batches(dag_id, run_id))
-    reads = await asyncio.gather(*(_read_soon(request, batch) for batch in found))
+    reads = await asyncio.gather(*(_read_soon(request, batch, SHEET_PATIENCE_SECONDS) for batch in found))
 
     def view() -> list[dict[str, Any]]:
         return [_batch_answer(batch, read) for batch, read in zip(found, reads, strict=True)]
@@ -107,28 +109,20 @@ def _batch_answer(batch: Batch, read: Read) -> dict[str, Any]:
     return {**rows.batch_view(rows.with_state(batch, read.state), read.state), **facts}
 
 
-async def _read_soon(request: Request, batch: Batch) -> Read:
-    """Return the state of a batch for the sheet of its run, which no slow store may hold up."""
+async def _read_soon(request: Request, batch: Batch, patience: float) -> Read:
+    """Return the state of a batch for a page, which no slow store may hold up."""
     if (place := preview_root(batch.folder + "x")) is None:
         return Read(problem=NO_ROOT)
     # Not a timeout around the read: it would free the place's slot, and leave the thread in the store, at each look.
     return await shared_queries(request).reads.soon(
         _lane(place), read_journal, batch.folder, batch.name, batch.task.dag_id,
-        patience=SHEET_PATIENCE_SECONDS, otherwise=Read(problem=SILENT), of_dag=batch.task.dag_id,
+        patience=patience, otherwise=Read(problem=SILENT), of_dag=batch.task.dag_id,
     )  # fmt: skip
 
 
 def _lane(place: Root) -> Hashable:
     """Return where a journal's reads wait: an endless journal delays other journals of its root, and no clips."""
     return place, "journals"
-
-
-async def _read(request: Request, batch: Batch) -> Read:
-    if (place := preview_root(batch.folder + "x")) is None:
-        return Read(problem=NO_ROOT)
-    dag_id = batch.task.dag_id
-    reads = shared_queries(request).reads
-    return await reads.run(_lane(place), read_journal, batch.folder, batch.name, dag_id, of_dag=dag_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +155,7 @@ async def batch_at(
         raise not_there(error) from error
     if batch is None:
         raise HTTPException(404, NO_BATCH)
-    read = await _read(request, batch)
+    read = await _read_soon(request, batch, PAGE_PATIENCE_SECONDS)
     batch = rows.with_state(batch, read.state)
     return Found(batch, read, cost + latest_cost(batch.folder, batch.name))
 
@@ -214,6 +208,8 @@ def _clips_of(batch: Batch, shown: Sequence[listing.Entry]) -> list[Clip]:
 
 async def row_at(request: Request, row: str, found: BatchAt) -> FoundRow:
     """Return the row at an address."""
+    if found.read.problem == SILENT:  # it may be there
+        raise BusyError(SILENT)
     entries, index = await _viewed(request, found, ("row", row), partial(listing.found_row, name=row))
     if index is None:
         raise HTTPException(404, found.read.problem or NO_ROW)

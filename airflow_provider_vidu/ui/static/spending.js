@@ -144,7 +144,7 @@ function rows(view) {
   return [
     el("h2", {}, "By day, DAG, model and outcome", shown && ` (${shown})`),
     table(["Day (UTC)", "DAG", "Model", "Outcome", "Credits", "Generations"], view.rows.map(line)),
-    el("p.quiet", {}, "Prices are those that the service named at the submits. Refunds of failed or cancelled generations are not deducted, except for a cancel because of max_credits. A task that has ordered several times, in retries or after clears, counts as one generation with the credits of all. A batch counts as a whole, on the day when its task last worked on it; its ended rows count what the service named at their end, refunds deducted, except rows that were cancelled with the batch."),
+    el("p.quiet", {}, "Prices are those that the service named at the submits. Refunds of failed or cancelled generations are not deducted, except for a cancel because of max_credits. A task that has ordered several times, in retries or after clears, counts as one generation with the credits of all; but what it had ordered before a clear of its success counts in Airflow 3.3 alone. A batch counts as a whole, on the day when its task last worked on it; its ended rows count what the service named at their end, refunds deducted, except rows that were cancelled with the batch."),
   ];
 }
 

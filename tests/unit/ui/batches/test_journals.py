@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import shutil
 import threading
 import time
 import zlib
@@ -157,6 +158,29 @@ def test_the_state_with_the_highest_number_is_shown(journal):
     assert len(read().state.lines) == 3
 
 
+def test_the_journal_of_a_slow_store_is_not_called_gone(journal, monkeypatch):
+    """Its first answer took longer than a look may: the page said that the folder was moved, and a clear pays all."""
+    folder, read = journal
+    leg = folder / "leg-000001"
+    leg.mkdir()
+    order = {"e": "order", "order": {"order": 1, "request": "r"}, "since": 1, "deadline": 2, "dag": "dag"}
+    (leg / "000001.jsonl").write_text('{"e":"beat","at":1}\n')
+    (leg / "000002.jsonl").write_text(json.dumps({**order, "owner": "one"}) + "\n")
+    monkeypatch.setattr(journals, "LOOK_SECONDS", 0.0)
+    assert read() == Read(is_behind=True, problem=journals.BUSY)
+    assert list(read().state.dags) == ["dag"]  # each look reads on
+    monkeypatch.setattr(journals, "LOOK_SECONDS", 0.02)
+
+    def packed_meanwhile(*_):
+        time.sleep(0.05)
+        state = BatchState.from_json(json.loads(state_of())["state"])
+        (folder / state_name(1)).write_bytes(packed(1, state))
+        shutil.rmtree(leg)
+
+    monkeypatch.setattr(journals, "_content", packed_meanwhile)
+    assert not read().is_gone
+
+
 async def test_a_silent_store_takes_a_bounded_number_of_threads(tmp_path, monkeypatch):
     """Looks that are no longer waited for keep their slots as long as their threads are in the store."""
     monkeypatch.setenv("AIRFLOW__VIDU__PREVIEW_ROOTS", f"file://{tmp_path}")
@@ -168,7 +192,6 @@ async def test_a_silent_store_takes_a_bounded_number_of_threads(tmp_path, monkey
         return Read()
 
     monkeypatch.setattr(routes, "read_journal", silent)
-    monkeypatch.setattr(routes, "SHEET_PATIENCE_SECONDS", 0.01)
     queries = SimpleNamespace(reads=Reads())
     request = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(queries=queries)))
     folder = f"file://{tmp_path}/"
@@ -176,7 +199,7 @@ async def test_a_silent_store_takes_a_bounded_number_of_threads(tmp_path, monkey
     batches = [SimpleNamespace(folder=folder, name="films", task=task) for task in tasks]
     try:
         for _ in range(3):
-            reads = await asyncio.gather(*(routes._read_soon(request, batch) for batch in batches))
+            reads = await asyncio.gather(*(routes._read_soon(request, batch, 0.01) for batch in batches))
             assert {read.problem for read in reads} == {routes.SILENT}
         assert len(running) == READS_EACH
         began = time.monotonic()
@@ -205,7 +228,6 @@ async def test_the_large_journals_of_a_dag_hold_up_no_other_dag(tmp_path, monkey
         apply(followed, packed)
 
     monkeypatch.setattr(journals, "_apply_snapshot", slow)
-    monkeypatch.setattr(routes, "SHEET_PATIENCE_SECONDS", 0.05)
     queries = SimpleNamespace(reads=Reads())
     request = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(queries=queries)))
 
@@ -213,9 +235,9 @@ async def test_the_large_journals_of_a_dag_hold_up_no_other_dag(tmp_path, monkey
         return SimpleNamespace(folder=f"file://{tmp_path}/", name=name, task=SimpleNamespace(dag_id=dag_id))
 
     try:
-        mean = await asyncio.gather(*(routes._read_soon(request, batch(f"large{n}", "mean")) for n in range(20)))
+        mean = await asyncio.gather(*(routes._read_soon(request, batch(f"large{n}", "mean"), 0.05) for n in range(20)))
         assert {read.problem for read in mean} == {routes.SILENT}
-        found = await asyncio.wait_for(routes._read(request, batch("small", "dag")), 5)
+        found = await routes._read_soon(request, batch("small", "dag"), 5)
         assert (found.problem, list(found.state.dags)) == (None, ["dag"])
     finally:
         gate.set()
@@ -231,7 +253,7 @@ def test_a_journal_that_is_not_read_to_its_end_is_not_called_gone(journal, monke
     (folder / "leg-000001").mkdir()
     for number, event in enumerate((first, {**order, "dag": "dag"}), 1):
         (folder / "leg-000001" / f"{number:06}.jsonl").write_text(json.dumps(event) + "\n")
-    clock = iter([0.0] * 3)  # one object, then the look has taken too long
+    clock = iter([0.0] * 2)  # one object, then the look has taken too long
     with monkeypatch.context() as patched:
         patched.setattr(journals.time, "monotonic", lambda: next(clock, 10.0))
         behind = read()
