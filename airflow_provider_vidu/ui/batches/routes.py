@@ -20,7 +20,7 @@ from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.stores.places import Root
 from airflow_provider_vidu.ui.batches import listing, rows
-from airflow_provider_vidu.ui.batches.journals import NO_ROOT, Read, latest_cost, read_journal
+from airflow_provider_vidu.ui.batches.journals import NO_ROOT, Read, known_state, latest_cost, read_journal
 from airflow_provider_vidu.ui.batches.published import Batch, DryRunError, UnreadableError, read_batch, read_batches
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.cards import ORDERS, STAGES
@@ -47,6 +47,7 @@ DRY_RUN: Final = (
     "which rows would fail."
 )
 SILENT: Final = "The journal of this batch was not read in time: its store is slow, or the API server is busy."
+OLDER: Final = f"{SILENT} What is shown of it here is older."
 NO_ROW: Final = "The batch has not begun a row of this name, or orders it again right now."
 PAGE_SIZE: Final = 24
 THREADS: Final = 4
@@ -113,11 +114,16 @@ async def _read_soon(request: Request, batch: Batch, patience: float) -> Read:
     """Return the state of a batch for a page, which no slow store may hold up."""
     if (place := preview_root(batch.folder + "x")) is None:
         return Read(problem=NO_ROOT)
+    dag_id = batch.task.dag_id
+    at = (batch.folder, batch.name, dag_id)
     # Not a timeout around the read: it would free the place's slot, and leave the thread in the store, at each look.
-    return await shared_queries(request).reads.soon(
-        _lane(place), read_journal, batch.folder, batch.name, batch.task.dag_id,
-        patience=patience, otherwise=Read(problem=SILENT), of_dag=batch.task.dag_id,
-    )  # fmt: skip
+    read = await shared_queries(request).reads.soon(
+        _lane(place), read_journal, *at, patience=patience, otherwise=None, of_dag=dag_id
+    )
+    if read is None:
+        state = known_state(*at)
+        return Read(state, is_behind=state is not None, problem=SILENT if state is None else OLDER)
+    return read
 
 
 def _lane(place: Root) -> Hashable:
@@ -208,10 +214,10 @@ def _clips_of(batch: Batch, shown: Sequence[listing.Entry]) -> list[Clip]:
 
 async def row_at(request: Request, row: str, found: BatchAt) -> FoundRow:
     """Return the row at an address."""
-    if found.read.problem == SILENT:  # it may be there
-        raise BusyError(SILENT)
     entries, index = await _viewed(request, found, ("row", row), partial(listing.found_row, name=row))
     if index is None:
+        if found.read.problem in (SILENT, OLDER):  # it may be there
+            raise BusyError(SILENT)
         raise HTTPException(404, found.read.problem or NO_ROW)
     run_of = shared_queries(request).views.run_of
     (clip,) = await run_of(found.batch.task.dag_id, _clips_of, found.batch, [entries[index]])

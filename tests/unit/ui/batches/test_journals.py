@@ -210,6 +210,29 @@ async def test_a_silent_store_takes_a_bounded_number_of_threads(tmp_path, monkey
         await asyncio.gather(*queries.reads._late)
 
 
+@pytest.mark.parametrize("dag_id", ["dag", "another"])
+async def test_a_silent_store_leaves_what_was_read_of_a_batch(journal, monkeypatch, dag_id):
+    """Its page alternated between the rows and an error, where each answer of the store takes seconds."""
+    folder, read = journal
+    (folder / "state.json.gz").write_bytes(gzip.compress(state_of(lines=[{"key": "a", "status": "stored"}])))
+    read()
+    answer = threading.Event()
+    monkeypatch.setattr(routes, "read_journal", lambda *_: answer.wait(20) and Read())
+    queries = SimpleNamespace(reads=Reads())
+    request = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(queries=queries)))
+    folder_uri = f"file://{folder.parent.parent}/"
+    batch = SimpleNamespace(folder=folder_uri, name="films", task=SimpleNamespace(dag_id=dag_id))
+    try:
+        found = await routes._read_soon(request, batch, 0.01)
+    finally:
+        answer.set()
+        await asyncio.gather(*queries.reads._late)
+    if dag_id == "dag":
+        assert (list(found.state.lines), found.problem, found.is_behind) == (["a"], routes.OLDER, True)
+    else:
+        assert found == Read(problem=routes.SILENT)
+
+
 @pytest.mark.fault("attacks", "a DAG has twenty batches whose journals take seconds to parse", outcome="survived",
                    side="pages", seen="they take turns; batches of other DAGs appear within a second")  # fmt: skip
 async def test_the_large_journals_of_a_dag_hold_up_no_other_dag(tmp_path, monkeypatch):
