@@ -5,11 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from airflow_provider_vidu.exceptions import ViduConfigError
+
 HEAD_START_SECONDS: Final = 3600.0
 HALF_PRIORITY: Final = 9
 """What a priority is worth: a head start of this priority's half of the seconds at this priority, more with a higher
 one, and never all of them. So a task is passed only by tasks that came less than the head start after it (less than
 two, if it has a negative priority), and every task gets its turn."""
+
+
+MOST: Final = 1e15
+"""What no time and no priority reaches: beyond it, numbers are not compared exactly."""
+
+
+def is_plain(value: object) -> bool:
+    """Whether a value is a number that can be added to times and sorted."""
+    return isinstance(value, (int, float)) and -MOST < value < MOST
 
 
 def head_start(priority: int) -> float:
@@ -37,6 +48,8 @@ class Waiter:
     :param refused_at: when the service refused its create; None if it has not sent one yet.
     :param retry_after: seconds that the refusal asked to wait.
     :param is_watched: whether the generation is watched from here once it is submitted.
+    :raises ViduConfigError: when an argument is no number: all tasks of a connection are sorted together, and the
+        author of a DAG may make a trigger with any.
     """
 
     key: str
@@ -46,6 +59,14 @@ class Waiter:
     refused_at: float | None = None
     retry_after: float | None = None
     is_watched: bool = True
+
+    def __post_init__(self) -> None:
+        numbers = (self.priority, self.since, self.ready_at, self.refused_at or 0, self.retry_after or 0)
+        if not all(map(is_plain, numbers)):
+            raise ViduConfigError(
+                "The task cannot wait for a slot: its trigger was made with times or a priority_weight "
+                "that are no plain numbers. Nothing was submitted."
+            )
 
     @property
     def turn(self) -> tuple[tuple[float, ...], str]:
