@@ -6,12 +6,12 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_vidu.batches.plan import TOKEN_KEY, make_batch_event, wake_at
-from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduGenerationFailedError
 from airflow_provider_vidu.models import GenerationStatus
 from airflow_provider_vidu.polling.schedule import BEGINNING, adaptive_interval
 from airflow_provider_vidu.polling.watch import Done, PollPolicy, Wait, Watch, earliest_event
@@ -21,6 +21,11 @@ from airflow_provider_vidu.tasks.slots.queue import slot_queue
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.clients.async_client import AsyncClient
+
+
+MOST_JOBS: Final = 1000
+"""The most generations that one trigger watches; our tasks name no more. The author of a DAG may: the watches of
+100,000 held the loop of all triggers for 39 seconds when they ended."""
 
 
 class ViduBatchTrigger(BaseTrigger):
@@ -84,6 +89,8 @@ class ViduBatchTrigger(BaseTrigger):
         """Poll until the task has enough to do; yield one event."""
         problem: str | None = None
         try:
+            if len(self.jobs) > MOST_JOBS:
+                raise ViduConfigError(f"A trigger watches at most {MOST_JOBS:,} generations, not {len(self.jobs):,}.")
             async with await shared_client(self.vidu_conn_id) as client:
                 await self._watched(client)
         except asyncio.CancelledError:
@@ -100,7 +107,7 @@ class ViduBatchTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Cancel the open generations if a user acted on the task, but not if a triggerer hands it over."""
-        if self.cancel_on_kill and self.jobs:
+        if self.cancel_on_kill and 0 < len(self.jobs) <= MOST_JOBS:
             await detached(self._cancel_unless_handed_over())
 
     async def _watched(self, client: AsyncClient) -> None:
