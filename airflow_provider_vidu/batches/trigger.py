@@ -14,6 +14,7 @@ from airflow_provider_vidu.batches.plan import TOKEN_KEY, make_batch_event, wake
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduGenerationFailedError
 from airflow_provider_vidu.models import GenerationStatus
 from airflow_provider_vidu.polling.schedule import BEGINNING, adaptive_interval
+from airflow_provider_vidu.polling.turns import check_plain, is_plain
 from airflow_provider_vidu.polling.watch import Done, PollPolicy, Wait, Watch, earliest_event
 from airflow_provider_vidu.tasks.clients import shared_client
 from airflow_provider_vidu.tasks.handover import STILL_WAITED_FOR, detached, is_handed_over, persistently
@@ -91,6 +92,8 @@ class ViduBatchTrigger(BaseTrigger):
         try:
             if len(self.jobs) > MOST_JOBS:
                 raise ViduConfigError(f"A trigger watches at most {MOST_JOBS:,} generations, not {len(self.jobs):,}.")
+            needed = (self.deadline, self.deferred_at, self.max_failures, *self.jobs.values())
+            check_plain(*needed, optional=(self.resume_at,))
             async with await shared_client(self.vidu_conn_id) as client:
                 await self._watched(client)
         except asyncio.CancelledError:
@@ -101,7 +104,8 @@ class ViduBatchTrigger(BaseTrigger):
             self.log.exception("The trigger of batch %s failed.", self.token)
             problem = type(error).__name__
             # Airflow marks a task failed whose event fires within a few seconds of its deferral.
-            await asyncio.sleep(max(earliest_event(self.deferred_at) - time.time(), 0))
+            deferred_at = self.deferred_at if is_plain(self.deferred_at) else time.time()
+            await asyncio.sleep(max(earliest_event(deferred_at) - time.time(), 0))
         event = make_batch_event(self.token, self._ended, problem, self.deadline)
         yield TriggerEvent(event)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +22,19 @@ MOST: Final = 1e15
 def is_plain(value: object) -> bool:
     """Whether a value is a number that can be added to times and sorted."""
     return isinstance(value, (int, float)) and -MOST < value < MOST
+
+
+def check_plain(*needed: object, optional: Iterable[object] = ()) -> None:
+    """Refuse a trigger that was made with what is no plain number, such as NaN.
+
+    The author of a DAG may have made it with any, and they meet those of others: in the queue of a connection, in its
+    shared polls, and among the timers of the event loop.
+
+    :param optional: what may also be None.
+    :raises ViduConfigError: when one is not.
+    """
+    if not all(map(is_plain, (*needed, *(each for each in optional if each is not None)))):
+        raise ViduConfigError("The trigger was made with a time or a number that is no plain number.")
 
 
 def head_start(priority: int) -> float:
@@ -61,12 +75,7 @@ class Waiter:
     is_watched: bool = True
 
     def __post_init__(self) -> None:
-        numbers = (self.priority, self.since, self.ready_at, self.refused_at or 0, self.retry_after or 0)
-        if not all(map(is_plain, numbers)):
-            raise ViduConfigError(
-                "The task cannot wait for a slot: its trigger was made with times or a priority_weight "
-                "that are no plain numbers. Nothing was submitted."
-            )
+        check_plain(self.priority, self.since, self.ready_at, optional=(self.refused_at, self.retry_after))
 
     @property
     def turn(self) -> tuple[tuple[float, ...], str]:
