@@ -63,7 +63,7 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
     listed ones created after it, are reported again; without ``since``, those that finished during the restart are not.
 
     :param vidu_conn_id: the Airflow connection.
-    :param generation_ids: one id or several; None for every generation of the account.
+    :param generation_ids: one id or several, at most 20,000; None for every generation of the account.
     :param poll_interval: seconds (or timedelta) between two rounds.
     :param since: a time (aware datetime, ISO 8601 or epoch seconds); generations created before it are never reported.
         If omitted, those that finished before the first round are not. Use a constant: a value that changes with every

@@ -170,7 +170,7 @@ def numbered(key: str, number: int) -> str:
     return key if number == 1 else f"{key}.{number:02}"
 
 
-def published_number(ti: Any, generation_id: str) -> tuple[int | None, Mapping[str, Any]]:
+def published_number(ti: Any, generation_id: str, conn_id: str) -> tuple[int | None, Mapping[str, Any]]:
     """Return the number of a generation among those that the task has published, and its note so far.
 
     A new generation gets the next number and an empty note; None as its number if there are already too many.
@@ -182,7 +182,9 @@ def published_number(ti: Any, generation_id: str) -> tuple[int | None, Mapping[s
             return number, {}
         if str(found) == generation_id:
             note = ti.xcom_pull(key=numbered(WATCH_KEY, number), **own)
-            return number, note if isinstance(note, Mapping) else {}
+            note = note if isinstance(note, Mapping) else {}
+            if note.get("conn_id", conn_id) == conn_id:  # another service may number its generations alike
+                return number, note
     return None, {}
 
 

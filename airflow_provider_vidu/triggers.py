@@ -19,7 +19,7 @@ from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.polling.forecast import moment_of_end
 from airflow_provider_vidu.polling.intervals import POLL_SECONDS
 from airflow_provider_vidu.polling.schedule import NET_SHORTEST
-from airflow_provider_vidu.polling.turns import Waiter
+from airflow_provider_vidu.polling.turns import Waiter, check_plain, is_plain
 from airflow_provider_vidu.polling.watch import (
     Done,
     Failed,
@@ -148,6 +148,7 @@ class ViduGenerationTrigger(BaseTrigger):
         """Poll until the watch ends; return the event, also of an error that ends the trigger."""
         begun = time.time()
         try:
+            check_plain(self.since, self.max_failures, optional=(self.deadline, self.max_wait))
             queue = slot_queue(self.vidu_conn_id)
             with queue.watching(self.generation_id, self.task_instance, self.since, self.endpoint) as watching:
                 async with await shared_client(self.vidu_conn_id) as client:
@@ -341,21 +342,23 @@ class ViduSlotTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for a slot; yield one event."""
-        waiter = Waiter(
-            key=task_key(self.task_instance) or f"trigger {id(self)}",
-            priority=self.priority,
-            since=self.since,
-            ready_at=earliest_event(self.queued_at),
-            refused_at=self.refused_at,
-            retry_after=self.retry_after,
-            is_watched=self.is_watched,
-        )
+        ready_at = earliest_event(self.queued_at if is_plain(self.queued_at) else time.time())
         what = "the prices of open generations, in the queue of" if self.is_for_prices else "a free slot on"
         line = f"Waiting for {what} connection %s: place %d of %d."
         log_place = functools.partial(self.log.info, line, self.vidu_conn_id)
         error: ViduError | None = None
         after: Predecessor | None = None
         try:
+            check_plain(self.queued_at, self.deadline)
+            waiter = Waiter(
+                key=task_key(self.task_instance) or f"trigger {id(self)}",
+                priority=self.priority,
+                since=self.since,
+                ready_at=ready_at,
+                refused_at=self.refused_at,
+                retry_after=self.retry_after,
+                is_watched=self.is_watched,
+            )
             async with asyncio.timeout(max(self.deadline - time.time(), 0)):
                 after = await slot_queue(self.vidu_conn_id).admission(waiter, log_place, self.task_instance)
         except TimeoutError:
@@ -365,7 +368,7 @@ class ViduSlotTrigger(BaseTrigger):
         except ViduError as refusal:
             error = refusal.with_context(conn_id=self.vidu_conn_id)
         # Airflow marks a task failed whose event fires within a few seconds of its deferral.
-        await asyncio.sleep(max(waiter.ready_at - time.time(), 0))
+        await asyncio.sleep(max(ready_at - time.time(), 0))
         yield TriggerEvent(make_slot_event(error, self.since, self.deadline, after))
 
 

@@ -6,14 +6,15 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_vidu.batches.plan import TOKEN_KEY, make_batch_event, wake_at
-from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduGenerationFailedError
 from airflow_provider_vidu.models import GenerationStatus
 from airflow_provider_vidu.polling.schedule import BEGINNING, adaptive_interval
+from airflow_provider_vidu.polling.turns import check_plain, is_plain
 from airflow_provider_vidu.polling.watch import Done, PollPolicy, Wait, Watch, earliest_event
 from airflow_provider_vidu.tasks.clients import shared_client
 from airflow_provider_vidu.tasks.handover import STILL_WAITED_FOR, detached, is_handed_over, persistently
@@ -21,6 +22,11 @@ from airflow_provider_vidu.tasks.slots.queue import slot_queue
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.clients.async_client import AsyncClient
+
+
+MOST_JOBS: Final = 1000
+"""The most generations that one trigger watches; our tasks name no more. The author of a DAG may: the watches of
+100,000 held the loop of all triggers for 39 seconds when they ended."""
 
 
 class ViduBatchTrigger(BaseTrigger):
@@ -84,6 +90,10 @@ class ViduBatchTrigger(BaseTrigger):
         """Poll until the task has enough to do; yield one event."""
         problem: str | None = None
         try:
+            if len(self.jobs) > MOST_JOBS:
+                raise ViduConfigError(f"A trigger watches at most {MOST_JOBS:,} generations, not {len(self.jobs):,}.")
+            needed = (self.deadline, self.deferred_at, self.max_failures, *self.jobs.values())
+            check_plain(*needed, optional=(self.resume_at,))
             async with await shared_client(self.vidu_conn_id) as client:
                 await self._watched(client)
         except asyncio.CancelledError:
@@ -94,13 +104,14 @@ class ViduBatchTrigger(BaseTrigger):
             self.log.exception("The trigger of batch %s failed.", self.token)
             problem = type(error).__name__
             # Airflow marks a task failed whose event fires within a few seconds of its deferral.
-            await asyncio.sleep(max(earliest_event(self.deferred_at) - time.time(), 0))
+            deferred_at = self.deferred_at if is_plain(self.deferred_at) else time.time()
+            await asyncio.sleep(max(earliest_event(deferred_at) - time.time(), 0))
         event = make_batch_event(self.token, self._ended, problem, self.deadline)
         yield TriggerEvent(event)
 
     async def on_kill(self) -> None:
         """Cancel the open generations if a user acted on the task, but not if a triggerer hands it over."""
-        if self.cancel_on_kill and self.jobs:
+        if self.cancel_on_kill and 0 < len(self.jobs) <= MOST_JOBS:
             await detached(self._cancel_unless_handed_over())
 
     async def _watched(self, client: AsyncClient) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from airflow_provider_vidu.polling.forecast import USUAL_START_SECONDS, Forecast
-from airflow_provider_vidu.polling.turns import Waiter
+from airflow_provider_vidu.polling.turns import Waiter, is_plain
 
 PROBE_SECONDS: Final = 15.0
 """Between a refusal and the next probe, doubled with each refused probe."""
@@ -185,6 +185,7 @@ class Gate:
         :param key: the task instance that watches it, if known.
         :param since: when it was submitted; None if unknown, so that its end is not forecast.
         """
+        since = since if is_plain(since) else None  # by the author of a DAG: a trigger may have been made with any
         running = self._running.setdefault(generation_id, _Running(since))
         running.watchers += 1
         self._elsewhere.pop(generation_id, None)

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
+
+from airflow_provider_vidu.exceptions import ViduConfigError
 
 HEAD_START_SECONDS: Final = 3600.0
 HALF_PRIORITY: Final = 9
 """What a priority is worth: a head start of this priority's half of the seconds at this priority, more with a higher
 one, and never all of them. So a task is passed only by tasks that came less than the head start after it (less than
 two, if it has a negative priority), and every task gets its turn."""
+
+
+MOST: Final = 1e15
+"""What no time and no priority reaches: beyond it, numbers are not compared exactly."""
+
+
+def is_plain(value: object) -> bool:
+    """Whether a value is a number that can be added to times and sorted."""
+    return isinstance(value, (int, float)) and -MOST < value < MOST
+
+
+def check_plain(*needed: object, optional: Iterable[object] = ()) -> None:
+    """Refuse a trigger that was made with what is no plain number, such as NaN.
+
+    The author of a DAG may have made it with any, and they meet those of others: in the queue of a connection, in its
+    shared polls, and among the timers of the event loop.
+
+    :param optional: what may also be None.
+    :raises ViduConfigError: when one is not.
+    """
+    if not all(map(is_plain, (*needed, *(each for each in optional if each is not None)))):
+        raise ViduConfigError("The trigger was made with a time or a number that is no plain number.")
 
 
 def head_start(priority: int) -> float:
@@ -37,6 +62,8 @@ class Waiter:
     :param refused_at: when the service refused its create; None if it has not sent one yet.
     :param retry_after: seconds that the refusal asked to wait.
     :param is_watched: whether the generation is watched from here once it is submitted.
+    :raises ViduConfigError: when an argument is no number: all tasks of a connection are sorted together, and the
+        author of a DAG may make a trigger with any.
     """
 
     key: str
@@ -46,6 +73,9 @@ class Waiter:
     refused_at: float | None = None
     retry_after: float | None = None
     is_watched: bool = True
+
+    def __post_init__(self) -> None:
+        check_plain(self.priority, self.since, self.ready_at, optional=(self.refused_at, self.retry_after))
 
     @property
     def turn(self) -> tuple[tuple[float, ...], str]:

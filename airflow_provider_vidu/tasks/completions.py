@@ -24,6 +24,9 @@ KEPT_CHARS: Final = 60_000
 MOST_WATCHED: Final = 5000
 """How many unfinished generations of the account are watched: as many as a round reads. Others are reported only if the
 list still shows them after they finish."""
+MOST_NAMED: Final = 20_000
+"""The most generations that one trigger is given by name: a round begins a poll of each, and 100,000 held the loop of
+all triggers for five seconds."""
 FEW: Final = 10
 """Up to this many unfinished generations are polled one by one rather than searched for on further pages."""
 _BETWEEN: Final = 16
@@ -329,6 +332,8 @@ def named(generation_ids: object) -> list[str] | None:
         return [checked_id(listed)]
     if not (checked := list(dict.fromkeys(map(checked_id, listed)))):
         raise ViduConfigError("generation_ids is empty: name generations, or omit it to watch the account.")
+    if len(checked) > MOST_NAMED:
+        raise ViduConfigError(f"generation_ids names more than {MOST_NAMED:,} generations: use several triggers.")
     return checked
 
 

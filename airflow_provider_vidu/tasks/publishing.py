@@ -35,7 +35,7 @@ def publish_generation(
         return
     known = generation if isinstance(generation, Generation) else None
     generation_id = checked_id(known.id if known else generation)
-    number, note = published_number(ti, generation_id)
+    number, note = published_number(ti, generation_id, conn_id)
     if number is None:
         log.warning(
             "Generation %s has no page: the task has already published %d generations.", generation_id, MAX_PUBLISHED

@@ -183,6 +183,16 @@ def test_a_hook_publishes_several_generations_of_a_task(mocker):
     assert "has no page" in warn.call_args.args[0]
 
 
+def test_a_hook_publishes_generations_of_two_services_that_are_numbered_alike():
+    """The second one took the place of the first."""
+    ti = Xcoms()
+    for conn_id in ("studio", "other", "studio"):
+        ViduHook(conn_id).publish("1", {"ti": ti})
+    assert [ti.kept[key]["conn_id"] for key in ("vidu_watch", "vidu_watch.02")] == ["studio", "other"]
+    assert (ti.kept["generation_id"], ti.kept["generation_id.02"], len(ti.kept)) == ("1", "1", len(set(ti.kept)))
+    assert "generation_id.03" not in ti.kept
+
+
 def test_publishing_outside_a_task_says_so():
     """Without a task there is nowhere to publish to; the mock of a user's unit test gets nothing, and no error."""
     with pytest.raises(ViduConfigError, match="pass context="):

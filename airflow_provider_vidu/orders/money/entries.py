@@ -29,12 +29,15 @@ class Scope:
 
     :param run_id: the DAG run; ignored for a day.
     :param at: for a day, the time of the create; for a run, a time that never changes; None if there is none.
+    :param conn_id: the connection of a generation: two services may number theirs alike. Of entries that an earlier
+        version has written, None.
     """
 
     per: Period
     dag_id: str
     run_id: str
     at: datetime | None
+    conn_id: str | None = None
 
     @property
     def prefix(self) -> str:
@@ -56,7 +59,7 @@ class Scope:
 
     def entry(self, generation_id: str, price: float) -> str:
         """Return the name of a generation's entry: always the same for the same generation."""
-        return f"{self.prefix}{_digest(generation_id)}_{amount(price)}"
+        return f"{self.prefix}{self._named(generation_id)}_{amount(price)}"
 
     @property
     def unpriced_entry(self) -> str:
@@ -69,7 +72,7 @@ class Scope:
 
     def open_entry(self, generation_id: str) -> str:
         """Return the name of the entry of a generation whose create named no price."""
-        return f"{self.prefix}{_digest(generation_id)}{OPEN}"
+        return f"{self.prefix}{self._named(generation_id)}{OPEN}"
 
     def without_amount(self, names: Iterable[str]) -> tuple[int, list[str]]:
         """Return how many creates of unknown outcome count, and the entries of the open generations that do.
@@ -87,6 +90,9 @@ class Scope:
     def prices(self, names: Iterable[str]) -> list[float]:
         """Return the prices in the names of entries; other names, and second ones of a generation, are omitted."""
         return list(self._priced(names).values())
+
+    def _named(self, generation_id: str) -> str:
+        return _digest(generation_id if self.conn_id is None else f"{self.conn_id}\n{generation_id}")
 
     def _priced(self, names: Iterable[str]) -> dict[str, float]:
         found: dict[str, float] = {}

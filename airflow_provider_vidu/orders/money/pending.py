@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from airflow_provider_vidu.api.ids import is_safe_id
@@ -55,7 +56,9 @@ def has_news(entries: Ledger, scope: Scope, names: Sequence[str], query: Query, 
         # A user who may edit Variables may have written them.
         if conn_id is None or generation_id is None or not is_safe_id(generation_id):
             continue
-        if scope.open_entry(generation_id) != name:
+        named = (replace(scope, conn_id=each) for each in (conn_id, None))
+        own = next((each for each in named if each.open_entry(generation_id) == name), None)
+        if own is None:
             continue
         try:
             generation = query(conn_id, generation_id, text(facts.get("endpoint")))
@@ -70,6 +73,6 @@ def has_news(entries: Ledger, scope: Scope, names: Sequence[str], query: Query, 
             if not isinstance(error, ViduConfigError):  # without a connection, nothing was sent
                 return is_news  # the next one would take as long
         else:
-            observe(entries, scope, generation, facts)
+            observe(entries, own, generation, facts)
             is_news = is_news or bool(generation.credits) or generation.is_done
     return is_news

@@ -252,7 +252,7 @@ class Spending(NoSpending):
         if period == "run":  # whose own dates never change
             dates = (getattr(self._run, name, None) for name in ("run_after", "logical_date"))
             when = next((date for date in dates if isinstance(date, datetime)), None)
-        return Scope(period, self._ti.dag_id, self._ti.run_id, when)
+        return Scope(period, self._ti.dag_id, self._ti.run_id, when, self._conn_id)
 
 
 def _periods(dag: Any, budget: ViduBudget | None) -> list[Period]:

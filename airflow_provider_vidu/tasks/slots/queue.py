@@ -273,7 +273,8 @@ class SlotQueue:
             raise
 
     def _refuse(self, error: ViduError) -> None:
-        for admission in self._admissions.values():
+        for key, admission in self._admissions.items():
+            self._gate.leave(key)  # else it held a slot later, and what broke the queue would break it again
             if not admission.done():
                 admission.set_exception(error)
         self._admissions.clear()

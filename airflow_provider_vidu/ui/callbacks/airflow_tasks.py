@@ -13,12 +13,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import String, and_, cast, func, select, update
+from sqlalchemy import String, and_, case, cast, func, select, update
 from sqlalchemy.orm import aliased, lazyload, load_only
 
 _TRIGGER: Final = "airflow_provider_vidu.triggers.ViduGenerationTrigger"
 MAX_SUCCESSORS: Final = 100
 """The most current task instances that are compared with the token of an earlier try."""
+MAX_ALL_SUCCESSORS: Final = 1_000
+"""The same for all tokens that are looked up together: the author of a DAG may map a task in a hundred iterations, and
+retry it a hundred times. A hundred made-up callbacks took 750 MB then."""
 MAX_ARGUMENT_CHARS: Final = 16 * 1024
 """The longest stored arguments that are read of a wait, and of the method that its task resumes with. The author of a
 DAG may have written any; ours take two thousand."""
@@ -88,7 +91,8 @@ def find_waiting(instances: Collection[UUID]) -> dict[UUID, list[WaitingTask]]:
         current = _waits().add_columns(TaskInstance.id.label("asked")).where(ids_in(TaskInstance.id, instances))
         rows = list(session.execute(current))
         if others := set(instances) - {as_uuid(row.asked) for row in rows}:
-            rows += session.execute(_successors(others).limit(MAX_SUCCESSORS * len(others)))
+            most = max(min(MAX_SUCCESSORS, MAX_ALL_SUCCESSORS // len(others)), 1)
+            rows += session.execute(_successors(others, most))
         for row in rows:
             if (task := _task(row)) is not None:
                 found.setdefault(as_uuid(row.asked), []).append(task)
@@ -146,16 +150,28 @@ def is_short(most: int) -> Any:
     return func.length(Trigger.encrypted_kwargs) <= most
 
 
-def _successors(instances: Collection[UUID]) -> Any:
-    """Select the waits of the current task instances at the places of earlier ones."""
+def _successors(instances: Collection[UUID], most: int) -> Any:
+    """Select the waits of the current task instances at the places of earlier ones.
+
+    :param most: how many for each of the earlier ones, the one in its own region first.
+    """
     if HAS_REGIONS:
         earlier: Any = aliased(TaskInstance)
         own, names = earlier.id, ("dag_id", "run_id", "task_id", "region_index")
+        order = [case((earlier.region_id == TaskInstance.region_id, 0), else_=1), TaskInstance.id.desc()]
     else:
         earlier = TaskInstanceHistory
         own, names = earlier.task_instance_id, ("dag_id", "run_id", "task_id", "map_index")
+        order = [TaskInstance.id.desc()]
     is_same = and_(*(getattr(earlier, name) == getattr(TaskInstance, name) for name in names))
-    return _waits().add_columns(own.label("asked")).join(earlier, is_same).where(ids_in(own, instances))
+    nth = func.row_number().over(partition_by=own, order_by=order)
+    found = (
+        select(own.label("asked"), TaskInstance.id.label("current"), nth.label("nth"))
+        .join(earlier, is_same)
+        .where(ids_in(own, instances), TaskInstance.state == "deferred")
+    ).subquery()
+    is_found = and_(found.c.current == TaskInstance.id, found.c.nth <= most)
+    return _waits().add_columns(found.c.asked).join(found, is_found)
 
 
 def ids_in(column: Any, instances: Collection[UUID]) -> Any:

@@ -168,6 +168,7 @@ def _generations(since: datetime) -> Any:
             *_OF_XCOM,
             XComModel.key,
             role.label("role"),
+            text_field(XComModel.value, "conn_id").label("conn_id"),
             text_field(XComModel.value, "result", 40).label("result"),
             text_field(XComModel.value, "created_at", 40).label("created_at"),
             text_field(XComModel.value, "credits", 40).label("credits"),
@@ -194,6 +195,7 @@ def _generations(since: datetime) -> Any:
         text_field(fields.rendered_fields, "model", MAX_MODEL_CHARS, within=MAX_RESULT_CHARS),
     )
     order = [case((price.is_(None), 1), else_=0), note.timestamp, note.task_id, note.map_index]
+    same = (note.dag_id, note.run_id, note.conn_id, id_text)  # two services may number their generations alike
     return (
         select(
             case((is_day, func.substr(note.created_at, 1, 10)), else_=utc_day(note.timestamp)).label("day"),
@@ -203,7 +205,7 @@ def _generations(since: datetime) -> Any:
             literal(1).label("generations"),
             case((price.is_(None), 0), else_=1).label("priced"),
             price.label("price"),
-            func.row_number().over(partition_by=(note.dag_id, note.run_id, id_text), order_by=order).label("place"),
+            func.row_number().over(partition_by=same, order_by=order).label("place"),
         )
         .select_from(newest)
         .join(TaskInstance, same_task(note, TaskInstance))

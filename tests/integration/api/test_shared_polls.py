@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_vidu.api.clients.async_client import async_client
 from airflow_provider_vidu.api.shared_polls import SharedPolls
-from airflow_provider_vidu.batches.trigger import ViduBatchTrigger
+from airflow_provider_vidu.batches.trigger import MOST_JOBS, ViduBatchTrigger
 from airflow_provider_vidu.events import read_event
 from airflow_provider_vidu.exceptions import ViduGenerationFailedError, ViduServerError, ViduTimeoutError
 from airflow_provider_vidu.polling import state_lists
@@ -372,3 +372,30 @@ async def test_only_what_goes_on_is_not_over(service):
         service.is_down = True
         failed = await asyncio.gather(*map(client.shared_polls.is_over, service.ids), return_exceptions=True)
     assert {type(error) for error in failed} == {ViduServerError}
+
+
+async def test_a_batch_trigger_with_too_many_generations_watches_none(service):
+    """Ours name at most a thousand. The watches of 100,000 held the loop of all triggers for 39 seconds."""
+    trigger = ViduBatchTrigger(
+        vidu_conn_id="vidu_listing", jobs={f"g-{number}": 1.0 for number in range(MOST_JOBS + 1)}, token="t", wanted=9,
+        deadline=time.time() + 60, deferred_at=time.time() - 60,
+    )  # fmt: skip
+    ((payload,)) = [event.payload async for event in trigger.run()]
+    assert (payload["problem"], payload["ended"], service.lists) == ("ViduConfigError", [], [])
+    await trigger.on_kill()
+
+
+ODD = {"since": [float("nan"), "x"], "deadline": [float("nan")], "max_wait": ["x"], "max_failures": ["x"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in ODD.items() for value in values], ids=str
+)
+async def test_a_trigger_that_an_author_made_with_odd_numbers_ends_alone(service, name, value):
+    """They stood among the times of all waits of the connection: after one that is NaN, none was polled any more."""
+    event = await fired(service.ids[0], **{name: value})
+    assert "no plain number" in event["error"]["message"]
+    odd = {"deadline": time.time() + 60, "deferred_at": time.time() - 60, "jobs": {service.ids[0]: 1.0}}
+    odd |= {"jobs": {service.ids[0]: value}} if name == "since" else {"deadline" if name == "max_wait" else name: value}
+    trigger = ViduBatchTrigger(vidu_conn_id="vidu_listing", token="t", wanted=1, **odd)
+    assert [event.payload["problem"] async for event in trigger.run()] == ["ViduConfigError"]

@@ -10,9 +10,10 @@ import pytest
 
 from airflow_provider_vidu.api.clients import async_client
 from airflow_provider_vidu.events import read_slot_event
-from airflow_provider_vidu.exceptions import ViduBudgetError
+from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.polling import admission
+from airflow_provider_vidu.polling.turns import Waiter
 from airflow_provider_vidu.tasks.slots import queue as slots
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
 from tests.integration.tasks.test_slots import admitted, fired, slot_trigger
@@ -108,3 +109,43 @@ async def test_a_restart_admits_nobody_before_the_running_generations_are_counte
     assert await admitted(slot_trigger("a"), slot_trigger("b"), seconds=1.5, at_least=0) == []
     job.cancel()
     await asyncio.gather(job, return_exceptions=True)
+
+
+ODD = {
+    "priority": [10**400, "9"],
+    "since": ["x", None, float("nan"), -1e300],
+    "refused_at": ["x", 10**400],
+    "retry_after": ["x"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in ODD.items() for value in values], ids=str
+)
+async def test_a_wait_that_an_author_made_with_odd_arguments_ends_alone(sandbox, connect, name, value):
+    """All waits of a connection are sorted together: those of other DAGs ended, too, and all later ones."""
+    connect("ent-v2")
+    odd = slot_trigger("odd", **{"refused_at": time.time(), name: value})
+    odd, good = await asyncio.gather(fired(odd), fired(slot_trigger("good")))
+    with pytest.raises(ViduConfigError, match="no plain number"):
+        read_slot_event(odd)
+    for event in (good, await fired(slot_trigger("later"))):
+        assert read_slot_event(event) is not None
+
+
+@pytest.mark.vidu_sandbox(balance=50)
+async def test_a_wait_that_was_refused_leaves_the_queue(sandbox, connect):
+    """It was given a slot later, and held it for as long as a task takes to begin."""
+    connect("ent-v2", min_balance=100)
+    await asyncio.gather(*(fired(slot_trigger(name)) for name in "abcde"))
+    assert slots.slot_queue("vidu_default")._gate.waiting == 0
+
+
+async def test_the_watch_of_a_generation_since_an_odd_time_breaks_no_queue(sandbox, connect):
+    """The author of a DAG may have made its trigger with any; a forecast adds to that time."""
+    gate = admission.Gate()
+    gate.submitted("a", None, 1.0, "x")
+    gate.submitted("b", None, 1.0, 1.0)
+    gate.ended("b", 9.0, is_over=True, lasted=8.0)
+    gate.join(Waiter("key", 1, 1.0, 1.0), 9.0)
+    assert gate.next_at(9.0) > 9.0

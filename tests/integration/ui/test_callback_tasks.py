@@ -5,6 +5,7 @@ All that touches Airflow's internals is one module; these tests run it on every 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -150,3 +151,26 @@ def test_the_token_of_an_earlier_try_finds_the_retry(pages, deferred):
     _rewrite(pages, wait.instance, {"generation_id": "911", "callback": digest})
     (task,) = airflow_tasks.find_waiting([earlier])[earlier]
     assert (task.instance, task.arguments["callback"]) == (wait.instance, digest)
+
+
+@pytest.mark.skipif(AIRFLOW < (3, 4), reason="Before 3.4, one task instance stands at a place.")
+def test_many_retries_in_many_iterations_read_no_more_than_a_few(pages, monkeypatch):
+    """The author of a DAG decides how many there are, and made-up tokens have them read: a hundred took 750 MB."""
+    from datetime import UTC, datetime
+
+    monkeypatch.setattr(airflow_tasks, "MAX_ALL_SUCCESSORS", 6)
+    loop = pages.add_region("many", "takes")
+    regions = [pages.add_region("many", "takes.film", parent=(loop, number)) for number in range(4)]
+    kind, where = "airflow_provider_vidu.triggers.ViduGenerationTrigger", {"dag": "many", "index": 0}
+    waits, tries = [], []
+    for number, region in enumerate(regions):
+        arguments = json.dumps({"generation_id": f"g{number}", "vidu_conn_id": "c", "callback": "0"})
+        more = {"state": "deferred", "deferred": datetime.now(UTC), "trigger": (kind, arguments)}
+        waits.append(pages.add("takes.film", f"g{number}", region=region, **where, **more))
+        tries.append(
+            pages.add("takes.film", f"h{number}", region=region, state="failed", archived="retry", tried=2, **where)
+        )
+    (found,) = airflow_tasks.find_waiting(tries[:1]).values()
+    assert {task.instance for task in found} == set(waits)
+    found = airflow_tasks.find_waiting(tries)
+    assert [[task.instance for task in found[each]] for each in tries] == [[wait] for wait in waits]

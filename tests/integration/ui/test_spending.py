@@ -95,6 +95,14 @@ def test_the_sums(pages):
     assert of_dag(shown_sums(pages, days=90), dag)[day(40), "viduq3-turbo", "succeeded"] == (9, 1, 1)
 
 
+def test_generations_of_two_services_that_are_numbered_alike(pages):
+    """Each has its own price."""
+    dag = "spend-alike"
+    for conn_id in ("c", "other"):
+        pages.add(f"by-{conn_id}", "1", dag=dag, watch={**MADE, "conn_id": conn_id, "credits": 40}, at=NOW)
+    assert settled(pages, dag, 1) == {(day(0), "viduq3-turbo", "succeeded"): (80, 2, 2)}
+
+
 def test_what_earlier_tries_have_spent(pages):
     """A budget has refused the latest try, or it waits for a slot: it has no id, and what was paid before counts."""
     dag, made = "spend-earlier", {"operator": "ViduGenerateOperator", "fields": {"model": "viduq3-turbo"}}

@@ -8,7 +8,15 @@ import time
 import pytest
 
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduRequestError
-from airflow_provider_vidu.tasks.completions import KEPT, KEPT_CHARS, KEPT_OPEN, MOST_WATCHED, CompletionTracker, named
+from airflow_provider_vidu.tasks.completions import (
+    KEPT,
+    KEPT_CHARS,
+    KEPT_OPEN,
+    MOST_NAMED,
+    MOST_WATCHED,
+    CompletionTracker,
+    named,
+)
 from fault_table import SURVIVED
 from tests.unit.tasks.test_completions import NOW, POLICY, seen, tell
 
@@ -131,3 +139,11 @@ def test_no_id_is_named_that_could_not_be_logged(odd):
     """The memory names ids by the same rule, so a named one is remembered."""
     with pytest.raises(ViduConfigError, match="an address, or contains control or invisible characters"):
         named([odd])
+
+
+def test_a_trigger_is_given_so_many_names():
+    """A round begins a poll of each: 100,000 held the loop of all triggers for five seconds."""
+    names = [f"g-{number}" for number in range(MOST_NAMED + 1)]
+    assert named(names[1:]) == names[1:]
+    with pytest.raises(ViduConfigError, match="more than 20,000 generations: use several"):
+        named(names)

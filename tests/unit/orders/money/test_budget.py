@@ -92,6 +92,13 @@ def test_a_generation_is_counted_once():
     assert len(name) < 100  # of 250 that a Variable's key may have
 
 
+def test_generations_of_two_services_that_are_numbered_alike_are_two():
+    """Of a DAG with two connections: only the dearer one was counted."""
+    first, second = (dataclasses.replace(RUN, conn_id=name) for name in ("a", "b"))
+    names = [first.entry("1", 4), second.entry("1", 4), first.open_entry("1"), second.open_entry("2")]
+    assert (RUN.prices(names), RUN.without_amount(names)) == ([4.0, 4.0], (0, [second.open_entry("2")]))
+
+
 def test_a_create_of_unknown_outcome_has_an_entry_without_a_price():
     """Counted once, in its own period, and a name that an earlier version leaves out."""
     names = [RUN.lost_entry("m1"), RUN.lost_entry("m1"), RUN.lost_entry("m2"), DAY.lost_entry("m1"), RUN.entry("g", 4)]
