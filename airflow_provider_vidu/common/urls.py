@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from airflow_provider_vidu.common.text import sanitized, without_data_uris, without_query
-from airflow_provider_vidu.common.values import MAX_URL_CHARS, trimmed, web_url
+from airflow_provider_vidu.common.values import CUT_OUT, MAX_URL_CHARS, trimmed, web_url
 
 _URL_FIELD: Final = re.compile(r"ur[il]s?$", re.IGNORECASE)
 _MAY_BE_URL: Final = frozenset({"fail_reason", "output", "outputs", "result", "results", "video", "videos", "data"})
@@ -27,6 +27,7 @@ _NOT_RESULTS: Final = frozenset(
 )  # fmt: skip
 """Fields that echo the request."""
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]{0,30}):(?=//)|(data|blob|file|javascript):", re.IGNORECASE)
+_CUT: Final = re.compile(rf"\(\d+ {re.escape(CUT_OUT)}")
 _MOST_SHOWN: Final = 3
 _MOST_DEEP: Final = 5
 
@@ -76,16 +77,16 @@ def url_problem(value: str) -> str | None:
     text = trimmed(value)
     if web_url(text) is not None:
         return None
+    match = _SCHEME.match(text)
+    scheme = (match[1] or match[2]).lower() if match else ""
+    if scheme == "data" or _CUT.match(text):  # before the spaces of a note on what was cut out
+        return "is the file itself, not its URL"
     if len(text) > MAX_URL_CHARS:
         return f"is longer than {MAX_URL_CHARS:,} characters"
     if len(text.split()) > 1:
         return "contains a space or a line break"
     if text.startswith("/") and not text.startswith("//"):
         return "is relative: it lacks https:// and a host"
-    match = _SCHEME.match(text)
-    scheme = (match[1] or match[2]).lower() if match else ""
-    if scheme == "data":
-        return "is the file itself, not its URL"
     if scheme and scheme not in ("http", "https"):
         return f"has the scheme {scheme!r}; only http and https are fetched"
     if not scheme:

@@ -164,6 +164,7 @@ def _problem(
     from airflow_provider_vidu.stores.base import DestinationExistsError
     from airflow_provider_vidu.stores.destination import Destination, missing_file_system, options_of
     from airflow_provider_vidu.stores.roots import check_destination
+    from airflow_provider_vidu.stores.schemes import scheme_of
 
     try:
         text = checked_destination(destination) if is_final else str(destination)
@@ -173,10 +174,11 @@ def _problem(
         return None
     written, artifact = given.get("storage_conn_id"), given.get("artifact")
     conn_id = _final(written)
-    if missing := missing_file_system(text, conn_id):
-        return missing.reason
-    if unknown := unknown_connection(text, conn_id):
-        return unknown
+    if is_final or not is_template(scheme_of(text)):  # what begins with a template may render to any store
+        if missing := missing_file_system(text, conn_id):
+            return missing.reason
+        if unknown := unknown_connection(text, conn_id):
+            return unknown
     try:
         most_bytes()
         deployment_hosts()

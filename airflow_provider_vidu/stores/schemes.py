@@ -134,9 +134,10 @@ def missing_advice(scheme: str, error: BaseException) -> str:
     store = STORES.get(scheme) or _UNREAD.get(scheme)
     if store is None:
         return "Use a local path, or a scheme for which an installed Airflow provider or fsspec package has one."
-    # Path libraries do not support every scheme of a store.
-    is_refused = scheme != store.scheme and str(error).startswith("Unsupported") and store.is_installed()
-    if scheme in store.unread or is_refused:
+    # Path libraries do not support every scheme of a store, and Airflow uses its connections for fewer still.
+    is_refused = str(error).startswith("Unsupported") and store.is_installed()
+    is_unregistered = is_unknown_scheme(error) and store.has_provider()
+    if scheme in store.unread or (scheme != store.scheme and (is_refused or is_unregistered)):
         return f"Write {store.scheme}:// instead."
     return f"Install it with: pip install 'airflow-provider-vidu[{store.extra}]'."
 

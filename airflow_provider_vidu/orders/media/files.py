@@ -232,6 +232,8 @@ def _problem(text: str) -> str | None:
         return "names a host, or not an absolute path: the address of a local file begins with file:/// ."
     if "::" in text and "://" in text:
         return "contains '::', with which fsspec chains file systems. Give the path of the file itself."
+    if "://" in text and text.endswith("/"):  # the marker of a folder is an empty file, and Azure's client breaks
+        return "ends with a slash, as a folder does. Give the path of a file."
     return None
 
 

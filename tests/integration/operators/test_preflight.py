@@ -104,6 +104,22 @@ def test_a_connection_that_may_not_matter_stops_nothing(monkeypatch, destination
     check_downstream(order(destination=destination, storage_conn_id=conn_id))
 
 
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize(
+    "destination",
+    [
+        "{{ var.value.get('clips', 's3://films/clips/') }}",
+        "{{ 's3://films/clips/' if params.is_public else 'file:///data/clips/' }}",
+        "{% if params.is_public %}gs://my_gcs@films/{% else %}/data/clips/{% endif %}",
+        "{{ var.value.store }}://films/clips/",
+        "{{ var.value.get('clips', 'gs://my_gcs@films/') }}",
+    ],
+)
+def test_a_template_in_which_a_scheme_stands_passes(without_packages, destination, mapped):
+    """What it renders to is not known: a DAG that works would never order."""
+    check_downstream(order(destination=destination, mapped=mapped))
+
+
 def test_an_unknown_scheme_is_found():
     """A slip in the scheme costs nothing."""
     with pytest.raises(ViduConfigError, match=r"no file system for destination 's4://bucket/a\.mp4'"):

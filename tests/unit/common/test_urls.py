@@ -27,6 +27,12 @@ URL = "https://cdn.example.com/v.mp4"
         ("https://cdn.example.com/my v.mp4#x", "https://cdn.example.com/my v.mp4", "contains a space"),
         ("s3://bucket/v.mp4", "s3://bucket/v.mp4", "has the scheme 's3'"),
         ("data:video/mp4;base64," + "AAAA" * 9, "data:video/mp4;base64,… (36 characters cut out)", "the file itself"),
+        (
+            "data:video/mp4;base64,(36 characters cut out)",
+            "data:video/mp4;base64,(36 characters cut out)",
+            "the file itself",
+        ),
+        ("(800000 characters cut out)", "(800000 characters cut out)", "the file itself"),
         ("https:///v.mp4", "https:///v.mp4", "no readable host"),
         (URL + "/" + "a" * 20_000, URL + "/" + "a" * 89 + "…", "longer than 16,384"),
     ],

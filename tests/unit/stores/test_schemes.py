@@ -127,6 +127,9 @@ def test_what_a_file_system_sets_for_all_objects_is_kept():
         ("s3n", "Unsupported filesystem: 's3n'", True, "Write s3:// instead."),
         ("gcs", "Unsupported filesystem: 'gcs'", True, "Write gs:// instead."),
         ("gcs", "Unsupported filesystem: 'gcs'", False, "pip install 'airflow-provider-vidu[gcs]'"),
+        ("az", "No filesystem registered for scheme az", True, "Write abfs:// instead."),
+        ("az", "No filesystem registered for scheme az", False, "pip install 'airflow-provider-vidu[azure]'"),
+        ("abfs", "No filesystem registered for scheme abfs", False, "pip install 'airflow-provider-vidu[azure]'"),
         ("wasbs", "Unsupported filesystem: 'wasbs'", False, "Write abfs:// instead."),
         ("adl", "Azure Data Lake Storage Gen1 is retired", False, "Write abfs:// instead."),
         ("foo", "Protocol not known: foo", False, "Use a local path"),
@@ -136,7 +139,9 @@ def test_what_a_file_system_sets_for_all_objects_is_kept():
 def test_what_to_do_about_a_missing_store(scheme, text, is_installed, advice, monkeypatch):
     """Another spelling, or a package: whichever helps."""
     monkeypatch.setattr(Store, "is_installed", lambda _store: is_installed)
+    monkeypatch.setattr(Store, "has_provider", lambda _store: is_installed)
     error = ValueError(text)
     assert advice in missing_advice(scheme, error)
-    assert is_unknown_scheme(error) is text.startswith(("Unsupported", "Protocol not known"))
+    unknown = ("Unsupported", "Protocol not known", "No filesystem registered")
+    assert is_unknown_scheme(error) is text.startswith(unknown)
     assert not is_unknown_scheme(ImportError(text))

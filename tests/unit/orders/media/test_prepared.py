@@ -263,6 +263,8 @@ READ_BY_SOME = pytest.mark.skipif(not HAS_REGISTRY, reason="this Airflow reads i
             marks=pytest.mark.filterwarnings("ignore:UPath"),
         ),
         ("simplecache::s3://bucket/a.png", "contains '::'"),
+        ("s3://bucket/pictures/", "ends with a slash, as a folder does"),
+        ("abfs://bucket/pictures/", "ends with a slash, as a folder does"),
         ("file://host/a.png", "begins with file:///"),
         ("file:a.png", "begins with file:///"),
         ("s3:bucket/a.png", "it does not exist. An address has :// after its scheme"),
