@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from airflow_provider_vidu.common.text import redacted
+from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.stores.base import (
     MIB,
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MOST_LISTED: Final = 1_000
 """Of a longer listing, which a page of S3 cannot hold, nothing is read: each of the names is looked for."""
+_UNPACKED: Final = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd"})
 
 
 class RemoteFile(StoredFile):
@@ -84,6 +85,8 @@ class RemoteFile(StoredFile):
                 read_in_parts(file)
                 while data := file.read(READ_BYTES):
                     yield data
+        except ViduError:
+            raise
         except Exception as error:  # each store has its own exceptions
             raise storage_error("read", self.uri, error) from error
 
@@ -156,9 +159,34 @@ def read_in_parts(file: Any) -> None:
     """Have an opened file take no more of an answer than the part that it requests.
 
     :param file: of any file system of fsspec; all but those of s3fs stay as they are.
+    :raises ViduConfigError: when the store's client would unpack the parts.
     """
-    if hasattr(getattr(file, "fs", None), "_call_s3"):
-        file.fs = _Parts(file.fs)
+    fs = getattr(file, "fs", None)
+    if hasattr(fs, "_call_s3"):
+        file.fs = _Parts(fs)
+    elif _is_of_store(fs) and (coding := unpacked_coding(file.details)):
+        raise ViduConfigError(
+            f"{sanitized(file.path, 300)} cannot be read: its store keeps it with Content-Encoding {coding}, so that a "
+            "part of it is not what it seems. Store it without."
+        )
+
+
+def unpacked_coding(known: Mapping[str, Any]) -> str | None:
+    """Return the Content-Encoding of an object of Google or Azure that their clients would unpack, or None.
+
+    Whoever writes the object sets it. Two megabytes of gzip took two gigabytes, and the size that the store tells is
+    the packed one.
+
+    :param known: what its file system tells of it.
+    """
+    coding = known.get("contentEncoding") or getattr(known.get("content_settings"), "content_encoding", None)
+    coding = str(coding or "").strip().lower()
+    return coding if coding in _UNPACKED else None
+
+
+def _is_of_store(fs: Any) -> bool:
+    protocol = getattr(fs, "protocol", ())
+    return any(name in STORES for name in ([protocol] if isinstance(protocol, str) else protocol))
 
 
 class _Parts:

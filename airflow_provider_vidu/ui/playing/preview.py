@@ -9,7 +9,7 @@ import stat
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.stores.base import MIB
 from airflow_provider_vidu.stores.places import Root, Spot, read_roots, root_of
-from airflow_provider_vidu.stores.remote import part_of_s3
+from airflow_provider_vidu.stores.remote import part_of_s3, unpacked_coding
 from airflow_provider_vidu.stores.roots import is_really_beneath
 from airflow_provider_vidu.stores.schemes import STORES
 
@@ -205,6 +205,7 @@ class _RemoteFile(Preview):
             raise _unreadable(error) from error
         if known.get("type") != "file" or not isinstance(known.get("size"), int):
             raise AbsentError("The stored file does not exist.")
+        self._check_coding(known)
         self.size = known["size"]
         # Where a store reports nothing that changes with the content, each answer counts as another file.
         version = [found for name in _VERSIONS if (found := known.get(name))] or [time.time_ns()]
@@ -219,14 +220,22 @@ class _RemoteFile(Preview):
             if hasattr(self._store, "_call_s3"):
                 return part_of_s3(self._store, self._path, start, stop)
             if self._is_object:
+                self._check_coding(self._store.info(self._path))  # another object may have the name by now
                 data: bytes = self._store.cat_file(self._path, start=start, end=stop)
                 return data
             # Other file systems may ignore the range and return the whole file (SFTP).
             with self._store.open(self._path, "rb") as file:
                 file.seek(start)
                 return bytes(file.read(stop - start))
+        except PreviewError:
+            raise
         except Exception as error:  # any error of a client library
             raise _unreadable(error) from error
+
+    @staticmethod
+    def _check_coding(known: Mapping[str, Any]) -> None:
+        if (coding := unpacked_coding(known)) is not None:
+            raise PreviewError(f"The stored file has the Content-Encoding {coding}: store it without.")
 
 
 def _unreadable(error: Exception) -> PreviewError:

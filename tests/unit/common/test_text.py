@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 import time
 import tracemalloc
 import unicodedata
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -279,3 +281,53 @@ def test_long_addresses_and_foreign_hosts_are_shown():
         "https://x.example/" + "\u00fc" * 500,
     ):
         assert without_query(f"{shown}?sig=x") == shown
+
+
+_SIGNATURE = "f3a9c0d7b1e24866a1c9e0b7d2f4a6c8"
+_SIGNED = f"https://bucket.example/in/a.png?X-Amz-Expires=3600&X-Amz-Signature={_SIGNATURE}"
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a service quotes an input's signed URL without its host, or in percent, entities or escapes",
+    outcome="survived",
+    seen="no signature in what it is quoted in",
+)
+@each_row(
+    "quoted",
+    [
+        _SIGNED.removeprefix("https://bucket.example"),
+        _SIGNED.replace("https", "s3"),
+        f"GET\n/in/a.png\nX-Amz-Expires=3600&X-Amz-Signature={_SIGNATURE}",
+        quote(_SIGNED, safe=""),
+        quote(quote(_SIGNED, safe=""), safe=""),
+        html.escape(_SIGNED).replace("/", "&#x2F;").replace("=", "&#x3D;"),
+        _SIGNED.replace("/", "&#47;"),
+        _SIGNED.replace("/", "\\u002f").replace("?", "\\u003f").replace("&", "\\u0026").replace("=", "\\u003d"),
+        _SIGNED.replace("/", "\\x2f").replace("=", "\\x3d"),
+        _SIGNED.replace("?", " ?"),
+        f"/in/a.mp4?OSSAccessKeyId=LTAI5tabcdefghijklmnop&Signature={_SIGNATURE}",
+        f"/in/a.mp4?sv=2024&sig={_SIGNATURE}",
+    ],
+)
+def test_signatures_are_removed_where_no_url_shows_them(quoted: str) -> None:
+    """A service that cannot fetch an input quotes its address in the way of its own."""
+    shown = redacted(f"Failed to fetch {quoted} (403)", 1_000)
+    assert (_SIGNATURE in shown, "Failed to fetch " in shown, shown.endswith("(403)")) == (False, True, True)
+
+
+@each_row(
+    "text",
+    ["token=short", "design=0123456789abcdefghijklmn", "a policy: none", "assign=0123456789abcdefghijklmn", "sig = 1"],
+)
+def test_other_values_stay(text: str) -> None:
+    """Only parameters that sign are masked, and only long values."""
+    assert redacted(text) == text
+
+
+def test_the_search_for_bare_signatures_is_linear() -> None:
+    """A name that begins again and again is not read to its end each time."""
+    began = time.thread_time()
+    for text in ("26x-amz-", "26token%25252525", "26accesskeyi", "3fx-amz-signature"):
+        redact_urls(text * (1_000_000 // len(text)))
+    assert time.thread_time() - began < 5
