@@ -25,7 +25,7 @@ def is_plain(value: object) -> bool:
 
 
 def check_plain(*needed: object, optional: Iterable[object] = ()) -> None:
-    """Refuse a trigger that was made with what is no plain number, such as NaN.
+    """Refuse a trigger that was made with NaN, or a text, where a number belongs.
 
     The author of a DAG may have made it with any, and they meet those of others: in the queue of a connection, in its
     shared polls, and among the timers of the event loop.
@@ -34,7 +34,7 @@ def check_plain(*needed: object, optional: Iterable[object] = ()) -> None:
     :raises ViduConfigError: when one is not.
     """
     if not all(map(is_plain, (*needed, *(each for each in optional if each is not None)))):
-        raise ViduConfigError("The trigger was made with a time or a number that is no plain number.")
+        raise ViduConfigError("A time or another number of the trigger is not an ordinary number (NaN, for example).")
 
 
 def head_start(priority: int) -> float:
@@ -62,7 +62,7 @@ class Waiter:
     :param refused_at: when the service refused its create; None if it has not sent one yet.
     :param retry_after: seconds that the refusal asked to wait.
     :param is_watched: whether the generation is watched from here once it is submitted.
-    :raises ViduConfigError: when an argument is no number: all tasks of a connection are sorted together, and the
+    :raises ViduConfigError: when an argument is not a number: all tasks of a connection are sorted together, and the
         author of a DAG may make a trigger with any.
     """
 

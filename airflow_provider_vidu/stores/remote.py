@@ -174,10 +174,10 @@ def read_in_parts(file: Any) -> None:
 def unpacked_coding(known: Mapping[str, Any]) -> str | None:
     """Return the Content-Encoding of an object of Google or Azure that their clients would unpack, or None.
 
-    Whoever writes the object sets it. Two megabytes of gzip took two gigabytes, and the size that the store tells is
-    the packed one.
+    Whoever writes the object sets it. Two megabytes of gzip took two gigabytes, and the size that the store reports
+    is the packed one.
 
-    :param known: what its file system tells of it.
+    :param known: what its file system reports of it.
     """
     coding = known.get("contentEncoding") or getattr(known.get("content_settings"), "content_encoding", None)
     coding = str(coding or "").strip().lower()

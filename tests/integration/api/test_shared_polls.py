@@ -394,7 +394,7 @@ ODD = {"since": [float("nan"), "x"], "deadline": [float("nan")], "max_wait": ["x
 async def test_a_trigger_that_an_author_made_with_odd_numbers_ends_alone(service, name, value):
     """They stood among the times of all waits of the connection: after one that is NaN, none was polled any more."""
     event = await fired(service.ids[0], **{name: value})
-    assert "no plain number" in event["error"]["message"]
+    assert "not an ordinary number" in event["error"]["message"]
     odd = {"deadline": time.time() + 60, "deferred_at": time.time() - 60, "jobs": {service.ids[0]: 1.0}}
     odd |= {"jobs": {service.ids[0]: value}} if name == "since" else {"deadline" if name == "max_wait" else name: value}
     trigger = ViduBatchTrigger(vidu_conn_id="vidu_listing", token="t", wanted=1, **odd)

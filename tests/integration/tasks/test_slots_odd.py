@@ -127,7 +127,7 @@ async def test_a_wait_that_an_author_made_with_odd_arguments_ends_alone(sandbox,
     connect("ent-v2")
     odd = slot_trigger("odd", **{"refused_at": time.time(), name: value})
     odd, good = await asyncio.gather(fired(odd), fired(slot_trigger("good")))
-    with pytest.raises(ViduConfigError, match="no plain number"):
+    with pytest.raises(ViduConfigError, match="not an ordinary number"):
         read_slot_event(odd)
     for event in (good, await fired(slot_trigger("later"))):
         assert read_slot_event(event) is not None
