@@ -44,13 +44,19 @@ same name, so doubtful ones are omitted.
 """
 
 _BARE_SIGNATURE: Final = re.compile(
-    r"(?i)(?:(?<![\w-])|(?<=3f)|(?<=26))"
+    r"(?i)(?:(?<![A-Za-z0-9_-])|(?<=3f)|(?<=26))"
     r"((?:x-(?:amz|goog|oss|cos|tos|obs)-(?!process)[\w-]{0,40}|q-(?:sign|ak|key|header|url)[\w-]{0,40}|signature|sig|sign"
     r"|policy|key-pair-id|\w{0,20}accesskeyid|googleaccessid|auth_key|(?:security-)?token)"
     rf"(?:=|%(?:25){{0,3}}3d|&#(?:x3d|61);|\\{{1,4}}[ux](?:00)?3d))[^\s&\"'<>,]{{{PIECE_CHARS},}}"
 )
 """A parameter that signs, and its value, where no URL shows that it is one: of a path alone, of another scheme, or of a
 URL that is percent-encoded or written in entities or escapes."""
+_SIGNATURE_FIELD: Final = re.compile(
+    r"(?i)(?<![A-Za-z0-9_-])"
+    r"((?:x[-_](?:amz|goog|oss|cos|tos|obs)[-_](?:signature|security[-_]token|credential)|q-signature|signature|sig)"
+    r"[\\\"'\s]{0,4}(?:[:=]|[=-]>)[\\\"'\[\s]{0,6})(?=[^\d\s]{0,64}\d)[\w+/=%~.-]{20,}"
+)
+"""The same in a query that a service has taken apart and quotes: as JSON, or as its language prints a mapping."""
 
 _CUT_CHARS: Final = 1024
 """How much of a secret may be visible before a cut."""
@@ -109,7 +115,7 @@ def without_query(url: str) -> str:
 def redact_urls(text: str) -> str:
     """Return ``text`` without the queries of its http(s) URLs, which may be signatures, and without bare signatures."""
     bare = _URL.sub(lambda url: without_query(re.split(r"[?#]", unescaped(url.group()), maxsplit=1)[0]), text)
-    return _BARE_SIGNATURE.sub(rf"\1{MASK}", bare)
+    return _SIGNATURE_FIELD.sub(rf"\1{MASK}", _BARE_SIGNATURE.sub(rf"\1{MASK}", bare))
 
 
 def without_data_uris(text: str) -> str:

@@ -65,7 +65,8 @@ class PageQueries:
         assert clip.conn_id is not None
         assert clip.generation_id is not None
         more = {} if patience is None else {"patience": patience}
-        return await self.states.state(clip.conn_id, clip.generation_id, clip.endpoint, **more)
+        dag_id = clip.main.dag_id
+        return await self.states.state(clip.conn_id, clip.generation_id, clip.endpoint, of_dag=dag_id, **more)
 
     async def stored(
         self, clips: Sequence[Clip], most_age: float = shelf.PAGE_SECONDS

@@ -67,7 +67,7 @@ async def send(request: Request, clip: Clip, index: int, *, cover: bool, attache
     if url is None:
         return _gone(f"{problem} {views.expired(clip, lost, is_shown=bool(problem))}")
     own = _own_hosts(request)
-    trust = await queries.states.trust(clip.conn_id) if needs_trust(url) else NO_TRUST
+    trust = await queries.states.trust(clip.conn_id, of_dag=clip.main.dag_id) if needs_trust(url) else NO_TRUST
     if (reason := why_not(url, own, trust)) is not None:
         return _gone(f"{problem} The service's link to this clip is not followed: {reason}.")
     if who == "script":

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
+from weakref import WeakValueDictionary
 
 from airflow_provider_vidu.api.settings.connection import aresolve, check_type, connection_type
 from airflow_provider_vidu.common.text import redacted
@@ -46,7 +47,7 @@ MAX_WAITING: Final = 500
 """Queries that wait for one connection; for more clips the pages show the last known state."""
 MAX_STRANGERS: Final = 2
 """Look-ups under way for connections that have not been found yet: a DAG may name thousands of them, and
-Airflow looks connections up in one thread."""
+Airflow looks connections up in one thread. One at a time of a DAG: those of another did not wait for a hundred."""
 TRUST_SECONDS: Final = 15.0
 """What a connection vouches for is looked up no more often than this."""
 MAX_KEPT: Final = 2_000
@@ -118,9 +119,16 @@ class LiveStates:
         self._lines: OrderedDict[str, _Line] = OrderedDict()
         self._chars = 0
         self._strangers = asyncio.Semaphore(MAX_STRANGERS)
+        self._shares = WeakValueDictionary[str, asyncio.Semaphore]()
 
     async def state(
-        self, conn_id: str, generation_id: str, endpoint: str | None = None, *, patience: float = PATIENCE_SECONDS
+        self,
+        conn_id: str,
+        generation_id: str,
+        endpoint: str | None = None,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        of_dag: str = "",
     ) -> Live:
         """Return the generation or the error that the service has for it now, or seconds ago.
 
@@ -128,6 +136,7 @@ class LiveStates:
         :param generation_id: the id at Vidu.
         :param endpoint: where it was submitted, for products with a query of their own.
         :param patience: seconds after which the last known state is returned instead.
+        :param of_dag: the DAG that names the connection.
         """
         key = (conn_id, generation_id, endpoint)
         kept = self._entry(key)
@@ -136,30 +145,31 @@ class LiveStates:
             line = self._line(conn_id)
             if kept.task is None and line.users < MAX_WAITING:
                 line.users += 1  # here: the task begins later
-                kept.task = asyncio.create_task(self._ask(kept, line, key))
+                kept.task = asyncio.create_task(self._ask(kept, line, key, of_dag))
             if kept.task is not None:
                 await asyncio.wait({kept.task}, timeout=patience)
         return kept.live
 
-    async def trust(self, conn_id: str | None, *, patience: float = PATIENCE_SECONDS) -> Trust:
+    async def trust(self, conn_id: str | None, *, patience: float = PATIENCE_SECONDS, of_dag: str = "") -> Trust:
         """Return what a connection vouches for; nothing where there is none, or none of type ``vidu``.
 
         :param patience: seconds after which nothing is returned instead.
+        :param of_dag: the DAG that names it.
         """
         if conn_id is None:
             return NO_TRUST
         line = self._line(conn_id)
         if line.trust is None or (line.trust.done() and time.monotonic() >= line.trusted_until):
             line.users += 1
-            line.trust = asyncio.create_task(self._look_up(line, conn_id))
+            line.trust = asyncio.create_task(self._look_up(line, conn_id, of_dag))
         done, _ = await asyncio.wait({line.trust}, timeout=patience)
         return line.trust.result() if done else NO_TRUST
 
-    async def _look_up(self, line: _Line, conn_id: str) -> Trust:
+    async def _look_up(self, line: _Line, conn_id: str, of_dag: str) -> Trust:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 if not line.is_found:
-                    async with self._strangers:
+                    async with self._share_of(of_dag), self._strangers:
                         await _check_type(conn_id)
                     line.is_found = True
                 return await _trust_of(conn_id)
@@ -178,6 +188,9 @@ class LiveStates:
         """Return what the service said last, however long ago; nothing is requested."""
         kept = self._kept.get((conn_id, generation_id, endpoint))
         return kept.live if kept else NOT_ASKED
+
+    def _share_of(self, dag_id: str) -> asyncio.Semaphore:
+        return self._shares.setdefault(dag_id, asyncio.Semaphore(1))
 
     def _entry(self, key: _Key) -> _Kept:
         kept = self._kept.setdefault(key, _Kept())
@@ -199,13 +212,14 @@ class LiveStates:
                 del self._lines[name]
         return line
 
-    async def _ask(self, kept: _Kept, line: _Line, key: _Key) -> None:
+    async def _ask(self, kept: _Kept, line: _Line, key: _Key, of_dag: str) -> None:
         try:
-            async with line.slots:
-                if not line.is_found:
-                    async with self._strangers:
+            if not line.is_found:  # outside of the slots: those of another DAG may take the turn
+                async with self._share_of(of_dag), self._strangers:
+                    if not line.is_found:
                         await self._attempt(kept, line, key, _find)
-                if line.is_found:
+            if line.is_found:
+                async with line.slots:
                     await self._attempt(kept, line, key, _ask_service)
         finally:
             line.users -= 1

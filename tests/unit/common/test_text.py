@@ -308,6 +308,12 @@ _SIGNED = f"https://bucket.example/in/a.png?X-Amz-Expires=3600&X-Amz-Signature={
         _SIGNED.replace("?", " ?"),
         f"/in/a.mp4?OSSAccessKeyId=LTAI5tabcdefghijklmnop&Signature={_SIGNATURE}",
         f"/in/a.mp4?sv=2024&sig={_SIGNATURE}",
+        f"\u7b7e\u540dSignature={_SIGNATURE}",
+        f"/in/a.png map[X-Amz-Expires:[3600] X-Amz-Signature:[{_SIGNATURE}]]",
+        f"/in/a.png {{'X-Amz-Expires': ['3600'], 'X-Amz-Signature': ['{_SIGNATURE}']}}",
+        f'{{"path":"/in/a.png","query":{{"X-Amz-Signature":"{_SIGNATURE}"}}}}',
+        f'{{\\"Signature\\": \\"{_SIGNATURE}\\"}}',
+        f'/in/a.png "x_amz_signature" => "{_SIGNATURE}"',
     ],
 )
 def test_signatures_are_removed_where_no_url_shows_them(quoted: str) -> None:
@@ -318,7 +324,20 @@ def test_signatures_are_removed_where_no_url_shows_them(quoted: str) -> None:
 
 @each_row(
     "text",
-    ["token=short", "design=0123456789abcdefghijklmn", "a policy: none", "assign=0123456789abcdefghijklmn", "sig = 1"],
+    [
+        *(
+            "token=short",
+            "design=0123456789abcdefghijklmn",
+            "a policy: none",
+            "assign=0123456789abcdefghijklmn",
+            "sig = 1",
+        ),
+        *(
+            "the signature: verification of it has failed in zone 1",
+            "signature: SignatureDoesNotMatchError",
+            "sig => 11",
+        ),
+    ],
 )
 def test_other_values_stay(text: str) -> None:
     """Only parameters that sign are masked, and only long values."""
@@ -328,6 +347,6 @@ def test_other_values_stay(text: str) -> None:
 def test_the_search_for_bare_signatures_is_linear() -> None:
     """A name that begins again and again is not read to its end each time."""
     began = time.thread_time()
-    for text in ("26x-amz-", "26token%25252525", "26accesskeyi", "3fx-amz-signature"):
+    for text in ("26x-amz-", "26token%25252525", "26accesskeyi", "3fx-amz-signature", "sig:" + "a" * 60):
         redact_urls(text * (1_000_000 // len(text)))
     assert time.thread_time() - began < 5

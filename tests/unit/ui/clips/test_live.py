@@ -269,6 +269,32 @@ def test_connections_that_do_not_exist_block_no_other(service, clock):
     assert service.most_at_once <= live.MAX_STRANGERS
 
 
+@pytest.mark.fault(
+    "attacks",
+    "XComs of one DAG name a hundred connections that do not exist, and looking one up takes a while",
+    outcome="survived",
+    side="pages",
+    seen="those of another DAG that were not looked up before wait for one of them",
+)
+def test_connections_of_one_dag_take_one_turn_at_a_time(service):
+    """The state of another DAG's clip was missing until all of them had been looked up: a minute and more."""
+
+    async def look(states: LiveStates) -> None:
+        own: dict[str, Any] = {"patience": 0.01, "of_dag": "hostile"}
+        flood = [asyncio.create_task(states.state(f"missing{number}", "g", **own)) for number in range(100)]
+        # It also names the other DAG's connection, as often as that is asked at once.
+        flood += [asyncio.create_task(states.state("fine", f"h{number}", **own)) for number in range(MAX_AT_ONCE)]
+        flood += [asyncio.create_task(states.trust(f"missing-too{number}", **own)) for number in range(100)]
+        await asyncio.sleep(0)
+        assert (await states.state("fine", "g", patience=5, of_dag="film")).generation is not None
+        assert len(service.looked_up) < 5
+        await states.trust("other", patience=5, of_dag="film")
+        assert len(service.looked_up) < 10
+        await asyncio.gather(*flood)
+
+    run(look)
+
+
 def test_trust_is_looked_up_once_for_all(service, clock, monkeypatch):
     """However many players ask where they may be sent, the connection is looked up every fifteen seconds."""
     looked_up = []
