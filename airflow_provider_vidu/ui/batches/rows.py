@@ -83,12 +83,13 @@ NOT_YET: Final = (
     "Do not clear the task before the batch has ended: that cancels what it has at the service, as far as the service "
     "allows, unless the task has cancel_on_kill=False."
 )
-COST_PAID: Final = f"The generation itself is paid for: clearing the task only stores its file, {_UNLESS}"
-COST_PAID_UNSEEN: Final = f"Clearing the task only stores its file, {_UNSEEN}"
+COST_PAID: Final = f"The generation itself is paid for: clearing the task only stores its file for this row, {_UNLESS}"
+COST_PAID_UNSEEN: Final = f"Clearing the task only stores its file for this row, {_UNSEEN}"
+CLEAR_OF_OTHERS: Final = "The clear may also order other rows of the batch, and pays for those."
 REMOVED: Final = "The task is not in the DAG any more, so clearing it orders and stores nothing."
 RETRY: Final = (
-    "It resumes what goes on at the service, orders the rows again that failed for a temporary reason, and pays for "
-    "those only."
+    "It resumes what goes on at the service, orders the rows again that failed for a temporary reason, and those that "
+    "are still to order, and pays for those only."
 )
 CLEARED: Final = f"It resumes what goes on at the service, {_AGAIN}"
 OTHERS_STAY: Final = " The rows of other tasks that run this batch stay as they are."
@@ -167,7 +168,9 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any], live: Live) -> dic
         return {**found, **_unwanted(batch, found, live)}
     if found["error"]:
         before, after = SHARED if batch.is_shared else "", later_iterations([batch.task]) if batch.is_over else ""
-        cost = " ".join(filter(None, (before, found["error"]["cost"], after)))
+        cost = found["error"]["cost"]
+        others = CLEAR_OF_OTHERS if cost and batch.is_over and cost != COST else ""  # COST is of all rows
+        cost = " ".join(filter(None, (before, cost, others, after)))
         found["error"] = {**found["error"], "cost": cost}
         if batch.task.state == "removed":
             found["error"] |= {"cost": REMOVED} | ({"advice": ""} if found["error"]["advice"] in CLEARS else {})

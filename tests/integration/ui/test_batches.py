@@ -201,7 +201,10 @@ def test_an_open_row_of_a_batch_that_was_marked_as_success(pages, generation):
     assert row["error"]["advice"] == "Clear the task: it resumes this row, and stores its file."
 
 
-@pytest.mark.parametrize(("max_tries", "does"), [(1, "failed for a temporary reason"), (2, 'has on_clear="new"')])
+@pytest.mark.parametrize(
+    ("max_tries", "does"),
+    [(1, "failed for a temporary reason, and those that are still to order, and pays"), (2, 'has on_clear="new"')],
+)
 def test_a_batch_whose_next_try_is_queued(pages, max_tries, does):
     """After the delay of a retry, or a clear: what is shown is of the try before, whose timeout is over with it."""
     begun = {"try_number": 1, "max_tries": 1}
@@ -269,6 +272,8 @@ def test_a_paid_row_that_was_given_up(pages, generation, status, told_cost):
         )
         is_resumed = error["advice"] == "Clear the task: it resumes this row, and stores its file."
         assert is_resumed is (status == "success")
+        # What has no generation, such as a row that the timeout came before, is ordered by the same clear.
+        assert error["cost"].endswith("The clear may also order other rows of the batch, and pays for those.")
 
 
 @pytest.mark.parametrize("is_open", [True, False])
