@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from airflow_provider_vidu.common.text import redacted
+from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.operators.mapping.groups import is_handed
@@ -32,11 +33,12 @@ def check_downstream(operator: Any, log: Any, *, rehearses: bool, index: object 
     To be called in a worker, before the order. It detects: no file system for the scheme of a destination, an Airflow
     connection that does not exist, a destination outside of ``[vidu] destination_roots``, a local folder that this user
     cannot write to, a mapped download whose instances would write one file, a destination that is wrong in every run,
-    settings that no download can use, and, with ``rehearses``, a store that refuses an upload, or the look for a file
-    that ``overwrite`` needs, or that holds a file which must stay. The download itself checks the rest, which needs a
-    rendered template or another worker. For a download that may be skipped (after a branch, another package's task, or
-    the user's own code in a subclass or ``pre_execute``), or mapped and of a subclass that makes a destination of its
-    own, there is a warning instead of an error, and its store is not contacted.
+    settings that no download can use, a Vidu connection that is missing or wrong, and, with ``rehearses``, a store that
+    refuses an upload, or the look for a file that ``overwrite`` needs, or that holds a file which must stay. The
+    download itself checks the rest, which needs a rendered template or another worker. For a download that may be
+    skipped (after a branch, another package's task, or the user's own code in a subclass or ``pre_execute``), or mapped
+    and of a subclass that makes a destination of its own, there is a warning instead of an error, and its store is not
+    contacted.
 
     :param operator: the task that is about to order a generation; one without a DAG has no downloads.
     :param log: gets a line for each download that would fail if it ran.
@@ -131,6 +133,8 @@ def _problem_of(operator: Any, task: Any, index: object, rehearsed: set[tuple[st
     is_mapped = arguments is not None or group is not None
     shares = group is not None and group is operator.get_closest_mapped_task_group()
     here = all((getattr(operator, name, None) or None) == (getattr(task, name, None) or None) for name in _ELSEWHERE)
+    if here and (problem := _connection_problem(operator, task, given)):
+        return problem
     written = (destinations_of(task) if is_mapped else []) or [given.get("destination")]
     for position, destination in enumerate(written[:_MOST_CHECKED]):
         if not isinstance(destination, str) and not hasattr(destination, "parts"):
@@ -142,6 +146,23 @@ def _problem_of(operator: Any, task: Any, index: object, rehearsed: set[tuple[st
         row = {**given, "overwrite": "skip"} if is_others and given.get("overwrite") == "error" else given
         if problem := _problem(destination, row, here=here, is_final=is_final, rehearsed=rehearsed):
             return problem
+    return None
+
+
+def _connection_problem(operator: Any, task: Any, given: Mapping[str, Any]) -> str | None:
+    """Return the problem with the Vidu connection of a download that needs one, if it is not this task's own."""
+    from airflow_provider_vidu.hooks import ViduHook
+
+    conn_id = _final(given.get("vidu_conn_id"))
+    mapped = getattr(getattr(task, "expand_input", None), "value", {})  # rows may hold URLs, which need no connection
+    is_by_id = isinstance(mapped, Mapping) and "video_url" not in mapped and given.get("video_url") is None
+    may_keep = given.get("overwrite") == "skip"  # then nothing may be fetched
+    if conn_id in (None, getattr(operator, "vidu_conn_id", DEFAULT_CONN_ID)) or not is_by_id or may_keep:
+        return None
+    try:
+        ViduHook(str(conn_id)).config.access()
+    except ViduConfigError as error:
+        return error.reason
     return None
 
 

@@ -49,12 +49,14 @@ _GIVEN_UP: Final = ("Trigger/execution timeout", "Trigger timeout")
 def is_resumable(context: Mapping[str, Any], method: str) -> bool:
     """Whether Airflow would resume the operator that has deferred; it resumes the task's own one.
 
-    An operator that a ``@task``, or an operator of the user's, executes waits in the worker instead.
+    An operator that a ``@task``, or an operator of the user's, executes waits in the worker instead. So does one under
+    ``airflow tasks test`` of Airflow 2, which resumes what the DAG holds: its templates unrendered, or the mapped one.
 
     :param method: the method with which it would be resumed.
     """
     task = context.get("task")
-    return task is None or hasattr(task, method)
+    is_test = getattr(context.get("ti"), "test_mode", False) is True
+    return not is_test and (task is None or hasattr(task, method))
 
 
 def was_given_up(next_method: str, next_kwargs: Mapping[str, Any] | None) -> bool:

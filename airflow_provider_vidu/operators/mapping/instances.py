@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Any, Final, TypeGuard
 
 from airflow_provider_vidu.common.text import redacted
+from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators.mapping.groups import (
     MOST_COMPARED,
@@ -24,6 +25,8 @@ from airflow_provider_vidu.stores.paths import path_text
 from airflow_provider_vidu.tasks.mapped import defaults_of, makes_own
 
 log = logging.getLogger(__name__)
+
+_CONNECTIONS: Final = frozenset({"storage_conn_id", "vidu_conn_id"})
 
 _NEVER_OMITTED: Final = frozenset({"max_credits", "budget", "destination"})
 """Arguments that a row from another task does not omit by holding None."""
@@ -145,10 +148,11 @@ def arguments_of_all(task: Any) -> dict[str, Any]:
         varied = {name for row in rows if isinstance(row, Mapping) for name in row}
         known = {name: value for name, value in {**defaults_of(task), **partial}.items() if name not in varied}
     else:  # of an upstream task: they may hold anything
-        varied, known = {"storage_conn_id"} - set(partial), dict(partial)
+        varied, known = {*_CONNECTIONS} - set(partial), dict(partial)
     if makes_own(task):
-        varied.add("storage_conn_id")
-    return {**known, **dict.fromkeys(varied & {"storage_conn_id"}, OwnReference("the connection of each instance"))}
+        varied.update(_CONNECTIONS)
+    own = dict.fromkeys(varied & _CONNECTIONS, OwnReference("the connection of each instance"))
+    return {"vidu_conn_id": DEFAULT_CONN_ID, **known, **own}
 
 
 def is_made_up(task: Any, name: str, text: str) -> bool:

@@ -298,6 +298,15 @@ def test_a_deferrable_operator_within_another_task(official):
         operator.execute({**task.context(), "task": operator})
 
 
+def test_a_deferrable_operator_under_tasks_test_of_airflow_2(official):
+    """It resumes what the DAG holds, with unrendered templates or the mapped operator: what was paid for failed."""
+    task = Task(deferrable=True, timeout=1, poll_interval=0.2)
+    operator, context = ViduGenerateOperator(**task.kwargs), task.context()
+    context["ti"].test_mode = True
+    with pytest.raises(exceptions.ViduTimeoutError):
+        operator.execute({**context, "task": operator})
+
+
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_durations_that_are_set_after_the_operator_was_made(official, deferrable):
     """As a cluster policy does for a whole deployment: they are read as if they were written in the DAG."""

@@ -95,6 +95,57 @@ def test_a_missing_connection_of_the_store_is_found(monkeypatch, destination, co
     check_downstream(first)
 
 
+@pytest.mark.fault(
+    "orders",
+    "the Vidu connection of the download that follows does not exist",
+    outcome="refused",
+    says="Nothing was ordered",
+)
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_missing_connection_of_the_service_is_found(tmp_path, monkeypatch, mapped):
+    """A task with a connection of its own, and a download that is left with the default one: it was paid for first."""
+    first = order(destination=f"{tmp_path}/", mapped=mapped)
+    first.vidu_conn_id = "own"
+    monkeypatch.delenv("AIRFLOW_CONN_VIDU_DEFAULT", raising=False)
+    with pytest.raises(ViduConfigError, match=r"Nothing was ordered.*There is no Airflow connection 'vidu_default'"):
+        check_downstream(first)
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_VIDU_DEFAULT", '{"conn_type": "vidu", "host": "http://127.0.0.1", "password": "k"}'
+    )
+    check_downstream(first)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"generation_id": None, "video_url": "https://example.com/a.mp4"},
+        {"overwrite": "skip"},
+        {"vidu_conn_id": "{{ params.conn }}"},
+        {"mapped": True, "vidu_conn_id": "{{ params.conn }}"},
+        {"mapped": True, "vidu_conn_id": "own"},
+    ],
+)
+def test_a_connection_of_the_service_that_may_not_matter_stops_nothing(tmp_path, monkeypatch, arguments):
+    """A URL alone needs no connection, and a file that stays is not fetched."""
+    monkeypatch.delenv("AIRFLOW_CONN_VIDU_DEFAULT", raising=False)
+    first = order(destination=f"{tmp_path}/", **arguments)
+    first.vidu_conn_id = "own"
+    check_downstream(first)
+
+
+def test_a_connection_of_the_service_that_is_mapped_over_stops_nothing(tmp_path, monkeypatch):
+    """The instances may have others than the default one."""
+    monkeypatch.delenv("AIRFLOW_CONN_VIDU_DEFAULT", raising=False)
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        first = EmptyOperator(task_id="generate")
+        first.vidu_conn_id = "own"
+        kept = ViduDownloadOperator.partial(task_id="keep", generation_id="x", destination=f"{tmp_path}/")
+        first >> kept.expand(vidu_conn_id=["own", "other"])
+        with_url = ViduDownloadOperator.partial(task_id="url", destination=f"{tmp_path}/")
+        first >> with_url.expand(video_url=["https://example.com/a.mp4"])
+    check_downstream(first)
+
+
 @pytest.mark.parametrize(
     ("destination", "conn_id"), [("s3://bucket/clips/", "slip"), ("gs://bucket/clips/", "{{ params.conn }}")]
 )
