@@ -92,7 +92,10 @@ _AZURE_ACCOUNT: Final = re.compile(
 )
 
 _UNKNOWN_HEADER: Final = frozenset({"InvalidArgument", "InvalidRequest", "NotImplemented"})
-_UNKNOWN_SCHEME: Final = ("No filesystem registered", "Protocol not known", "Unsupported filesystem")
+_UNKNOWN_SCHEME: Final = (
+    *("No filesystem registered", "Protocol not known", "Unsupported filesystem"),
+    "Please provide filesystem instance",  # of a cache, such as simplecache://, which no path can name
+)
 
 
 def scheme_of(text: str) -> str:

@@ -50,7 +50,7 @@ def test_addresses_that_file_systems_cannot_read():
     """They raise an error of Python's own, which Airflow retried."""
     assert needed_host("github://mine@clips/a.png") is None
     with pytest.raises(ViduConfigError, match="There is no file system"):
-        Destination("simplecache://clips/a.mp4")
+        Destination("simplecache://clips/a.mp4").file()  # older path libraries refuse it only here
 
 
 def test_a_scheme_that_fsspec_knows_by_name_alone(monkeypatch):
