@@ -174,7 +174,7 @@ def read_in_parts(file: Any) -> None:
 def unpacked_coding(known: Mapping[str, Any]) -> str | None:
     """Return the Content-Encoding of an object of Google or Azure that their clients would unpack, or None.
 
-    Whoever writes the object sets it. Two megabytes of gzip took two gigabytes, and the size that the store reports
+    A writer of the object sets it. Two megabytes of gzip took two gigabytes, and the size that the store reports
     is the packed one.
 
     :param known: what its file system reports of it.

@@ -189,7 +189,7 @@ def test_a_retry_that_finds_the_failure_publishes_what_was_paid_for(connect, san
 
 
 def test_a_service_that_is_out_of_reach_when_the_task_wakes(connect, sandbox, monkeypatch):
-    """The clip is made: what the worker meets then is the service's trouble, no time-out, and cancels nothing."""
+    """The clip is made: what the worker meets then is the service's trouble, not a timeout, and cancels nothing."""
     connect("ent-v2", timeout=2)
     monkeypatch.setattr(hooks, "REFETCH_PATIENCE_SECONDS", 0.1)
     task = Task(deferrable=True, max_failures=10_000)
@@ -354,7 +354,7 @@ def test_a_time_out_without_a_cancel_leaves_the_generation(connect, sandbox, def
 
 @pytest.mark.parametrize("is_done", [False, True], ids=["still queued", "done meanwhile"])
 def test_a_wait_that_no_triggerer_took_up(connect, sandbox, is_done):
-    """Given up by Airflow after the time-out, a job is cancelled and the error says why; a finished one is kept."""
+    """Given up by Airflow after the timeout, a job is cancelled and the error says why; a finished one is kept."""
     connect("ent-v2")
     sandbox.set_speed(0)
     task = Task(deferrable=True)

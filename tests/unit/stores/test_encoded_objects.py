@@ -20,7 +20,7 @@ AZURE = {"content_settings": SimpleNamespace(content_encoding="GZIP ")}
 
 
 class Opened(io.BytesIO):
-    """A file as fsspec opens it; ``requested`` tells whether its content was."""
+    """A file as fsspec opens it; ``requested`` is whether its content was."""
 
     requested = False
 
